@@ -1,0 +1,398 @@
+"""Records and their store: strict JSON, atomic files, resuming, and what a kill or a full disk leaves behind."""
+
+from __future__ import annotations
+
+import builtins
+import dataclasses
+import errno
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from srbench import store
+from srbench.errors import RecordError, UsageError
+from srbench.provenance import code_state, environment
+from srbench.records import (
+    CellKey,
+    ClassifierPart,
+    ClassPart,
+    CodeState,
+    DatasetPart,
+    Environment,
+    MethodPart,
+    Metric,
+    ProtocolPart,
+    Record,
+    Spread,
+    TimingPart,
+    WeightsPart,
+    hash_inputs,
+)
+
+HASH = "ab" * 32
+
+
+def make_record(**changes: Any) -> Record:
+    """Return a complete record of four samples."""
+    record = Record(
+        schema_version=1,
+        cell=CellKey("demo-0.32", "tiny", "demo-x4", "net", "frozen"),
+        status="ok",
+        reason=None,
+        partial=False,
+        input_hash=HASH,
+        protocol=ProtocolPart("demo", "f" * 64, {"lr": {"scale": 0.32, "kernel": "bicubic"}}),
+        code=CodeState("0.1.0", "c0ffee", True),
+        environment=Environment("3.12.1", "2.6.0", "0.21.0", None, "cpu", None, 2, "Linux"),
+        method=MethodPart(
+            "tiny",
+            "network",
+            "super-resolution",
+            "1",
+            4,
+            {"blocks": 1, "act": "relu", "deep": False},
+            WeightsPart("demo-x4", "tiny.safetensors", "d" * 64, {"licence": "MIT"}),
+            1234,
+            5.5e6,
+            "a paper",
+        ),
+        classifier=ClassifierPart("net", "timm", "net.a1", "e" * 64, None, (0.5,), (0.5,), 3, "frozen"),
+        dataset=DatasetPart(
+            "demo", "demo", "test", "patches", "", "9" * 64, 4, 1, ("bad.jpg",), 0, ("a", "b")
+        ),
+        metrics={
+            "accuracy": Metric(0.5, 4),
+            "psnr": Metric(math.inf, 4, 4),
+            "ssim": Metric(None, 0, 0, "LR output"),
+        },
+        per_class=(ClassPart(0, "a", 2, 0.5, 0.5, 0.5), ClassPart(2, "b", 2, 1.0, 0.5, 2 / 3)),
+        score_histograms=None,
+        timing=TimingPart(
+            1.0, 0.5, 1.5, latency_ms=Spread(2.0, 1.5, 3.0), throughput_batch=16, dtype="float32"
+        ),
+        training={"epochs": 3},
+        created="2026-01-01T00:00:00Z",
+    )
+    return dataclasses.replace(record, **changes)
+
+
+def make_rows(positions: list[int], *, scores: bool = False) -> pd.DataFrame:
+    """Return rows whose values are a function of their position, so that any mix-up shows."""
+    at = np.array(positions)
+    columns = {
+        "position": at,
+        "sample_id": [f"s{i}" for i in positions],
+        "label": at % 3,
+        "pred": at % 2,
+        "top5_hit": at % 5 > 0,
+        "cross_entropy": at / 7,
+        "psnr": np.where(at == 1, np.inf, at + 20.5),
+    }
+    return store.samples_frame(columns, scores=np.stack([at / 10, 1 - at / 10], 1) if scores else None)
+
+
+def files_below(folder: Path) -> set[str]:
+    """Return the relative paths of all files, hidden ones too."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# --- the record --------------------------------------------------------------------------------------------------
+
+
+def test_record_survives_json() -> None:
+    record = make_record()
+    text = json.dumps(record.to_json(), allow_nan=False)
+    assert json.loads(text)["metrics"]["psnr"] == {"value": "inf", "n": 4, "n_infinite": 4, "reason": None}
+    assert Record.from_json(json.loads(text)) == record
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw.update(schema_version=99), "schema version 99"),
+        (lambda raw: raw.pop("timing"), "lacks field 'timing'"),
+        (lambda raw: raw.update(extra=1), "unknown field 'extra'"),
+        (lambda raw: raw.update(status="fine"), "status must be"),
+        (lambda raw: raw["dataset"].update(n="4"), "dataset: n must be int"),
+        (lambda raw: raw["dataset"].update(n=True), "dataset: n must be int"),
+        (lambda raw: raw["metrics"].update(accuracy=0.5), "metrics.accuracy must be an object"),
+        (lambda raw: raw["per_class"][0].pop("f1"), r"per_class\[0\] lacks field 'f1'"),
+        (lambda raw: raw["method"].update(factor="some"), "factor must be"),
+        (lambda raw: raw.update(status="error"), "needs a reason"),
+    ],
+)
+def test_record_is_read_strictly(change: Any, said: str) -> None:
+    raw = make_record().to_json()
+    change(raw)
+    with pytest.raises(RecordError, match=said):
+        Record.from_json(raw, origin="x/record.json")
+
+
+def test_whole_numbers_are_floats_where_floats_are_meant() -> None:
+    raw = make_record().to_json()
+    raw["metrics"]["accuracy"]["value"] = 1
+    value = Record.from_json(raw).metrics["accuracy"].value
+    assert value == 1.0
+    assert isinstance(value, float)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, np.float32(1.0)])
+def test_json_refuses_what_is_not_finite_and_names_the_place(tmp_path: Path, bad: Any) -> None:
+    path = tmp_path / "x.json"
+    store.write_json(path, {"ok": 1})
+    with pytest.raises(RecordError, match=r"rows\[1\]\.psnr"):
+        store.write_json(path, {"rows": [{}, {"psnr": bad}]})
+    assert store.read_json(path) == {"ok": 1}
+    assert files_below(tmp_path) == {"x.json"}
+
+
+def test_nan_metric_never_reaches_a_file(tmp_path: Path) -> None:
+    record = make_record(metrics={"accuracy": Metric(math.nan, 4)})
+    with pytest.raises(RecordError, match="metrics.accuracy.value is nan"):
+        store.commit_cell(tmp_path / "cell", record, make_rows([0, 1, 2, 3]))
+    assert files_below(tmp_path) == set()
+
+
+def test_input_hash_depends_on_every_part_and_not_on_order() -> None:
+    assert hash_inputs({"a": 1, "b": [2]}) == hash_inputs({"b": [2], "a": 1})
+    assert hash_inputs({"a": 1, "b": [2]}) != hash_inputs({"a": 1, "b": [3]})
+
+
+def test_provenance_describes_this_machine() -> None:
+    import torch
+
+    machine = environment("cpu")
+    assert machine.torch == torch.__version__
+    assert machine.threads == torch.get_num_threads()
+    assert machine.driver is None
+    code = code_state()
+    assert (code.commit is None) == (code.dirty is None)
+
+
+# --- folders -----------------------------------------------------------------------------------------------------
+
+
+def test_plain_names_stay_readable() -> None:
+    folder = store.cell_folder("out", "demo-0.32", None, "bilinear", None)
+    assert folder == Path("out/records/demo-0.32/no-classifier/bilinear@none")
+
+
+def test_names_never_collide_or_escape() -> None:
+    names = [
+        "a", "A", "a b", "a-b", "a/b", "a\\b", "a:b", "a@b", "..", ".", "", "...", ".partial", "none", "no-classifier",
+        "nul", "nul.pth", "über", "x" * 300, "x" * 301, "a~b", "../../etc",
+    ]  # fmt: skip
+    safe = [store.safe_name(name) for name in names]
+    assert len({name.lower() for name in safe}) == len(names)
+    for name in safe:
+        assert "/" not in name
+        assert "\\" not in name
+        assert "@" not in name
+        assert not name.startswith(".")
+        assert len(name) < 120
+    assert store.safe_name(None, missing="none") not in safe
+    cells = {
+        store.cell_folder("o", "t", c, m, w)
+        for c, m, w in [("c", "a@b", "c"), ("c", "a", "b@c"), ("c", "a", "b-c")]
+    }
+    assert len(cells) == 3
+
+
+def test_out_below_a_file_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UsageError, match="lies under"):
+        store.check_out_dir(tmp_path / "file" / "deep" / "er")
+    with pytest.raises(UsageError, match="not a folder"):
+        store.check_out_dir(tmp_path / "file")
+    store.check_out_dir(tmp_path / "new" / "folder")
+    assert not (tmp_path / "new").exists()
+
+
+# --- samples -----------------------------------------------------------------------------------------------------
+
+
+def test_samples_survive_parquet_with_nulls_and_infinity(tmp_path: Path) -> None:
+    frame = make_rows([3, 0, 1, 2], scores=True)
+    store.write_samples(tmp_path / "s.parquet", frame)
+    back = store.read_samples(tmp_path / "s.parquet")
+    pd.testing.assert_frame_equal(back, frame.sort_values("position", ignore_index=True))
+    assert math.isinf(back["psnr"][1])
+    assert back["hr_pred"].isna().all()
+    assert str(back["label"].dtype) == "Int32"
+    assert str(back["cross_entropy"].dtype) == "float32"
+    assert list(store.read_samples(tmp_path / "s.parquet", ["label", "sample_id"]).columns) == [
+        "label",
+        "sample_id",
+    ]
+
+
+def test_samples_refuse_unknown_and_missing_columns(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no column 'colour'"):
+        store.samples_frame({"position": [0], "sample_id": ["a"], "colour": [1]})
+    with pytest.raises(RecordError, match="'pred' has 2 rows"):
+        store.samples_frame({"position": [0], "sample_id": ["a"], "pred": [1, 2]})
+    with pytest.raises(RecordError, match="differ"):
+        store.write_samples(tmp_path / "s.parquet", make_rows([0]).drop(columns="ssim"))
+    with pytest.raises(RecordError, match="scores must have shape"):
+        store.samples_frame({"position": [0], "sample_id": ["a"]}, scores=np.zeros((1, 51)))
+
+
+# --- shards ------------------------------------------------------------------------------------------------------
+
+
+def test_interrupted_rows_merge_to_those_of_one_go(tmp_path: Path) -> None:
+    whole = make_rows(list(range(10)), scores=True)
+    for positions in ([0, 2, 4], [1, 3], [9, 5, 6]):
+        store.write_shard(
+            tmp_path, HASH, make_rows(positions, scores=True), sums={"seconds": 0.5, "hits": np.arange(3)}
+        )
+    assert store.done_positions(tmp_path, HASH) == {0, 1, 2, 3, 4, 5, 6, 9}
+    assert store.done_positions(tmp_path, "cd" * 32) == set()
+    with pytest.raises(RecordError, match=r"lacks position 7 \(2 in all\)"):
+        store.merge(tmp_path, HASH, range(10))
+    store.write_shard(
+        tmp_path, HASH, make_rows([7, 8], scores=True), sums={"seconds": 0.25, "hits": np.arange(3)}
+    )
+    pd.testing.assert_frame_equal(store.merge(tmp_path, HASH, range(10)), whole)
+    sums = store.merged_sums(tmp_path, HASH)
+    assert float(sums["seconds"]) == 1.75
+    assert sums["hits"].tolist() == [0, 4, 8]
+
+
+def test_a_position_stored_twice_or_unasked_is_an_error(tmp_path: Path) -> None:
+    store.write_shard(tmp_path, HASH, make_rows([0, 1]))
+    with pytest.raises(RecordError, match="unknown position 1"):
+        store.merge(tmp_path, HASH, range(1))
+    store.write_shard(tmp_path, HASH, make_rows([1, 2]))
+    with pytest.raises(RecordError, match="position 1 twice"):
+        store.merge(tmp_path, HASH, range(3))
+
+
+def test_what_a_kill_leaves_is_ignored_and_swept(tmp_path: Path) -> None:
+    path = store.write_shard(tmp_path, HASH, make_rows([0, 1]))
+    (path.parent / f".{path.name}.0123456789ab.tmp").write_bytes(b"PAR1 half")
+    (path.parent / "rows-00000002-00000004.parquet").write_bytes(b"PAR1 torn by a crash of the machine")
+    assert store.done_positions(tmp_path, HASH) == {0, 1}
+    store.write_shard(tmp_path, HASH, make_rows([2, 3]))
+    assert store.merge(tmp_path, HASH, range(4))["position"].tolist() == [0, 1, 2, 3]
+    (tmp_path / ".keep.tmp").write_text("not ours")
+    assert store.sweep(tmp_path) == 1
+    assert not list(tmp_path.rglob(".rows*.tmp"))
+    assert (tmp_path / ".keep.tmp").exists()
+
+
+# --- cells -------------------------------------------------------------------------------------------------------
+
+
+def test_commit_stores_cleans_and_is_found(tmp_path: Path) -> None:
+    record, rows = make_record(), make_rows([0, 1, 2, 3])
+    folder = store.cell_folder(tmp_path, "demo-0.32", "net", "tiny", "demo-x4")
+    store.write_shard(folder, HASH, rows)
+    assert not store.is_fresh(folder, HASH)
+    store.commit_cell(folder, record, rows)
+    assert files_below(folder) == {"record.json", "samples.parquet"}
+    assert store.is_fresh(folder, HASH)
+    assert not store.is_fresh(folder, "cd" * 32)
+    cells, problems = store.find_records([tmp_path])
+    assert problems == []
+    assert [cell.record for cell in cells] == [record]
+    pd.testing.assert_frame_equal(cells[0].samples(), rows)
+
+
+def test_failed_cell_keeps_its_shards_and_is_not_fresh(tmp_path: Path) -> None:
+    store.write_shard(tmp_path, HASH, make_rows([0]))
+    store.write_shard(tmp_path, "cd" * 32, make_rows([0]))
+    store.commit_cell(tmp_path, make_record(status="error", reason="out of memory"), None)
+    assert store.done_positions(tmp_path, HASH) == {0}
+    assert store.done_positions(tmp_path, "cd" * 32) == set()
+    assert not store.is_fresh(tmp_path, HASH)
+    skipped = make_record(status="skipped", reason="fixed size")
+    store.commit_cell(tmp_path, skipped, None)
+    assert store.is_fresh(tmp_path, HASH)
+    assert files_below(tmp_path) == {"record.json"}
+
+
+def test_commit_refuses_samples_that_contradict_the_record(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="n = 4, but there are 3"):
+        store.commit_cell(tmp_path, make_record(), make_rows([0, 1, 2]))
+    with pytest.raises(RecordError, match="if and only if"):
+        store.commit_cell(tmp_path, make_record(), None)
+
+
+def test_a_kill_between_samples_and_record_leaves_no_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.commit_cell(tmp_path, make_record(), make_rows([0, 1, 2, 3]))
+    rename = os.replace
+
+    def killed(source: Any, target: Any) -> None:
+        if str(target).endswith("record.json"):
+            raise KeyboardInterrupt
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        store.commit_cell(tmp_path, make_record(input_hash="cd" * 32), make_rows([0, 1, 2, 3]))
+    assert files_below(tmp_path) == {"samples.parquet"}
+    assert not store.is_fresh(tmp_path, HASH)
+
+
+@pytest.mark.parametrize("where", ["open", "replace", "fsync"])
+def test_full_disk_is_one_sentence_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    path = tmp_path / "cell" / "samples.parquet"
+    store.write_samples(path, make_rows([0, 1]))
+    before = path.read_bytes()
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins if where == "open" else os, where, full)
+        with pytest.raises(
+            RecordError, match=r"cannot write .*samples\.parquet: No space left on device; free some space"
+        ):
+            store.write_samples(path, make_rows([0, 1, 2]))
+    assert path.read_bytes() == before
+    assert files_below(tmp_path) == {"cell/samples.parquet"}
+
+
+def test_disk_full_amid_the_parquet_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(table: Any, file: Any, **options: Any) -> None:
+        file.write(b"PAR1")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store.pq, "write_table", full)
+    with pytest.raises(RecordError, match="No space left"):
+        store.write_shard(tmp_path, HASH, make_rows([0]))
+    assert files_below(tmp_path) == set()
+
+
+def test_damaged_records_are_named_and_do_not_hide_the_others(tmp_path: Path) -> None:
+    rows = make_rows([0, 1, 2, 3])
+    good = store.cell_folder(tmp_path, "t", "c", "good", None)
+    torn = store.cell_folder(tmp_path, "t", "c", "torn", None)
+    bare = store.cell_folder(tmp_path, "t", "c", "bare", None)
+    for folder in (good, torn, bare):
+        store.commit_cell(folder, make_record(), rows)
+    (torn / "record.json").write_text('{"schema_version": 1, ')
+    (bare / "samples.parquet").unlink()
+    cells, problems = store.find_records([tmp_path])
+    assert [cell.folder for cell in cells] == [good]
+    assert len(problems) == 2
+    assert "no samples.parquet" in problems[0]
+    assert "record.json is damaged" in problems[1]
+
+
+def test_finding_nothing_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no folder"):
+        store.find_records([tmp_path / "missing"])
+    with pytest.raises(UsageError, match="no records"):
+        store.find_records([tmp_path])
