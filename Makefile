@@ -1,0 +1,13 @@
+.PHONY: check test bench
+
+check:
+	ruff check .
+	ruff format --check .
+	mypy
+
+test:
+	pytest
+
+bench:
+	mkdir -p out/bench
+	pytest tests/benchmarks --override-ini addopts= -p no:xdist --benchmark-json out/bench/benchmarks.json

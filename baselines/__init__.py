@@ -1,0 +1,1 @@
+"""Methods with nothing to train, one file each."""

@@ -1,0 +1,18 @@
+"""Bilinear interpolation: the reference that every accuracy difference is taken against."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from srbench.method import Method, MethodInfo
+from srbench.resample import resize
+
+
+class Bilinear(Method):
+    """Linear interpolation in both directions; widened when it shrinks."""
+
+    info = MethodInfo(kind="baseline", family="interpolation", version="1", reference="torch interpolate, antialias")
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Restore `(N, C, h, w)`, RGB, float, [0, 1], to `size`."""
+        return resize(lr, size, "bilinear")

@@ -1,0 +1,73 @@
+"""Every error that srbench raises on purpose, with the exit code it maps to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SrbenchError(Exception):
+    """Something went wrong that a person can act on; the message is one clear sentence (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(SrbenchError):
+    """The call itself was wrong: an option, a name, a combination (exit code 2)."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that nothing is registered under; the message offers the nearest ones."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Build the sentence.
+
+        Args:
+            kind: What was looked up, in the singular: "method", "classifier", "protocol".
+            name: The name that was given.
+            known: The names that exist.
+        """
+        options = sorted(known)
+        near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(options) or 'none'}."
+        super().__init__(f"there is no {kind} named {name!r}; {hint}")
+        self.kind = kind
+        self.name = name
+
+
+class DataError(UsageError):
+    """A data source that cannot be used as it was named: missing, empty, laid out otherwise (exit code 2)."""
+
+
+class UnreadableImageError(SrbenchError):
+    """One image that cannot be decoded; the harness names it, counts it and leaves it out."""
+
+
+class TooManyUnreadableError(SrbenchError):
+    """More than the tolerated share of a source's images could not be read (exit code 1)."""
+
+
+class WeightsError(UsageError):
+    """A weights file that is missing, damaged, unsafe, or made for another architecture (exit code 2)."""
+
+
+class ProtocolError(UsageError):
+    """A protocol whose fields are unknown, out of range or contradict each other (exit code 2)."""
+
+
+class ContractError(SrbenchError):
+    """A method or classifier returned something that its contract forbids."""
+
+
+class RecordError(SrbenchError):
+    """A record that cannot be read or written."""
+
+
+class IncomparableError(UsageError):
+    """Cells that must not be ranked against each other; the message names the field that differs."""
+
+
+class TrainingError(SrbenchError):
+    """A training run that cannot go on, such as one whose loss is no longer finite."""

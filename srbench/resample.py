@@ -1,0 +1,125 @@
+"""Every resampling kernel, once; degradations, baselines and the return to HR size share them.
+
+Three kernels are called "bicubic" in the literature. Here `antialias=True` is Keys' with a = -0.5 (MATLAB's and
+Pillow's, also when enlarging), `antialias=False` is a = -0.75 (OpenCV's), and `pillow_bicubic` is Pillow on 8 bits,
+which clamps between its two passes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_LANCZOS_SUPPORT = 3.0
+
+
+def resize(
+    image: Tensor, size: tuple[int, int], kernel: str, *, antialias: bool = True, border: str = "clamp"
+) -> Tensor:
+    """Resample `(N, C, H, W)`, any float dtype and range, to `(N, C, *size)`; the result may overshoot the range.
+
+    Args:
+        image: The batch.
+        size: Target (height, width) in pixels.
+        kernel: "nearest", "area", "bilinear", "bicubic" or "lanczos".
+        antialias: Widen the kernel when shrinking; for "bicubic" it also chooses a = -0.5 over a = -0.75. It has no
+            meaning for "nearest" and "area"; "lanczos" is always widened.
+        border: "clamp" renormalises the kernel at the border, "symmetric" mirrors the image there, as MATLAB does.
+
+    Raises:
+        ValueError: If the kernel or the border is unknown.
+    """
+    if border == "symmetric":
+        return _resize_symmetric(image, size, kernel, antialias=antialias)
+    if border != "clamp":
+        raise ValueError(f"border must be 'clamp' or 'symmetric', got {border!r}")
+    if kernel == "nearest":
+        return F.interpolate(image, size=size, mode="nearest-exact")
+    if kernel == "area":
+        return F.interpolate(image, size=size, mode="area")
+    if kernel in {"bilinear", "bicubic"}:
+        return F.interpolate(image, size=size, mode=kernel, antialias=antialias, align_corners=False)
+    if kernel == "lanczos":
+        return _separable(image, size, _lanczos_weights)
+    raise ValueError(f"kernel must be nearest, area, bilinear, bicubic or lanczos, got {kernel!r}")
+
+
+def pillow_bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample `(N, 3, H, W)`, RGB, float, [0, 1], to `(N, 3, *size)` on 8 bits by Pillow's bicubic."""
+    from PIL import Image
+
+    planes = to_uint8(image).permute(0, 2, 3, 1).cpu().numpy()
+    height, width = size
+    out = [
+        torch.from_numpy(_writable(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)))
+        for plane in planes
+    ]
+    return torch.stack(out).permute(0, 3, 1, 2).to(image.device, image.dtype).contiguous() / 255
+
+
+def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
+    """Blur `(N, C, H, W)` by a Gaussian of `sigma` pixels, cut at 4 sigma, the border mirrored."""
+    radius = min(max(1, math.ceil(4 * sigma)), image.shape[-1] - 1, image.shape[-2] - 1)
+    if sigma == 0 or radius < 1:
+        return image
+    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
+    taps = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    taps = taps / taps.sum()
+    channels = image.shape[1]
+    padded = F.pad(image, (radius, radius, radius, radius), mode="reflect")
+    blurred = F.conv2d(padded, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+    return F.conv2d(blurred, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Clamp [0, 1] floats and round them to 0..255 (half to even), uint8."""
+    return image.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def _writable(image: object) -> object:
+    import numpy as np
+
+    return np.array(image)
+
+
+def _resize_symmetric(image: Tensor, size: tuple[int, int], kernel: str, *, antialias: bool) -> Tensor:
+    # Mirror by a number of source pixels that maps to a whole number of target pixels, resample, cut that off again:
+    # inside the padding the kernel never meets a border, so the result is MATLAB's.
+    pads, cuts, targets = [], [], []
+    for side, target in zip(image.shape[-2:], size, strict=True):
+        step = side // math.gcd(side, target)
+        reach = math.ceil(4 * max(1.0, side / target))
+        pad = step * math.ceil(reach / step)
+        pads.append(pad)
+        cuts.append(pad * target // side)
+        targets.append(target + 2 * (pad * target // side))
+    padded = _mirror(_mirror(image, pads[0], dim=-2), pads[1], dim=-1)
+    out = resize(padded, (targets[0], targets[1]), kernel, antialias=antialias)
+    return out[..., cuts[0] : cuts[0] + size[0], cuts[1] : cuts[1] + size[1]]
+
+
+def _mirror(image: Tensor, pad: int, *, dim: int) -> Tensor:
+    side = image.shape[dim]
+    index = torch.arange(-pad, side + pad, device=image.device) % (2 * side)
+    return image.index_select(dim, torch.where(index < side, index, 2 * side - 1 - index))
+
+
+def _separable(image: Tensor, size: tuple[int, int], weights: object) -> Tensor:
+    rows = weights(image.shape[-2], size[0]).to(image)  # type: ignore[operator]
+    columns = weights(image.shape[-1], size[1]).to(image)  # type: ignore[operator]
+    return rows @ image @ columns.T
+
+
+@lru_cache(maxsize=64)
+def _lanczos_weights(source: int, target: int) -> Tensor:
+    """Return the `(target, source)` matrix of Lanczos-3 resampling, widened when shrinking, rows summing to one."""
+    ratio = source / target
+    stretch = max(1.0, ratio)
+    centres = (torch.arange(target, dtype=torch.float64) + 0.5) * ratio - 0.5
+    distance = (torch.arange(source, dtype=torch.float64)[None, :] - centres[:, None]) / stretch
+    taps = torch.sinc(distance) * torch.sinc(distance / _LANCZOS_SUPPORT) * (distance.abs() < _LANCZOS_SUPPORT)
+    return taps / taps.sum(dim=1, keepdim=True)
