@@ -1,0 +1,478 @@
+"""HR crops in a memory-mapped cache: what was decoded once is never decoded again.
+
+The cache of one sample list under one geometry is a folder of chunk files. A chunk file holds the pixels of up to
+256 images one after another, then its index as JSON, then a footer with the two lengths. It is written under
+another name, flushed to the disk and renamed, so a chunk is there as a whole or not at all: a killed build goes on
+with the chunks that are there, and two builds at once write the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import struct
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from srbench.data.geometry import crop_hr
+from srbench.data.source import Sample, Source
+from srbench.errors import SrbenchError, TooManyUnreadableError, UnreadableImageError, UsageError
+from srbench.paths import cache_dir
+from srbench.protocol import Geometry
+
+FORMAT = 1
+TOLERATED_SHARE = 0.01
+
+_CHUNK = 256
+_FOOTER = struct.Struct("<8sQQ")  # magic, bytes of pixels, bytes of index
+_MAGIC = b"srbhr\x00\x00\x01"
+_OPEN_MAPS = 32
+_NAMED = 5
+_STALE_SECONDS = 3600.0
+
+# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros.
+_ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w")
+
+
+class HRStore:
+    """The HR crops of a sample list, uint8, read from the cache when asked for.
+
+    Attributes:
+        samples: The readable samples, in the order of the source.
+        labels: Their labels, int64, or None where there are none.
+        shapes: `(n, 2)`, HR height and width in pixels.
+        source_shapes: `(n, 2)`, height and width before the geometry, in pixels.
+        lr_shapes: `(n, 2)`, height and width of the real LR images, or None where the source has none.
+        geometry: The geometry that was applied; for pairs, the one that changes nothing.
+        unreadable: (id, reason) of every sample that could not be read.
+        key: Hash of the sample list, what it was read from, and the geometry.
+        decoded: How many images the call that opened this store decoded; 0 where the cache held them all.
+        decode_seconds: Wall-clock time that decoding them took, in that call or in those that
+            filled the cache.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[tuple[Path, int]],
+        samples: tuple[Sample, ...],
+        table: NDArray[np.int64],
+        *,
+        geometry: Geometry,
+        unreadable: tuple[tuple[str, str], ...],
+        key: str,
+        decoded: int,
+        decode_seconds: float,
+    ) -> None:
+        """Keep the index; no pixels are read.
+
+        Args:
+            files: The chunk files, each with its bytes of pixels.
+            samples: The readable samples.
+            table: Per sample: chunk, offset in it, HR (h, w), source (h, w), LR (h, w).
+            geometry: The geometry that was applied.
+            unreadable: (id, reason) of what could not be read.
+            key: Hash of all that the pixels depend on.
+            decoded: How many images were decoded just now.
+            decode_seconds: What decoding them took, whenever that was.
+        """
+        self.samples = samples
+        labels = [sample.label for sample in samples]
+        self.labels = None if None in labels or not labels else np.array(labels, dtype=np.int64)
+        self.geometry = geometry
+        self.unreadable = unreadable
+        self.key = key
+        self.decoded = decoded
+        self.decode_seconds = decode_seconds
+        self.shapes = table[:, 2:4]
+        self.source_shapes = table[:, 4:6]
+        self.lr_shapes = table[:, 6:8] if len(table) and (table[:, 6] > 0).all() else None
+        self._table = table
+        self._files = tuple(files)
+        self._maps = _Maps(self._files)
+
+    def __len__(self) -> int:
+        """Return how many samples could be read."""
+        return len(self.samples)
+
+    def batch(self, positions: ArrayLike) -> Tensor:
+        """Return the HR images at `positions`, `(N, 3, H, W)`, RGB, uint8.
+
+        Raises:
+            ValueError: If they differ in shape.
+        """
+        rows = self._table[_positions(positions)]
+        return self._gather(rows, rows[:, 2:4], np.zeros(len(rows), dtype=np.int64), "HR")
+
+    def lr_batch(self, positions: ArrayLike) -> Tensor | None:
+        """Return the real LR images at `positions`, `(N, 3, h, w)`, RGB, uint8, or None where the source has none.
+
+        Raises:
+            ValueError: If they differ in shape.
+        """
+        if self.lr_shapes is None:
+            return None
+        rows = self._table[_positions(positions)]
+        return self._gather(rows, rows[:, 6:8], 3 * rows[:, 2] * rows[:, 3], "LR")
+
+    def groups(self, positions: ArrayLike, batch_size: int) -> list[NDArray[np.int64]]:
+        """Cut positions into batches of at most `batch_size` images of one shape, HR and LR.
+
+        Within a shape the order is kept; shapes come in the order in which they first appear. Where all images have
+        one shape, the batches are consecutive.
+        """
+        if batch_size < 1:
+            raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
+        chosen = _positions(positions)
+        if not len(chosen):
+            return []
+        shapes = self._table[chosen][:, [2, 3, 6, 7]]
+        _, first, group = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
+        group = group.reshape(-1)
+        batches = []
+        for each in np.argsort(first):
+            members = chosen[group == each]
+            batches += [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
+        return batches
+
+    def subset(self, count: int) -> HRStore:
+        """Return a store of the first `count` samples; decoding time is shared out in proportion."""
+        if count >= len(self):
+            return self
+        if count < 1:
+            raise ValueError(f"expected at least one sample, got {count}")
+        return HRStore(
+            self._files,
+            self.samples[:count],
+            self._table[:count],
+            geometry=self.geometry,
+            unreadable=self.unreadable,
+            key=hashlib.sha256(f"{self.key}:{count}".encode()).hexdigest(),
+            decoded=self.decoded,
+            decode_seconds=self.decode_seconds * count / len(self),
+        )
+
+    def _gather(
+        self, rows: NDArray[np.int64], shapes: NDArray[np.int64], skip: NDArray[np.int64], what: str
+    ) -> Tensor:
+        if not len(rows):
+            raise ValueError("expected at least one position, got none")
+        if (shapes != shapes[0]).any():
+            found = sorted({(int(height), int(width)) for height, width in shapes})
+            raise ValueError(
+                f"expected {what} images of one shape in a batch, got {found[:4]}; cut it with groups()"
+            )
+        height, width = (int(side) for side in shapes[0])
+        pixels = np.empty((len(rows), 3, height, width), dtype=np.uint8)
+        for place, (row, beyond) in enumerate(zip(rows, skip, strict=True)):
+            start = int(row[1] + beyond)
+            flat = self._maps.get(int(row[0]))[start : start + 3 * height * width]
+            pixels[place] = flat.reshape(3, height, width)
+        return torch.from_numpy(pixels)
+
+
+def build_hr_store(
+    source: Source,
+    geometry: Geometry,
+    *,
+    limit: int | None = None,
+    workers: int = 2,
+    advance: Callable[[int], None] | None = None,
+) -> HRStore:
+    """Decode and crop what the cache does not hold yet, and open it.
+
+    Real pairs keep their own size: a resized or cropped HR would no longer fit its LR, so no geometry is applied.
+
+    Args:
+        source: The split.
+        geometry: How an image becomes HR.
+        limit: Take only so many samples, in the order of the hash of the id, so that classes stay balanced.
+        workers: Threads that decode.
+        advance: Called with the number of images that are newly done, cached ones included.
+
+    Raises:
+        UsageError: If the limit is below 1.
+        TooManyUnreadableError: If more than 1 % of the images cannot be read.
+        SrbenchError: If the cache folder cannot be written.
+    """
+    if source.paired:
+        geometry = Geometry()
+    indices = _limited(source.samples, limit)
+    key = _key(source, geometry, indices)
+    folder = cache_dir() / "hr" / key
+    reader = _Reader(source, geometry, indices)
+    tell = advance or (lambda count: None)
+    chunks: list[_Chunk] = []
+    decoded = 0
+    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
+        for number, start in enumerate(range(0, len(indices), _CHUNK)):
+            wanted = range(start, min(start + _CHUNK, len(indices)))
+            path = _chunk_path(folder, number)
+            chunk = _load(path)
+            if chunk is None:
+                chunk = _write(path, wanted, reader, pool, lookahead=4 * max(1, workers), tell=tell)
+                decoded += len(wanted)
+            else:
+                tell(len(wanted))
+            chunks.append(chunk)
+    unreadable = tuple(
+        (source.samples[indices[position]].id, reason)
+        for chunk in chunks
+        for position, reason in chunk.unreadable
+    )
+    _check_unreadable(unreadable, len(indices), source)
+    tables = [
+        np.insert(np.array(chunk.rows, dtype=np.int64).reshape(-1, len(_ROW)), 1, number, axis=1)
+        for number, chunk in enumerate(chunks)
+    ]
+    table = np.concatenate(tables) if tables else np.empty((0, len(_ROW) + 1), dtype=np.int64)
+    samples = tuple(source.samples[indices[position]] for position in table[:, 0])
+    return HRStore(
+        [(_chunk_path(folder, number), chunk.pixels) for number, chunk in enumerate(chunks)],
+        samples,
+        np.ascontiguousarray(table[:, 1:]),
+        geometry=geometry,
+        unreadable=unreadable,
+        key=key,
+        decoded=decoded,
+        decode_seconds=sum(chunk.seconds for chunk in chunks),
+    )
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    rows: list[list[int]]
+    unreadable: list[tuple[int, str]]
+    pixels: int  # bytes
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Image:
+    hr: NDArray[np.uint8]
+    lr: NDArray[np.uint8] | None
+    source_shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    passing: bool  # the file could not be reached, which may change without the file changing
+
+
+class _Reader:
+    """Reads one image of the list; called from the decoding threads."""
+
+    def __init__(self, source: Source, geometry: Geometry, indices: Sequence[int]) -> None:
+        self._source, self._geometry, self._indices = source, geometry, indices
+
+    def __call__(self, position: int) -> _Image | _Failure:
+        index = self._indices[position]
+        try:
+            image = self._source.read(index)
+            hr = crop_hr(image, self._geometry, name=self._source.samples[index].id)
+            lr = self._source.read_lr(index)
+        except UnreadableImageError as error:
+            cause = error.__cause__
+            return _Failure(str(error), isinstance(cause, OSError) and cause.errno is not None)
+        except OSError as error:
+            name = self._source.samples[index].id
+            return _Failure(f"{name} cannot be read: {error.strerror or error}", True)
+        return _Image(
+            np.ascontiguousarray(hr.numpy()),
+            None if lr is None else np.ascontiguousarray(lr.numpy()),
+            (image.shape[-2], image.shape[-1]),
+        )
+
+
+class _Maps:
+    """The chunk files that are mapped just now; few at a time, because each map keeps a file open."""
+
+    def __init__(self, files: Sequence[tuple[Path, int]]) -> None:
+        self._files = tuple(files)
+        self._lock = threading.Lock()
+        self._open: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[_Maps], tuple[tuple[tuple[Path, int], ...]]]:
+        return _Maps, (self._files,)
+
+    def get(self, chunk: int) -> NDArray[np.uint8]:
+        with self._lock:
+            if chunk not in self._open:
+                self._open[chunk] = self._map(*self._files[chunk])
+            self._open.move_to_end(chunk)
+            while len(self._open) > _OPEN_MAPS:
+                self._open.popitem(last=False)
+            return self._open[chunk]
+
+    def _map(self, path: Path, pixels: int) -> NDArray[np.uint8]:
+        try:
+            mapped = np.memmap(path, dtype=np.uint8, mode="r")
+        except (OSError, ValueError) as error:
+            raise SrbenchError(
+                f"the HR cache file {path} cannot be read ({error}); run the command again"
+            ) from error
+        # Another process may have replaced it after reaching files that could not be reached before.
+        if _FOOTER.unpack(mapped[-_FOOTER.size :].tobytes())[1] != pixels:
+            raise SrbenchError(f"the HR cache file {path} was replaced by another run; run the command again")
+        return mapped
+
+
+def _chunk_path(folder: Path, number: int) -> Path:
+    return folder / f"chunk-{number:06d}.hr"
+
+
+def _positions(positions: ArrayLike) -> NDArray[np.int64]:
+    return np.asarray(positions, dtype=np.int64).reshape(-1)
+
+
+def _limited(samples: Sequence[Sample], limit: int | None) -> Sequence[int]:
+    if limit is None:
+        return range(len(samples))
+    if limit < 1:
+        raise UsageError(f"--limit must be at least 1, got {limit}")
+    order = sorted(range(len(samples)), key=lambda index: hashlib.sha256(samples[index].id.encode()).digest())
+    return sorted(order[:limit])
+
+
+def _key(source: Source, geometry: Geometry, indices: Sequence[int]) -> str:
+    digest = hashlib.sha256()
+    head = [FORMAT, source.name, source.split, asdict(geometry), source.paired]
+    digest.update(json.dumps(head, sort_keys=True).encode())
+    for index in indices:
+        sample = source.samples[index]
+        digest.update(json.dumps([sample.id, sample.label, *source.stamp(index)]).encode())
+    return digest.hexdigest()
+
+
+def _check_unreadable(unreadable: tuple[tuple[str, str], ...], total: int, source: Source) -> None:
+    if len(unreadable) <= TOLERATED_SHARE * total:
+        return
+    named = "; ".join(reason for _, reason in unreadable[:_NAMED])
+    more = f"; and {len(unreadable) - _NAMED} more" if len(unreadable) > _NAMED else ""
+    raise TooManyUnreadableError(
+        f"{len(unreadable)} of {total} images of {source.spec} cannot be used, more than the"
+        f" {TOLERATED_SHARE:.0%} that may be left out: {named}{more}; repair or remove them"
+    )
+
+
+def _write(
+    path: Path,
+    wanted: range,
+    reader: _Reader,
+    pool: ThreadPoolExecutor,
+    *,
+    lookahead: int,
+    tell: Callable[[int], None],
+) -> _Chunk:
+    """Decode a chunk into its file, and return its index."""
+    began = time.perf_counter()
+    rows: list[list[int]] = []
+    unreadable: list[tuple[int, str]] = []
+    passing = False
+    offset = 0
+    with _replacing(path) as file:
+        for position, image in _decoded(wanted, reader, pool, lookahead):
+            if isinstance(image, _Failure):
+                unreadable.append((position, image.reason))
+                passing |= image.passing
+            else:
+                lr_shape = (0, 0) if image.lr is None else image.lr.shape[1:]
+                rows.append([position, offset, *image.hr.shape[1:], *image.source_shape, *lr_shape])
+                for pixels in (image.hr,) if image.lr is None else (image.hr, image.lr):
+                    file.write(pixels.data)
+                    offset += pixels.nbytes
+            tell(1)
+        seconds = time.perf_counter() - began
+        index = {"rows": rows, "unreadable": unreadable, "passing": passing, "seconds": seconds}
+        encoded = json.dumps(index, separators=(",", ":")).encode()
+        file.write(encoded)
+        file.write(_FOOTER.pack(_MAGIC, offset, len(encoded)))
+    return _Chunk(rows, unreadable, offset, seconds)
+
+
+def _decoded(
+    wanted: range, reader: _Reader, pool: ThreadPoolExecutor, lookahead: int
+) -> Iterator[tuple[int, _Image | _Failure]]:
+    """Yield images in order, with no more than `lookahead` of them in memory."""
+    pending: deque[tuple[int, Future[_Image | _Failure]]] = deque()
+    try:
+        for position in wanted:
+            pending.append((position, pool.submit(reader, position)))
+            if len(pending) >= lookahead:
+                first, future = pending.popleft()
+                yield first, future.result()
+        while pending:
+            first, future = pending.popleft()
+            yield first, future.result()
+    finally:
+        for _, future in pending:
+            future.cancel()
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """Write a file under another name; rename it once it is whole and on the disk, remove it otherwise."""
+    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path.parent)
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise _unwritable(error) from error
+    finally:
+        with suppress(OSError):
+            part.unlink()
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove the unfinished files of builds that were killed; a living build writes to its own all the time."""
+    for part in folder.glob("*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
+                part.unlink()
+
+
+def _unwritable(error: OSError) -> SrbenchError:
+    return SrbenchError(
+        f"the HR cache in {cache_dir()} cannot be written: {error.strerror or error};"
+        " free some space there, or point SRBENCH_CACHE at another folder"
+    )
+
+
+def _load(path: Path) -> _Chunk | None:
+    """Read the index of a chunk file, or None where it is missing, damaged, or worth another try."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            if size < _FOOTER.size:
+                return None
+            file.seek(size - _FOOTER.size)
+            magic, pixels, index = _FOOTER.unpack(file.read(_FOOTER.size))
+            if magic != _MAGIC or pixels + index + _FOOTER.size != size:
+                return None
+            file.seek(pixels)
+            content = json.loads(file.read(index))
+    except (OSError, ValueError):
+        return None
+    if content["passing"]:
+        return None
+    unreadable = [(position, reason) for position, reason in content["unreadable"]]
+    return _Chunk(content["rows"], unreadable, pixels, content["seconds"])

@@ -1,0 +1,164 @@
+"""Decode one image file to RGB, 8 bits, whatever it was saved as."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
+
+from srbench.errors import UnreadableImageError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"}
+)
+
+# What Pillow's plugins raise on damaged files, beside OSError.
+_PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RuntimeError,
+    Image.DecompressionBombError,
+)
+
+
+def decode(path: Path, name: str | None = None) -> Tensor:
+    """Decode an image file as `(3, H, W)`, RGB, uint8.
+
+    Grey and palette images are repeated or looked up, CMYK is converted, 16 bits are divided by 257 (a 16-bit
+    colour PNG keeps its high byte), an alpha channel is dropped as ImageFolder's loader does, EXIF orientation
+    is ignored. A .npy holds (H, W), or one or three channels first or last, as uint8, uint16, or floats in
+    [0, 1]. Floats are rounded to 8 bits.
+
+    Args:
+        path: The file.
+        name: What error messages call it; the file's name where None.
+
+    Raises:
+        UnreadableImageError: If it is missing, empty, truncated, or no image.
+    """
+    name = path.name if name is None else name
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
+    return decode_bytes(data, name)
+
+
+def decode_bytes(data: bytes, name: str) -> Tensor:
+    """Decode an encoded image as `(3, H, W)`, RGB, uint8; see `decode`.
+
+    Raises:
+        UnreadableImageError: If it is empty, truncated, or no image.
+    """
+    if not data:
+        raise UnreadableImageError(f"{name} is empty (0 bytes)")
+    if data.startswith(b"\x93NUMPY"):
+        return _decode_npy(data, name)
+    if _is_plain_jpeg(data):
+        try:
+            encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
+            return decode_jpeg(encoded, mode=ImageReadMode.RGB)
+        except RuntimeError:
+            pass  # Pillow decides below, and says what is wrong with it in words
+    return _decode_pillow(data, name)
+
+
+def from_array(pixels: NDArray[Any], name: str) -> Tensor:
+    """Convert pixels of one or three channels, first or last, to `(3, H, W)`, RGB, uint8.
+
+    Raises:
+        UnreadableImageError: If the shape or the values are not those of an image.
+    """
+    if pixels.ndim == 2:
+        pixels = pixels[None]
+    elif pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3):
+        pixels = np.moveaxis(pixels, 2, 0)
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or pixels.size == 0:
+        raise UnreadableImageError(
+            f"{name} has the shape {pixels.shape}; expected (H, W), or one or three channels first or last"
+        )
+    eight_bit = _to_eight_bit(pixels, name)
+    return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(eight_bit, (3, *eight_bit.shape[1:]))))
+
+
+def _to_eight_bit(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.bool_:
+        return pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype.kind in "iu":
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise UnreadableImageError(f"{name} holds integers beyond 16 bits; save it with 8 or 16 bits")
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype.kind == "f":
+        low, high = float(pixels.min()), float(pixels.max())
+        if not (low >= 0.0 and high <= 1.0):  # NaN is refused as well
+            raise UnreadableImageError(f"{name} holds floats from {low:g} to {high:g}; expected [0, 1]")
+        return np.rint(pixels.astype(np.float64) * 255.0).astype(np.uint8)
+    raise UnreadableImageError(
+        f"{name} holds values of type {pixels.dtype}; expected uint8, uint16 or floats in [0, 1]"
+    )
+
+
+def _decode_npy(data: bytes, name: str) -> Tensor:
+    try:
+        pixels = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError) as error:
+        raise UnreadableImageError(f"{name} is no readable .npy array: {error}") from error
+    return from_array(pixels, name)
+
+
+def _decode_pillow(data: bytes, name: str) -> Tensor:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode.startswith(("I", "F")):
+                pixels = np.array(image)
+            else:
+                # Palettes carry their transparency as bytes; going through RGBA keeps Pillow from warning.
+                direct = image.convert("RGBA") if "transparency" in image.info else image
+                pixels = np.array(direct.convert("RGB"))
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
+    except _PILLOW_ERRORS as error:
+        raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
+    return from_array(pixels, name)
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether this is a baseline JPEG of three 8-bit components, the kind that libjpeg turns into RGB in one way."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        return False
+    position = 2
+    while position + 10 <= len(data):
+        if data[position] != 0xFF:
+            return False
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        if marker in (0xC0, 0xC1):
+            return data[position + 4] == 8 and data[position + 9] == 3
+        if 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return False
+        if marker in (0xD9, 0xDA):
+            return False
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False

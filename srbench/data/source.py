@@ -1,0 +1,74 @@
+"""The data seam: what a dataset split is, whatever it was read from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a split.
+
+    Attributes:
+        id: Stable name, unique in the source, never a path of the machine ("n01440764/0a1b.jpg").
+        label: Index into the source's `classes`, or None where there are no labels.
+    """
+
+    id: str
+    label: int | None = None
+
+
+class Source(ABC):
+    """A dataset split: a fixed list of samples and a way to read each.
+
+    Attributes:
+        name: Short name for task ids and tables ("photos", "demo").
+        spec: The SPEC that opens it again ("folder:photos").
+        split: Name of the split ("all", "train", "val", "test").
+        samples: Every sample, sorted by id.
+        classes: Class names by label, or None where there are no labels. Folders named by wnid keep the wnid here.
+        unit: What one sample is, for tables: "image" or "patch".
+        note: A caution that must stand wherever the numbers appear, or "".
+        paired: Whether `read_lr` gives real LR images; HR then keeps its own geometry, which the LR fits.
+    """
+
+    name: str
+    spec: str
+    split: str
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...] | None
+    unit: str = "image"
+    note: str = ""
+    paired: bool = False
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """Decode sample `index` as `(3, H, W)`, RGB, uint8.
+
+        Raises:
+            UnreadableImageError: If it cannot be decoded.
+        """
+
+    @abstractmethod
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Return (size in bytes, modification time in ns) of what sample `index` is read from, for cache keys."""
+
+    def read_lr(self, index: int) -> Tensor | None:
+        """Decode the real LR partner of sample `index`, or return None where LR is made by the degradation."""
+        return None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the samples have labels."""
+        return self.classes is not None
+
+
+def sample_list_sha256(samples: tuple[Sample, ...]) -> str:
+    """Hash the ids and labels of a sample list, in order."""
+    canonical = json.dumps([[sample.id, sample.label] for sample in samples], separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()

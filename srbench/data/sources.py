@@ -1,0 +1,154 @@
+"""Open a dataset by its SPEC, and list what can be opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from srbench.data.source import Source
+from srbench.errors import UnknownNameError, UsageError
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """One kind of dataset.
+
+    Attributes:
+        name: Word before the colon.
+        description: One line.
+        syntax: How its SPEC is written.
+    """
+
+    name: str
+    description: str
+    syntax: str
+
+
+@dataclass(frozen=True)
+class _Entry:
+    info: DatasetInfo
+    open: Callable[[str | None, str | None], Source]
+    argument: str  # "never", "optional" or "required"
+
+
+def list_datasets() -> tuple[DatasetInfo, ...]:
+    """Return every kind of dataset, in the order of the guide."""
+    return tuple(entry.info for entry in _entries().values())
+
+
+def open_source(spec: str, split: str | None = None) -> Source:
+    """Open a dataset split.
+
+    Args:
+        spec: Such as "demo", "folder:photos", "imagenette" or "pairs:LR_DIR,HR_DIR"; see `list_datasets`.
+        split: Name of the split, or None for the dataset's own default.
+
+    Raises:
+        UnknownNameError: If there is no such kind of dataset.
+        UsageError: If the SPEC lacks its path, or there is no split of that name.
+        DataError: If the data are missing, empty or laid out otherwise.
+    """
+    entries = _entries()
+    name, colon, rest = spec.partition(":")
+    if name not in entries:
+        if Path(spec).expanduser().exists():
+            raise UsageError(
+                f"--data {spec} is a path; say how to read it: folder:{spec} (one folder per class)"
+                f" or images:{spec} (without labels)"
+            )
+        raise UnknownNameError("dataset", name, entries)
+    entry = entries[name]
+    argument = rest if colon else None
+    if argument == "" or (argument is None and entry.argument == "required"):
+        raise UsageError(f"--data {spec} lacks its path; expected {entry.info.syntax}")
+    if argument is not None and entry.argument == "never":
+        raise UsageError(f"--data {spec}: {name} takes no path; expected {entry.info.syntax}")
+    return entry.open(argument, split)
+
+
+def _entries() -> dict[str, _Entry]:
+    known = (
+        ("demo", "demo", "never", _demo, "patches of scikit-image's photographs; ships with srbench"),
+        ("folder", "folder:PATH", "required", _folder, "your own images, one folder per class"),
+        ("images", "images:PATH", "required", _images, "your own images without labels, at any depth"),
+        (
+            "imagenet",
+            "imagenet[:PATH]",
+            "optional",
+            _imagenet("imagenet"),
+            "ImageNet, train/<wnid> and val/<wnid>",
+        ),
+        (
+            "imagenette",
+            "imagenette[:PATH]",
+            "optional",
+            _imagenet("imagenette"),
+            "ten easy ImageNet classes (fastai)",
+        ),
+        (
+            "imagewoof",
+            "imagewoof[:PATH]",
+            "optional",
+            _imagenet("imagewoof"),
+            "ten dog breeds of ImageNet (fastai)",
+        ),
+        (
+            "tiny-imagenet",
+            "tiny-imagenet[:PATH]",
+            "optional",
+            _tiny_imagenet,
+            "200 ImageNet classes at 64 x 64",
+        ),
+        ("pairs", "pairs:LR_DIR,HR_DIR", "required", _pairs, "real LR-HR pairs, images or .npy, named alike"),
+        ("hf", "hf:REPO", "required", _hub, "a dataset of the Hugging Face hub (extra: hub)"),
+    )
+    return {
+        name: _Entry(DatasetInfo(name, description, syntax), opener, argument)
+        for name, syntax, argument, opener, description in known
+    }
+
+
+def _demo(argument: str | None, split: str | None) -> Source:
+    from srbench.data.demo import open_demo  # builds on scikit-image, which takes long to import
+
+    return open_demo(split)
+
+
+def _folder(argument: str | None, split: str | None) -> Source:
+    from srbench.data.folders import open_folder
+
+    return open_folder(argument or "", split)
+
+
+def _images(argument: str | None, split: str | None) -> Source:
+    from srbench.data.folders import open_images
+
+    return open_images(argument or "", split)
+
+
+def _imagenet(dataset: str) -> Callable[[str | None, str | None], Source]:
+    def opener(argument: str | None, split: str | None) -> Source:
+        from srbench.data.imagenet import open_imagenet
+
+        return open_imagenet(dataset, argument, split)
+
+    return opener
+
+
+def _tiny_imagenet(argument: str | None, split: str | None) -> Source:
+    from srbench.data.imagenet import open_tiny_imagenet
+
+    return open_tiny_imagenet(argument, split)
+
+
+def _pairs(argument: str | None, split: str | None) -> Source:
+    from srbench.data.pairs import open_pairs
+
+    return open_pairs(argument or "", split)
+
+
+def _hub(argument: str | None, split: str | None) -> Source:
+    from srbench.data.hub import open_hub
+
+    return open_hub(argument or "", split)
