@@ -143,7 +143,7 @@ class DatasetPart:
         name: Name of the dataset.
         spec: What was given as `--data`.
         split: Name of the split.
-        unit: What one sample is, in the plural ("photographs", "patches"): intervals are over these.
+        unit: What one sample is ("image", "patch"); intervals are over these.
         note: A sentence that must stand wherever the numbers appear, or "".
         sample_list_sha256: Hash of the ordered list of sample ids (and of their content where it is known).
         n: Samples that are scored.

@@ -77,9 +77,7 @@ class StoredCell:
 # --- folders -----------------------------------------------------------------------------------------------------
 
 
-def cell_folder(
-    root: Path | str, task: str, classifier: str | None, method: str, weights: str | None
-) -> Path:
+def cell_folder(root: Path | str, task: str, classifier: str | None, method: str, weights: str | None) -> Path:
     """Return the folder of a cell below an --out directory; different cells never share one."""
     return (
         Path(root)
@@ -125,9 +123,7 @@ def check_out_dir(path: Path | str) -> None:
             f"--out {path} {relation} {nearest}, which is not a folder; choose another place with --out DIR"
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"--out {path}: no permission to write in {nearest}; choose another place with --out DIR"
-        )
+        raise UsageError(f"--out {path}: no permission to write in {nearest}; choose another place with --out DIR")
 
 
 # --- atomic files ------------------------------------------------------------------------------------------------
@@ -143,11 +139,11 @@ def write_bytes(path: Path, write: Callable[[BinaryIO], None]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "xb") as file:
+            with temporary.open("xb") as file:
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            temporary.replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
@@ -238,9 +234,7 @@ def samples_frame(columns: Mapping[str, Any], *, scores: np.ndarray | None = Non
     if scores is not None:
         scores = np.asarray(scores, dtype=np.float32)
         if scores.ndim != 2 or scores.shape[0] != n or scores.shape[1] > MAX_SCORE_CLASSES:
-            raise RecordError(
-                f"scores must have shape ({n}, at most {MAX_SCORE_CLASSES}), got {scores.shape}"
-            )
+            raise RecordError(f"scores must have shape ({n}, at most {MAX_SCORE_CLASSES}), got {scores.shape}")
         data.update({f"score_{k:03d}": scores[:, k] for k in range(scores.shape[1])})
     return pd.DataFrame(data)
 
@@ -289,9 +283,7 @@ def read_samples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
 # --- shards of a running cell ------------------------------------------------------------------------------------
 
 
-def write_shard(
-    folder: Path, input_hash: str, frame: pd.DataFrame, *, sums: Mapping[str, Any] | None = None
-) -> Path:
+def write_shard(folder: Path, input_hash: str, frame: pd.DataFrame, *, sums: Mapping[str, Any] | None = None) -> Path:
     """Store finished rows of a running cell; return the file.
 
     Args:
@@ -333,9 +325,7 @@ def merge(folder: Path, input_hash: str, positions: Iterable[int]) -> pd.DataFra
     shards = [read_samples(path) for path in _shards(folder, input_hash)]
     wanted = np.unique(np.fromiter(positions, dtype=np.int64))
     if not shards:
-        raise RecordError(
-            f"{folder} has no stored rows to merge, expected {len(wanted)}; run the evaluation again"
-        )
+        raise RecordError(f"{folder} has no stored rows to merge, expected {len(wanted)}; run the evaluation again")
     frame = pd.concat(shards, ignore_index=True).sort_values("position", ignore_index=True)
     found = frame["position"].to_numpy()
     if len(np.unique(found)) != len(found):
@@ -378,13 +368,9 @@ def commit_cell(folder: Path, record: Record, samples: pd.DataFrame | None) -> S
         RecordError: If an ok record comes without samples or with another number of them, or the disk fails.
     """
     if (record.status == "ok") != (samples is not None):
-        raise RecordError(
-            f"{folder}: a record has samples if and only if it is ok, got status {record.status!r}"
-        )
+        raise RecordError(f"{folder}: a record has samples if and only if it is ok, got status {record.status!r}")
     if samples is not None and len(samples) != record.dataset.n:
-        raise RecordError(
-            f"{folder}: the record says n = {record.dataset.n}, but there are {len(samples)} samples"
-        )
+        raise RecordError(f"{folder}: the record says n = {record.dataset.n}, but there are {len(samples)} samples")
     text = json_text(record.to_json())
     try:
         (folder / RECORD_FILE).unlink(missing_ok=True)
@@ -452,14 +438,10 @@ def find_records(folders: Iterable[Path | str]) -> tuple[list[StoredCell], list[
 
 
 def _record_files(folder: Path) -> list[Path]:
-    # The files of one --out folder lie four deep below records/; other folders beside it (caches, pages) are not searched.
+    # Other folders beside records/ (caches, pages) are not searched, nor are hidden ones.
     top = folder / "records" if (folder / "records").is_dir() else folder
-    found = (
-        path
-        for path in top.rglob(RECORD_FILE)
-        if not any(part.startswith(".") for part in path.relative_to(top).parts)
-    )
-    return sorted(found)
+    found = [(path, path.relative_to(top).parts) for path in top.rglob(RECORD_FILE)]
+    return sorted(path for path, parts in found if not any(part.startswith(".") for part in parts))
 
 
 def _partial(folder: Path, input_hash: str) -> Path:
@@ -477,18 +459,14 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
             return file.read(columns=known)
     except (OSError, pa.ArrowException) as error:
-        raise RecordError(
-            f"{path} is missing or damaged ({error}); run the evaluation again with --force"
-        ) from error
+        raise RecordError(f"{path} is missing or damaged ({error}); run the evaluation again with --force") from error
 
 
 def _read_metadata(path: Path) -> Mapping[bytes, bytes]:
     try:
         return pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
-        raise RecordError(
-            f"{path} is missing or damaged ({error}); run the evaluation again with --force"
-        ) from error
+        raise RecordError(f"{path} is missing or damaged ({error}); run the evaluation again with --force") from error
 
 
 def _pack(sums: Mapping[str, Any]) -> bytes:

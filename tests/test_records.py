@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import dataclasses
 import errno
 import json
@@ -63,9 +62,7 @@ def make_record(**changes: Any) -> Record:
             "a paper",
         ),
         classifier=ClassifierPart("net", "timm", "net.a1", "e" * 64, None, (0.5,), (0.5,), 3, "frozen"),
-        dataset=DatasetPart(
-            "demo", "demo", "test", "patches", "", "9" * 64, 4, 1, ("bad.jpg",), 0, ("a", "b")
-        ),
+        dataset=DatasetPart("demo", "demo", "test", "patches", "", "9" * 64, 4, 1, ("bad.jpg",), 0, ("a", "b")),
         metrics={
             "accuracy": Metric(0.5, 4),
             "psnr": Metric(math.inf, 4, 4),
@@ -73,9 +70,7 @@ def make_record(**changes: Any) -> Record:
         },
         per_class=(ClassPart(0, "a", 2, 0.5, 0.5, 0.5), ClassPart(2, "b", 2, 1.0, 0.5, 2 / 3)),
         score_histograms=None,
-        timing=TimingPart(
-            1.0, 0.5, 1.5, latency_ms=Spread(2.0, 1.5, 3.0), throughput_batch=16, dtype="float32"
-        ),
+        timing=TimingPart(1.0, 0.5, 1.5, latency_ms=Spread(2.0, 1.5, 3.0), throughput_batch=16, dtype="float32"),
         training={"epochs": 3},
         created="2026-01-01T00:00:00Z",
     )
@@ -154,7 +149,7 @@ def test_json_refuses_what_is_not_finite_and_names_the_place(tmp_path: Path, bad
 
 def test_nan_metric_never_reaches_a_file(tmp_path: Path) -> None:
     record = make_record(metrics={"accuracy": Metric(math.nan, 4)})
-    with pytest.raises(RecordError, match="metrics.accuracy.value is nan"):
+    with pytest.raises(RecordError, match=r"metrics\.accuracy\.value is nan"):
         store.commit_cell(tmp_path / "cell", record, make_rows([0, 1, 2, 3]))
     assert files_below(tmp_path) == set()
 
@@ -198,8 +193,7 @@ def test_names_never_collide_or_escape() -> None:
         assert len(name) < 120
     assert store.safe_name(None, missing="none") not in safe
     cells = {
-        store.cell_folder("o", "t", c, m, w)
-        for c, m, w in [("c", "a@b", "c"), ("c", "a", "b@c"), ("c", "a", "b-c")]
+        store.cell_folder("o", "t", c, m, w) for c, m, w in [("c", "a@b", "c"), ("c", "a", "b@c"), ("c", "a", "b-c")]
     }
     assert len(cells) == 3
 
@@ -256,9 +250,7 @@ def test_interrupted_rows_merge_to_those_of_one_go(tmp_path: Path) -> None:
     assert store.done_positions(tmp_path, "cd" * 32) == set()
     with pytest.raises(RecordError, match=r"lacks position 7 \(2 in all\)"):
         store.merge(tmp_path, HASH, range(10))
-    store.write_shard(
-        tmp_path, HASH, make_rows([7, 8], scores=True), sums={"seconds": 0.25, "hits": np.arange(3)}
-    )
+    store.write_shard(tmp_path, HASH, make_rows([7, 8], scores=True), sums={"seconds": 0.25, "hits": np.arange(3)})
     pd.testing.assert_frame_equal(store.merge(tmp_path, HASH, range(10)), whole)
     sums = store.merged_sums(tmp_path, HASH)
     assert float(sums["seconds"]) == 1.75
@@ -325,9 +317,7 @@ def test_commit_refuses_samples_that_contradict_the_record(tmp_path: Path) -> No
         store.commit_cell(tmp_path, make_record(), None)
 
 
-def test_a_kill_between_samples_and_record_leaves_no_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_between_samples_and_record_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.commit_cell(tmp_path, make_record(), make_rows([0, 1, 2, 3]))
     rename = os.replace
 
@@ -355,7 +345,7 @@ def test_full_disk_is_one_sentence_and_loses_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(builtins if where == "open" else os, where, full)
+        patch.setattr(Path if where == "open" else os, where, full)
         with pytest.raises(
             RecordError, match=r"cannot write .*samples\.parquet: No space left on device; free some space"
         ):

@@ -1,0 +1,796 @@
+"""The leaderboard: from the samples of many cells to rows with paired intervals, p values and ranks.
+
+Everything is computed from the samples, never from another row's rounded numbers. Cells of one task and classifier
+are aligned by sample id and resampled with the same draws, so every difference is paired. Nothing is rounded here.
+
+PSNR follows the protocol. Where it is one value per pooled batch, its interval resamples the batches (a cluster
+bootstrap) and is left out below five of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from srbench import protocol
+from srbench.errors import IncomparableError, RecordError
+from srbench.metrics import expected_calibration_error, f1_macro, per_class_table, psnr_pooled
+from srbench.records import Record
+from srbench.stats import (
+    BOOTSTRAP_DRAWS,
+    bootstrap_f1,
+    bootstrap_means,
+    gap_interval,
+    holm,
+    interval,
+    mcnemar_exact,
+)
+from srbench.store import StoredCell, read_json
+
+SCHEMA_VERSION = 1
+ORACLE = "original"
+REFERENCE = "bilinear"
+LEVEL = 0.95
+MINIMUM_BATCHES = 5
+
+CI_NAMES = (
+    "accuracy",
+    "accuracy_delta",
+    "cross_entropy",
+    "psnr",
+    "ssim",
+    "recovered_gap",
+    "f1_macro",
+    "f1_macro_delta",
+)
+PER_CLASS_COLUMNS = (
+    "task",
+    "classifier",
+    "track",
+    "method",
+    "weights",
+    "class",
+    "class_index",
+    "support",
+    "precision",
+    "recall",
+    "f1",
+    *(f"f1_delta_to_{name}{end}" for name in (ORACLE, REFERENCE) for end in ("", "_low", "_high")),
+)
+_SAMPLE_COLUMNS = (
+    "sample_id",
+    "label",
+    "pred",
+    "hr_pred",
+    "confidence",
+    "top5_hit",
+    "cross_entropy",
+    "mse",
+    "psnr",
+    "ssim",
+    "logit_mse_to_hr",
+    "kl_to_hr",
+)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as it stands in the table; None where a value does not apply.
+
+    Attributes:
+        task: Id of the task.
+        method: Name of the method; "original" is the oracle.
+        weights: Label of its weights.
+        classifier: Id of the classifier (the frozen base in the adapted track).
+        track: "frozen" or "adapted".
+        kind: "baseline", "network", "control" or "oracle".
+        status: "ok", "skipped" or "error".
+        reason: Why it is not ok.
+        partial: Whether `--limit` cut the samples.
+        rank: Place by accuracy (PSNR without a classifier) in its task, classifier and track; ties share one. None
+            for the oracle, controls, partial and failed rows.
+        n: Samples; 0 where it is not ok.
+        accuracy: Top-1 accuracy, [0, 1].
+        accuracy_delta: Accuracy minus that of frozen bilinear.
+        p_holm: Exact McNemar p against frozen bilinear, Holm-corrected over the ranked rows of the track.
+        top5: Top-5 accuracy.
+        cross_entropy: Mean, nats.
+        psnr: dB, as the protocol reduces it; infinite for the oracle.
+        ssim: Mean.
+        agreement: Share of samples whose prediction is the one on HR.
+        recovered_gap: (accuracy - bilinear) / (original - bilinear).
+        f1_macro: Mean F1 of the classes present.
+        f1_macro_delta: Its difference to frozen bilinear.
+        ece: Expected calibration error, 15 bins.
+        logit_mse_to_hr: Mean squared difference of the logits to those on HR.
+        kl_to_hr: Mean KL divergence from the prediction on HR, nats.
+        total_time_s: Seconds of restoring and classifying, with the share of decoding.
+        latency_ms: Median of restoring one image at batch 1, ms.
+        images_per_s: Median throughput of restoring.
+        parameters: Number of parameters.
+        macs: Multiply-accumulates an image.
+        peak_memory_mb: Peak memory, MiB.
+        ci: Name -> [low, high], 95 % paired bootstrap intervals of those of `CI_NAMES` that have one.
+        notes: Name of a value that is None (or an interval that is left out) -> why.
+    """
+
+    task: str
+    method: str
+    weights: str | None
+    classifier: str | None
+    track: str
+    kind: str
+    status: str
+    reason: str | None
+    partial: bool
+    rank: int | None = None
+    n: int = 0
+    accuracy: float | None = None
+    accuracy_delta: float | None = None
+    p_holm: float | None = None
+    top5: float | None = None
+    cross_entropy: float | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    agreement: float | None = None
+    recovered_gap: float | None = None
+    f1_macro: float | None = None
+    f1_macro_delta: float | None = None
+    ece: float | None = None
+    logit_mse_to_hr: float | None = None
+    kl_to_hr: float | None = None
+    total_time_s: float | None = None
+    latency_ms: float | None = None
+    images_per_s: float | None = None
+    parameters: int | None = None
+    macs: float | None = None
+    peak_memory_mb: float | None = None
+    ci: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str | None, str | None, str]:
+        """What identifies a row: task, method, weights, classifier, track."""
+        return self.task, self.method, self.weights, self.classifier, self.track
+
+    @property
+    def label(self) -> str:
+        """Method and weights as a person reads them: "esrgan (demo-x4)"."""
+        return f"{self.method} ({self.weights})" if self.weights else self.method
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The table of a set of records.
+
+    Attributes:
+        tasks: Task id -> protocol, dataset, classifiers, devices.
+        rows: The rows in the order in which they are shown.
+        per_class: One row a class and cell, columns `PER_CLASS_COLUMNS`; empty where it was read from a JSON file.
+        bootstrap: draws, seed and level of the intervals.
+        warnings: What a reader must know: damaged records, repeated cells.
+    """
+
+    tasks: Mapping[str, Mapping[str, Any]]
+    rows: tuple[Row, ...]
+    per_class: pd.DataFrame
+    bootstrap: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One line a row, every column of the table, intervals as <name>_low and <name>_high."""
+        names = [item.name for item in dataclasses.fields(Row) if item.name not in ("ci", "notes")]
+        lines = []
+        for row in self.rows:
+            line: dict[str, Any] = {name: getattr(row, name) for name in names}
+            for name in CI_NAMES:
+                line[f"{name}_low"], line[f"{name}_high"] = row.ci.get(name, (None, None))
+            line["notes"] = "; ".join(f"{name}: {why}" for name, why in row.notes.items()) or None
+            lines.append(line)
+        columns = [*names, *(f"{name}_{end}" for name in CI_NAMES for end in ("low", "high")), "notes"]
+        return pd.DataFrame(lines, columns=columns)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of leaderboard.json; an infinite PSNR becomes the string "inf"."""
+        rows = []
+        for row in self.rows:
+            entry = {item.name: getattr(row, item.name) for item in dataclasses.fields(Row)}
+            if row.psnr is not None and math.isinf(row.psnr):
+                entry["psnr"] = "inf"
+            entry["ci"] = {name: list(ends) for name, ends in row.ci.items()}
+            entry["notes"] = dict(row.notes)
+            rows.append(entry)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "bootstrap": dict(self.bootstrap),
+            "warnings": list(self.warnings),
+            "tasks": {name: dict(task) for name, task in self.tasks.items()},
+            "rows": rows,
+        }
+
+    @classmethod
+    def from_json(cls, raw: Any, *, origin: str) -> Leaderboard:
+        """Read the content of a leaderboard.json; `origin` names it in error messages.
+
+        Raises:
+            RecordError: If it is none, or of another schema version.
+        """
+        if not isinstance(raw, Mapping) or raw.get("schema_version") != SCHEMA_VERSION:
+            version = raw.get("schema_version") if isinstance(raw, Mapping) else None
+            raise RecordError(
+                f"{origin} is not a leaderboard of schema version {SCHEMA_VERSION}, its version is {version!r}"
+            )
+        try:
+            rows = tuple(_row_from_json(entry) for entry in raw["rows"])
+            return cls(
+                tasks=raw["tasks"],
+                rows=rows,
+                per_class=pd.DataFrame(columns=list(PER_CLASS_COLUMNS)),
+                bootstrap=raw["bootstrap"],
+                warnings=tuple(raw["warnings"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RecordError(f"{origin} is not a leaderboard: {type(error).__name__} {error}; make it again") from None
+
+
+def read_leaderboard(path: Path) -> Leaderboard:
+    """Read a leaderboard.json; its per-class table is empty.
+
+    Raises:
+        RecordError: If it is missing, damaged or no leaderboard.
+    """
+    return Leaderboard.from_json(read_json(path), origin=str(path))
+
+
+def build(
+    cells: Iterable[StoredCell],
+    *,
+    draws: int = BOOTSTRAP_DRAWS,
+    seed: int = 0,
+    warnings: Sequence[str] = (),
+) -> Leaderboard:
+    """Compute the leaderboard of stored cells.
+
+    Args:
+        cells: Cells of any number of tasks and classifiers; each task is a table of its own.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+        warnings: Sentences to carry along (what `find_records` could not read).
+
+    Raises:
+        IncomparableError: If two full cells of one task differ in protocol, samples or classifier; the message names
+            the field.
+        RecordError: If samples cannot be read.
+    """
+    kept, repeated = _newest(cells)
+    tasks: dict[str, Mapping[str, Any]] = {}
+    rows: list[Row] = []
+    tables: list[pd.DataFrame] = []
+    for task in sorted({cell.record.cell.task for cell in kept}):
+        ours = [cell for cell in kept if cell.record.cell.task == task]
+        _check_comparable(task, ours)
+        tasks[task] = _describe(ours)
+        for classifier in sorted(
+            {cell.record.cell.classifier for cell in ours}, key=lambda name: (name is None, name or "")
+        ):
+            group = [cell for cell in ours if cell.record.cell.classifier == classifier]
+            found, classes = _group_rows(group, draws=draws, seed=seed)
+            rows += _ordered(found)
+            tables += classes
+    return Leaderboard(
+        tasks=tasks,
+        rows=tuple(rows),
+        per_class=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(PER_CLASS_COLUMNS)),
+        bootstrap={"draws": draws, "seed": seed, "level": LEVEL},
+        warnings=(*warnings, *repeated),
+    )
+
+
+# --- which cells may stand together ------------------------------------------------------------------------------
+
+
+def _newest(cells: Iterable[StoredCell]) -> tuple[list[StoredCell], list[str]]:
+    """Keep the newest of cells that several folders hold; say so where their inputs differ."""
+    kept: dict[Any, StoredCell] = {}
+    said = []
+    for cell in cells:
+        other = kept.setdefault(cell.record.cell, cell)
+        if other is cell:
+            continue
+        # An ok cell is not displaced by a later failure elsewhere.
+        first, second = sorted((other, cell), key=lambda each: (each.record.status == "ok", each.record.created))
+        kept[cell.record.cell] = second
+        if first.record.input_hash != second.record.input_hash:
+            said.append(
+                f"{second.record.cell.method} of task {second.record.cell.task} is stored twice with other inputs;"
+                f" the newer in {second.folder} is used, {first.folder} is not"
+            )
+    return list(kept.values()), said
+
+
+def _check_comparable(task: str, cells: Sequence[StoredCell]) -> None:
+    """Refuse full cells of one task that were not made under the same conditions."""
+    full = [cell for cell in cells if cell.record.status == "ok" and not cell.record.partial]
+    for cell in full[1:]:
+        first, other = full[0].record, cell.record
+        differs = _differences(first, other)
+        if differs:
+            raise IncomparableError(
+                f"task {task!r}: {first.cell.method!r} and {other.cell.method!r} cannot be ranked together,"
+                f" they differ in {'; '.join(differs)}; run the older one again, or keep them in separate --out folders"
+            )
+    frozen: dict[str, StoredCell] = {}
+    for cell in full:
+        record = cell.record
+        if record.classifier is None or record.cell.track != "frozen":
+            continue
+        first = frozen.setdefault(record.classifier.id, cell).record
+        assert first.classifier is not None
+        for name in ("weights_sha256", "input_size", "mean", "std"):
+            ours, theirs = getattr(first.classifier, name), getattr(record.classifier, name)
+            if ours != theirs:
+                raise IncomparableError(
+                    f"task {task!r}: {first.cell.method!r} and {record.cell.method!r} cannot be ranked together,"
+                    f" they differ in classifier {record.classifier.id!r}, {name}: {ours} against {theirs};"
+                    " run the older one again"
+                )
+
+
+def _differences(first: Record, other: Record) -> list[str]:
+    lines = []
+    if first.protocol.fingerprint != other.protocol.fingerprint:
+        lines = protocol.difference(first.protocol.fields, other.protocol.fields) or ["protocol fingerprint"]
+    for name in ("sample_list_sha256", "n"):
+        ours, theirs = getattr(first.dataset, name), getattr(other.dataset, name)
+        if ours != theirs:
+            lines.append(f"dataset.{name}: {ours} against {theirs}")
+    return lines
+
+
+def _pool_key(record: Record) -> tuple[Any, ...]:
+    """Cells that share it are resampled together; full cells of a task share one, partial ones may not."""
+    return record.partial, record.protocol.fingerprint, record.dataset.sample_list_sha256, record.dataset.n
+
+
+def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
+    """Return what stands above a task's tables."""
+    ranked = sorted(cells, key=lambda cell: (cell.record.status != "ok", cell.record.partial))
+    record = ranked[0].record
+    dataset = dataclasses.asdict(record.dataset)
+    dataset["unreadable"] = list(record.dataset.unreadable)
+    dataset["n_classes"] = None if record.dataset.classes is None else len(record.dataset.classes)
+    del dataset["classes"]
+    classifiers: dict[str, Any] = {}
+    for cell in ranked:
+        part = cell.record.classifier
+        if part is not None and part.id not in classifiers and cell.record.cell.track == "frozen":
+            entry = dataclasses.asdict(part)
+            del entry["track"]
+            classifiers[part.id] = {**entry, "mean": list(part.mean), "std": list(part.std)}
+    return {
+        "protocol": dataclasses.asdict(record.protocol),
+        "dataset": dataset,
+        "classifiers": classifiers,
+        "devices": sorted({cell.record.environment.device for cell in cells}),
+        "code": dataclasses.asdict(record.code),
+    }
+
+
+# --- the numbers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The samples of one cell as arrays, aligned with those of its pool; missing floats are nan."""
+
+    cell: StoredCell
+    label: NDArray[np.int64] | None
+    pred: NDArray[np.int64] | None
+    hr_pred: NDArray[np.int64] | None
+    floats: Mapping[str, Floats]
+
+    @property
+    def correct(self) -> NDArray[np.bool_] | None:
+        return None if self.label is None or self.pred is None else self.label == self.pred
+
+
+def _group_rows(cells: Sequence[StoredCell], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
+    """Rows and per-class tables of one task and classifier."""
+    rows = [_bare_row(cell.record) for cell in cells if cell.record.status != "ok"]
+    tables: list[pd.DataFrame] = []
+    pools: dict[Any, list[StoredCell]] = {}
+    for cell in cells:
+        if cell.record.status == "ok":
+            pools.setdefault(_pool_key(cell.record), []).append(cell)
+    for pool in pools.values():
+        found, classes = _pool_rows(_aligned(pool), draws=draws, seed=seed)
+        rows += found
+        tables += classes
+    return rows, tables
+
+
+def _aligned(cells: Sequence[StoredCell]) -> list[_Columns]:
+    """Read the samples of a pool in one common order."""
+    ids: NDArray[Any] | None = None
+    columns = []
+    for cell in cells:
+        frame = cell.samples(_SAMPLE_COLUMNS)
+        own = frame["sample_id"].to_numpy(dtype=object)
+        if ids is None:
+            ids = own
+        elif not np.array_equal(own, ids):
+            index = pd.Index(own)
+            order = index.get_indexer(pd.Index(ids)) if index.is_unique and len(own) == len(ids) else np.array([-1])
+            if (order < 0).any():
+                lone = sorted(set(own) ^ set(ids)) or ["a sample that occurs twice"]
+                raise IncomparableError(
+                    f"the samples of {cells[0].folder} and {cell.folder} cannot be paired:"
+                    f" {lone[0]!r} is not once in both; run the older one again with --force"
+                )
+            frame = frame.iloc[order].reset_index(drop=True)
+        columns.append(_as_columns(cell, frame))
+    labels = [each.label for each in columns if each.label is not None]
+    if any(not np.array_equal(labels[0], other) for other in labels[1:]):
+        raise IncomparableError(f"the labels below {cells[0].folder.parent} differ between methods; run with --force")
+    return columns
+
+
+def _as_columns(cell: StoredCell, frame: pd.DataFrame) -> _Columns:
+    def whole(name: str) -> NDArray[np.int64] | None:
+        return None if frame[name].isna().any() else frame[name].to_numpy(dtype=np.int64)
+
+    names = ("confidence", "top5_hit", "cross_entropy", "mse", "psnr", "ssim", "logit_mse_to_hr", "kl_to_hr")
+    floats = {name: frame[name].to_numpy(dtype=np.float64, na_value=math.nan) for name in names}
+    return _Columns(cell, whole("label"), whole("pred"), whole("hr_pred"), floats)
+
+
+def _bare_row(record: Record) -> Row:
+    """The row of a record without its samples."""
+    timing = record.timing
+    ok = record.status == "ok"
+    return Row(
+        task=record.cell.task,
+        method=record.cell.method,
+        weights=record.cell.weights,
+        classifier=record.cell.classifier,
+        track=record.cell.track,
+        kind="oracle" if record.cell.method == ORACLE else record.method.kind,
+        status=record.status,
+        reason=record.reason,
+        partial=record.partial,
+        n=record.dataset.n if ok else 0,
+        total_time_s=timing.total_time_s,
+        latency_ms=timing.latency_ms.median if timing.latency_ms else None,
+        images_per_s=timing.throughput.median if timing.throughput else None,
+        parameters=record.method.n_parameters,
+        macs=record.method.macs,
+        peak_memory_mb=timing.peak_memory_mb,
+    )
+
+
+def _pool_rows(pool: Sequence[_Columns], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
+    """Rows and per-class tables of cells whose samples are aligned."""
+    rows = [_point_row(each) for each in pool]
+    oracle, reference = _reference(rows, ORACLE), _reference(rows, REFERENCE)
+    ci: list[dict[str, tuple[float, float]]] = [{} for _ in rows]
+    notes = [dict(row.notes) for row in rows]
+    values: list[dict[str, Any]] = [{} for _ in rows]
+
+    resampled = _resampled(pool, draws=draws, seed=seed)
+    for at, row in enumerate(rows):
+        for name in ("accuracy", "cross_entropy", "psnr", "ssim"):
+            if (at, name) in resampled:
+                _put(ci[at], name, resampled[at, name])
+        if _pools_batches(row, pool[at]):
+            _put_batch_interval(ci[at], notes[at], pool[at], draws=draws, seed=seed)
+
+    if reference is not None and (reference, "accuracy") in resampled:
+        base = rows[reference]
+        for at, row in enumerate(rows):
+            if row.accuracy is None or base.accuracy is None:
+                continue
+            values[at]["accuracy_delta"] = row.accuracy - base.accuracy
+            if at != reference:
+                _put(ci[at], "accuracy_delta", resampled[at, "accuracy"] - resampled[reference, "accuracy"])
+        for at, p in _p_values(pool, rows, reference).items():
+            values[at]["p_holm"] = p
+    _gaps(rows, oracle, reference, resampled, values, ci, notes)
+    tables = _f1(pool, rows, oracle, reference, values, ci, draws=draws, seed=seed)
+    if reference is None:
+        for at, row in enumerate(rows):
+            if row.accuracy is not None:
+                notes[at].update(
+                    dict.fromkeys(("accuracy_delta", "f1_macro_delta"), f"there is no ok row {REFERENCE!r}")
+                )
+    done = [dataclasses.replace(row, ci=ci[at], notes=notes[at], **values[at]) for at, row in enumerate(rows)]
+    return done, tables
+
+
+def _reference(rows: Sequence[Row], method: str) -> int | None:
+    """Place of a frozen method, which both tracks refer to, or None."""
+    return next((at for at, row in enumerate(rows) if row.method == method and row.track == "frozen"), None)
+
+
+def _put(ci: dict[str, tuple[float, float]], name: str, samples: Floats) -> None:
+    low, high = interval(samples, LEVEL)
+    if math.isfinite(low) and math.isfinite(high):
+        ci[name] = (low, high)
+
+
+def _point_row(columns: _Columns) -> Row:
+    """The row of a cell with its own metrics, no differences."""
+    record = columns.cell.record
+    values: dict[str, Any] = {}
+    correct = columns.correct
+    if correct is not None:
+        values["accuracy"] = float(correct.mean())
+        if not np.isnan(columns.floats["confidence"]).any():
+            values["ece"] = expected_calibration_error(columns.floats["confidence"], correct)
+    if columns.pred is not None and columns.hr_pred is not None:
+        values["agreement"] = float((columns.pred == columns.hr_pred).mean())
+    sources = {
+        "top5": "top5_hit",
+        **{name: name for name in ("cross_entropy", "ssim", "logit_mse_to_hr", "kl_to_hr")},
+    }
+    for name, source in sources.items():
+        values[name] = _mean(columns.floats[source])
+    row = dataclasses.replace(_bare_row(record), **values)
+    psnr, why = _psnr(columns)
+    notes = {} if why is None else {"psnr": why}
+    for name in ("accuracy", "top5", "cross_entropy", "ssim", "agreement", "ece"):
+        if getattr(row, name) is None:
+            notes[name] = _why_null(record, name)
+    return dataclasses.replace(row, psnr=psnr, notes=notes)
+
+
+def _mean(values: Floats) -> float | None:
+    """Mean of the finite values; inf where there are only infinite ones, None where there is none."""
+    finite = values[np.isfinite(values)]
+    if finite.size:
+        return float(finite.mean())
+    return math.inf if np.isposinf(values).any() else None
+
+
+def _why_null(record: Record, name: str) -> str:
+    metric = record.metrics.get(name)
+    if metric is not None and metric.reason:
+        return metric.reason
+    return "there is no classifier" if record.classifier is None and name != "ssim" else "does not apply here"
+
+
+def _psnr(columns: _Columns) -> tuple[float | None, str | None]:
+    """PSNR as the protocol reduces it, or None and why."""
+    record, mse = columns.cell.record, columns.floats["mse"]
+    score = record.protocol.fields.get("score", {})
+    if score.get("psnr_reduction") != "batch":
+        value = _mean(columns.floats["psnr"])
+        return value, None if value is not None else _why_null(record, "psnr")
+    if np.isnan(mse).any():
+        return None, _why_null(record, "psnr")
+    size = int(score["psnr_batch"])
+    if len(mse) < size:
+        return None, f"the protocol pools {size} images, there are {len(mse)}"
+    return psnr_pooled(mse, size).value, None
+
+
+def _pools_batches(row: Row, columns: _Columns) -> bool:
+    score = columns.cell.record.protocol.fields.get("score", {})
+    return row.psnr is not None and math.isfinite(row.psnr) and score.get("psnr_reduction") == "batch"
+
+
+def _put_batch_interval(
+    ci: dict[str, tuple[float, float]], notes: dict[str, str], columns: _Columns, *, draws: int, seed: int
+) -> None:
+    """Interval of a batch-pooled PSNR, resampling whole batches."""
+    mse = columns.floats["mse"]
+    size = int(columns.cell.record.protocol.fields["score"]["psnr_batch"])
+    batches = len(mse) // size
+    if batches < MINIMUM_BATCHES:
+        notes["ci.psnr"] = (
+            f"an interval over pooled batches needs at least {MINIMUM_BATCHES} of them, there are {batches}"
+        )
+        return
+    each = np.array([psnr_pooled(mse[at * size : (at + 1) * size], size).value for at in range(batches)])
+    _put(ci, "psnr", bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0])
+
+
+def _resampled(pool: Sequence[_Columns], *, draws: int, seed: int) -> dict[tuple[int, str], Floats]:
+    """Bootstrap draws of the means, by (place in the pool, name); one set of draws for all."""
+    named: list[tuple[tuple[int, str], Floats]] = []
+    for at, columns in enumerate(pool):
+        correct = columns.correct
+        if correct is not None:
+            named.append(((at, "accuracy"), correct.astype(np.float64)))
+        score = columns.cell.record.protocol.fields.get("score", {})
+        plain = ["cross_entropy", "ssim", *(["psnr"] if score.get("psnr_reduction") != "batch" else [])]
+        named += [((at, name), columns.floats[name]) for name in plain if np.isfinite(columns.floats[name]).any()]
+    if not named:
+        return {}
+    means = bootstrap_means(np.column_stack([values for _, values in named]), draws=draws, seed=seed)
+    return {key: means[:, column] for column, (key, _) in enumerate(named)}
+
+
+def _competes(row: Row) -> bool:
+    """Whether a row is ranked and belongs to the Holm family."""
+    return row.status == "ok" and not row.partial and row.kind not in ("control", "oracle")
+
+
+def _p_values(pool: Sequence[_Columns], rows: Sequence[Row], reference: int) -> dict[int, float | None]:
+    """Holm-corrected McNemar p against bilinear; one family a track."""
+    base = pool[reference].correct
+    result: dict[int, float | None] = {}
+    for track in ("frozen", "adapted"):
+        family = [at for at, row in enumerate(rows) if row.track == track and at != reference and _competes(row)]
+        raw = []
+        for at in family:
+            own = pool[at].correct
+            raw.append(None if own is None or base is None else mcnemar_exact(own, base))
+        result.update(zip(family, holm(raw), strict=True))
+    return result
+
+
+def _gaps(
+    rows: Sequence[Row],
+    oracle: int | None,
+    reference: int | None,
+    resampled: Mapping[tuple[int, str], Floats],
+    values: list[dict[str, Any]],
+    ci: list[dict[str, tuple[float, float]]],
+    notes: list[dict[str, str]],
+) -> None:
+    """Fill in the recovered gap of every row, or why there is none."""
+    for at, row in enumerate(rows):
+        if row.accuracy is None:
+            continue
+        if oracle is None or reference is None:
+            notes[at]["recovered_gap"] = (
+                f"it needs ok rows {ORACLE!r} and {REFERENCE!r} of the same task and classifier"
+            )
+            continue
+        best, base = rows[oracle].accuracy, rows[reference].accuracy
+        if best is None or base is None:
+            continue
+        gap = gap_interval(
+            row.accuracy,
+            base,
+            best,
+            draws=resampled[at, "accuracy"],
+            draws_bilinear=resampled[reference, "accuracy"],
+            draws_hr=resampled[oracle, "accuracy"],
+            level=LEVEL,
+        )
+        values[at]["recovered_gap"] = gap.value
+        if gap.reason is not None:
+            notes[at]["recovered_gap"] = gap.reason
+        elif at not in (oracle, reference) and gap.low is not None and gap.high is not None:
+            ci[at]["recovered_gap"] = (gap.low, gap.high)
+
+
+def _f1(
+    pool: Sequence[_Columns],
+    rows: Sequence[Row],
+    oracle: int | None,
+    reference: int | None,
+    values: list[dict[str, Any]],
+    ci: list[dict[str, tuple[float, float]]],
+    *,
+    draws: int,
+    seed: int,
+) -> list[pd.DataFrame]:
+    """Fill in macro F1 and its difference, and return the per-class tables."""
+    scored = [at for at, columns in enumerate(pool) if columns.correct is not None]
+    if not scored:
+        return []
+    labels = pool[scored[0]].label
+    assert labels is not None
+    predictions = np.column_stack([pred for at in scored if (pred := pool[at].pred) is not None])
+    place = {at: column for column, at in enumerate(scored)}
+    against = {
+        name: place[at] for name, at in ((ORACLE, oracle), (REFERENCE, reference)) if at is not None and at in place
+    }
+    drawn = bootstrap_f1(
+        labels, predictions, references=sorted(set(against.values())), draws=draws, seed=seed, level=LEVEL
+    )
+    spelled = _class_names(pool, int(labels.max()) + 1)
+    tables = [per_class_table(labels, predictions[:, column], spelled) for column in range(len(scored))]
+    for column, at in enumerate(scored):
+        values[at]["f1_macro"] = f1_macro(tables[column])
+        _put(ci[at], "f1_macro", drawn.macro[:, column])
+        base = against.get(REFERENCE)
+        if base is not None:
+            values[at]["f1_macro_delta"] = f1_macro(tables[column]) - f1_macro(tables[base])
+            if column != base:
+                _put(ci[at], "f1_macro_delta", drawn.macro[:, column] - drawn.macro[:, base])
+    return [
+        _class_rows(rows[at], tables[column], column, tables, against, drawn.delta_low, drawn.delta_high)
+        for column, at in enumerate(scored)
+    ]
+
+
+def _class_rows(
+    row: Row,
+    table: pd.DataFrame,
+    column: int,
+    tables: Sequence[pd.DataFrame],
+    against: Mapping[str, int],
+    low: Mapping[int, Floats],
+    high: Mapping[int, Floats],
+) -> pd.DataFrame:
+    """One method's per-class table with its differences to original and bilinear."""
+    table = table.assign(
+        task=row.task, classifier=row.classifier, track=row.track, method=row.method, weights=row.weights
+    )
+    for name in (ORACLE, REFERENCE):
+        other = against.get(name)
+        table[f"f1_delta_to_{name}"] = math.nan if other is None else table["f1"] - tables[other]["f1"]
+        table[f"f1_delta_to_{name}_low"] = math.nan if other is None else low[other][column]
+        table[f"f1_delta_to_{name}_high"] = math.nan if other is None else high[other][column]
+    return table[list(PER_CLASS_COLUMNS)]
+
+
+def _class_names(pool: Sequence[_Columns], count: int) -> list[str]:
+    """Names of the classes by index, from whichever record tells them."""
+    names = [str(index) for index in range(count)]
+    for columns in pool:
+        for part in columns.cell.record.per_class or ():
+            if part.index < count:
+                names[part.index] = part.name
+    return names
+
+
+# --- order and ranks ---------------------------------------------------------------------------------------------
+
+
+def _ordered(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one task and classifier as they are shown, with their ranks."""
+    ranked = _ranked(rows)
+
+    def place(row: Row) -> tuple[Any, ...]:
+        score = _score(row)
+        group = {"oracle": 0, "control": 1}.get(row.kind, 2)
+        return (
+            row.status != "ok",
+            row.track != "frozen",
+            group,
+            row.partial,
+            math.inf if score is None else -score,
+            row.label,
+        )
+
+    return sorted(ranked, key=place)
+
+
+def _score(row: Row) -> float | None:
+    return row.psnr if row.classifier is None else row.accuracy
+
+
+def _ranked(rows: Sequence[Row]) -> list[Row]:
+    done = []
+    for row in rows:
+        score = _score(row)
+        rank = None
+        if _competes(row) and score is not None:
+            rivals = [_score(other) for other in rows if _competes(other) and other.track == row.track]
+            rank = 1 + sum(rival is not None and rival > score for rival in rivals)
+        done.append(dataclasses.replace(row, rank=rank))
+    return done
+
+
+def _row_from_json(entry: Mapping[str, Any]) -> Row:
+    names = {item.name for item in dataclasses.fields(Row)}
+    known = {name: value for name, value in entry.items() if name in names}
+    known["ci"] = {name: (float(ends[0]), float(ends[1])) for name, ends in entry["ci"].items()}
+    if entry["psnr"] == "inf":
+        known["psnr"] = math.inf
+    return Row(**known)
