@@ -1,0 +1,372 @@
+"""How sure a difference between two methods is: paired bootstrap, exact McNemar, Holm, recovered gap.
+
+Every resampling of one table uses the same seed and so the same draws: the images are resampled, all methods
+see the same ones, and a difference of two columns of draws is a paired difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srbench.errors import UsageError
+
+BOOTSTRAP_DRAWS = 2000
+
+# Below this distance between the original and bilinear, the share of it that a method recovers is noise.
+MINIMUM_GAP = 0.02
+
+# Values of one block of counts; 8 bytes each.
+_BLOCK_VALUES = 2**22
+# Values of F1 draws kept at a time; 4 bytes each.
+_F1_VALUES = 2**26
+
+
+def resample_counts(
+    n: int, draws: int = BOOTSTRAP_DRAWS, *, seed: int, values_per_draw: int = 0
+) -> Iterator[NDArray[np.float64]]:
+    """Yield how often each of n samples occurs in each bootstrap draw, (block, n), float64, rows sum to n.
+
+    The rows follow Multinomial(n, 1/n). One seed gives one sequence of rows, however they are blocked; a block
+    holds about 34 MB.
+
+    Args:
+        n: Number of samples.
+        draws: Number of draws in all blocks together.
+        seed: Seed of the draws.
+        values_per_draw: What the caller keeps per draw of a block, where that is more than n values; blocks get
+            fewer draws accordingly.
+
+    Raises:
+        UsageError: If `n` or `draws` is below one.
+    """
+    if n < 1 or draws < 1:
+        raise UsageError(f"a bootstrap needs at least one sample and one draw, got {n} samples and {draws} draws")
+    return _count_blocks(n, draws, seed, max(1, _BLOCK_VALUES // max(n, values_per_draw)))
+
+
+def _count_blocks(n: int, draws: int, seed: int, step: int) -> Iterator[NDArray[np.float64]]:
+    rng = np.random.default_rng(seed)
+    for start in range(0, draws, step):
+        block = np.empty((min(step, draws - start), n))
+        for row in block:
+            # The counts of n uniform indices have the distribution of numpy's multinomial, which draws n binomials.
+            row[:] = np.bincount(rng.integers(0, n, size=n), minlength=n)
+        yield block
+
+
+def bootstrap_means(values: NDArray[np.floating], *, draws: int = BOOTSTRAP_DRAWS, seed: int) -> NDArray[np.float64]:
+    """Resampled means (draws, k) of the columns of `values` (n, k), paired across the columns.
+
+    A column with infinite or missing values (the PSNR of an image without error) has in each draw the mean of
+    its finite ones; a draw without any has inf where the column is never finite but infinite, else nan.
+
+    Args:
+        values: One row per sample, one column per quantity.
+        draws: Number of draws.
+        seed: Seed of the draws; the same seed and n give the same draws in every call.
+
+    Raises:
+        UsageError: If `values` is not two-dimensional with at least one row, or `draws` is below one.
+    """
+    table = np.asarray(values, dtype=np.float64)
+    if table.ndim != 2:
+        raise UsageError(f"expected values of shape (samples, columns) to resample, got {table.shape}")
+    finite = np.isfinite(table)
+    partial = np.flatnonzero(~finite.all(axis=0))
+    filled = np.where(finite, table, 0.0)
+    weights = finite[:, partial].astype(np.float64)
+    means = np.empty((draws, table.shape[1]))
+    done = 0
+    for counts in resample_counts(len(table), draws, seed=seed):
+        rows = slice(done, done + len(counts))
+        sums = counts @ filled
+        means[rows] = sums / len(table)
+        if partial.size:
+            kept = counts @ weights
+            missing = np.full_like(kept, math.nan)
+            means[rows, partial] = np.divide(sums[:, partial], kept, out=missing, where=kept > 0)
+        done += len(counts)
+    for column in partial:
+        if not finite[:, column].any() and np.isposinf(table[:, column]).any():
+            means[:, column] = math.inf
+    return means
+
+
+def interval(samples: NDArray[np.floating], level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval (low, high) of the finite samples; (nan, nan) where none is finite.
+
+    Args:
+        samples: Bootstrap draws of one quantity (draws,).
+        level: Share of the draws that the interval holds.
+
+    Raises:
+        UsageError: If `level` is not between 0 and 1.
+    """
+    tails = _tails(level)
+    draws = np.asarray(samples, dtype=np.float64)
+    draws = draws[np.isfinite(draws)]
+    if draws.size == 0:
+        return math.nan, math.nan
+    low, high = np.quantile(draws, tails)
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class F1Bootstrap:
+    """Resampled F1 scores of several methods on the same samples.
+
+    Attributes:
+        classes: Class indices that occur in the labels (C,), ascending; the order of the last axis below.
+        macro: Macro F1 of each draw and method (draws, m).
+        delta_low: Reference column -> lower ends (m, C) of the intervals of F1 minus the reference's F1.
+        delta_high: Reference column -> upper ends (m, C).
+    """
+
+    classes: NDArray[np.int64]
+    macro: NDArray[np.float64]
+    delta_low: Mapping[int, NDArray[np.float64]]
+    delta_high: Mapping[int, NDArray[np.float64]]
+
+
+def bootstrap_f1(
+    labels: NDArray[np.integer],
+    predictions: NDArray[np.integer],
+    *,
+    references: Sequence[int] = (),
+    draws: int = BOOTSTRAP_DRAWS,
+    seed: int,
+    level: float = 0.95,
+) -> F1Bootstrap:
+    """Resample macro F1, and the per-class F1 differences against reference methods, paired.
+
+    A class that a draw has no label of is left out of that draw: of its macro F1 and of the class's interval.
+
+    Args:
+        labels: True class indices (n,).
+        predictions: Predicted class indices (n, m), one column per method.
+        references: Columns of `predictions` that per-class differences are taken against.
+        draws: Number of draws.
+        seed: Seed of the draws, those of `bootstrap_means` for the same n.
+        level: Share of the draws in an interval.
+
+    Raises:
+        UsageError: If the shapes do not fit, there is no sample, or a reference is not a column.
+    """
+    truth = np.asarray(labels, dtype=np.int64)
+    guesses = np.asarray(predictions, dtype=np.int64)
+    if truth.ndim != 1 or guesses.ndim != 2 or len(truth) != len(guesses) or len(truth) == 0:
+        raise UsageError(
+            "expected labels (n,) and predictions (n, methods) of the same samples, at least one, "
+            f"got shapes {truth.shape} and {guesses.shape}"
+        )
+    methods = guesses.shape[1]
+    outside = [column for column in references if not 0 <= column < methods]
+    if outside:
+        raise UsageError(f"expected reference columns from 0 to {methods - 1}, got {outside}")
+    tails = _tails(level)
+    classes, truth_row = np.unique(truth, return_inverse=True)
+    columns = _rows_of_classes(guesses, classes)
+
+    against = _f1_draws(truth_row, columns[:, list(references)], len(classes), draws, seed)
+    macro = np.empty((draws, methods))
+    low = {column: np.empty((methods, len(classes))) for column in references}
+    high = {column: np.empty((methods, len(classes))) for column in references}
+    step = max(1, _F1_VALUES // (draws * len(classes)))
+    for start in range(0, methods, step):
+        group = range(start, min(methods, start + step))
+        scores = _f1_draws(truth_row, columns[:, group.start : group.stop], len(classes), draws, seed)
+        for method in group:
+            f1 = scores[method - start]
+            macro[:, method] = np.nanmean(f1, axis=1, dtype=np.float64)
+            for position, column in enumerate(references):
+                low[column][method], high[column][method] = _column_quantiles(f1 - against[position], tails)
+    return F1Bootstrap(classes=classes, macro=macro, delta_low=low, delta_high=high)
+
+
+def _rows_of_classes(guesses: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Position of each prediction among the classes, or their number where it is none of them."""
+    position = np.minimum(np.searchsorted(classes, guesses), len(classes) - 1)
+    return np.where(classes[position] == guesses, position, len(classes))
+
+
+def _f1_draws(
+    truth: NDArray[np.int64], columns: NDArray[np.int64], n_classes: int, draws: int, seed: int
+) -> NDArray[np.float32]:
+    """Per-class F1 (methods, draws, classes), nan where a draw has no label of the class."""
+    from scipy.sparse import csr_array, vstack
+
+    n, methods = columns.shape
+    scores = np.empty((methods, draws, n_classes), dtype=np.float32)
+    if methods == 0:
+        return scores
+    samples = np.arange(n)
+
+    def indicator(classes: NDArray[np.int64], kept: NDArray[np.bool_]) -> csr_array:
+        ones = np.ones(int(kept.sum()))
+        return csr_array((ones, (classes[kept], samples[kept])), shape=(n_classes, n))
+
+    everything = np.ones(n, dtype=bool)
+    support_of = indicator(truth, everything)
+    # One product per block for hits and one for predictions of all methods.
+    hits_of = vstack([indicator(truth, columns[:, m] == truth) for m in range(methods)], format="csr")
+    predicted_of = vstack([indicator(columns[:, m], columns[:, m] < n_classes) for m in range(methods)], format="csr")
+    done = 0
+    for counts in resample_counts(n, draws, seed=seed, values_per_draw=methods * n_classes):
+        by_sample = np.ascontiguousarray(counts.T)
+        block = len(counts)
+        support = support_of @ by_sample
+        hits = (hits_of @ by_sample).reshape(methods, n_classes, block)
+        predicted = (predicted_of @ by_sample).reshape(methods, n_classes, block)
+        # nan in the denominator marks what the draw says nothing about.
+        denominator = predicted + np.where(support > 0, support, math.nan)
+        f1 = 2.0 * hits / denominator
+        scores[:, done : done + block] = f1.transpose(0, 2, 1)
+        done += block
+    return scores
+
+
+def _column_quantiles(draws: NDArray[np.floating], tails: tuple[float, float]) -> NDArray[np.float64]:
+    """Quantiles (2, C) of each column of (draws, C) over its values that are not nan."""
+    result = np.quantile(draws, tails, axis=0)
+    # nanquantile is far slower: it is kept for the columns that need it.
+    for column in np.flatnonzero(np.isnan(draws).any(axis=0)):
+        kept = draws[~np.isnan(draws[:, column]), column]
+        result[:, column] = np.quantile(kept, tails) if kept.size else math.nan
+    return np.asarray(result, dtype=np.float64)
+
+
+def mcnemar_exact(correct_a: NDArray[np.bool_], correct_b: NDArray[np.bool_]) -> float:
+    """Two-sided exact McNemar p of two methods being right equally often on the same samples.
+
+    Args:
+        correct_a: Whether the first method was right (n,).
+        correct_b: Whether the second method was right (n,), in the same order.
+
+    Returns:
+        The binomial p over the samples that only one of them got right; 1.0 where there is none.
+
+    Raises:
+        UsageError: If the lengths differ.
+    """
+    from scipy.stats import binom
+
+    a = np.asarray(correct_a, dtype=bool)
+    b = np.asarray(correct_b, dtype=bool)
+    if a.shape != b.shape:
+        raise UsageError(f"McNemar's test compares the same samples, got {a.shape} and {b.shape} outcomes")
+    only_a = int((a & ~b).sum())
+    only_b = int((b & ~a).sum())
+    if only_a == only_b:
+        return 1.0
+    return min(1.0, 2.0 * float(binom.cdf(min(only_a, only_b), only_a + only_b, 0.5)))
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjustment of a family of p values, in their order; None is no member and stays None.
+
+    Raises:
+        UsageError: If a value is not between 0 and 1.
+    """
+    members = [(p, position) for position, p in enumerate(p_values) if p is not None]
+    wrong = [p for p, _ in members if not 0.0 <= p <= 1.0]
+    if wrong:
+        raise UsageError(f"expected p values between 0 and 1, got {wrong}")
+    adjusted: list[float | None] = [None] * len(p_values)
+    running = 0.0
+    for rank, (p, position) in enumerate(sorted(members)):
+        running = max(running, min(1.0, p * (len(members) - rank)))
+        adjusted[position] = running
+    return adjusted
+
+
+@dataclass(frozen=True)
+class RecoveredGap:
+    """Share of the accuracy lost by bilinear that a method wins back.
+
+    Attributes:
+        value: 0 is no better than bilinear, 1 as good as the original; None where the gap is too small to divide by.
+        low: Lower end of its interval, None with the value.
+        high: Upper end of its interval, None with the value.
+        reason: Why there is no value, None where there is one.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str | None
+
+
+def recovered_gap(acc: float, acc_bilinear: float, acc_hr: float) -> float:
+    """Share of the gap that is recovered: (acc - acc_bilinear) / (acc_hr - acc_bilinear).
+
+    Args:
+        acc: Accuracy of the method, in [0, 1].
+        acc_bilinear: Accuracy with bilinear.
+        acc_hr: Accuracy on the originals.
+
+    Raises:
+        UsageError: If there is no gap.
+    """
+    if acc_hr == acc_bilinear:
+        raise UsageError(f"there is no gap to recover: original and bilinear both have accuracy {acc_hr}")
+    return (acc - acc_bilinear) / (acc_hr - acc_bilinear)
+
+
+def gap_interval(
+    acc: float,
+    acc_bilinear: float,
+    acc_hr: float,
+    *,
+    draws: NDArray[np.floating],
+    draws_bilinear: NDArray[np.floating],
+    draws_hr: NDArray[np.floating],
+    level: float = 0.95,
+) -> RecoveredGap:
+    """Recovered gap of one method with its interval, or the reason why it has none.
+
+    Args:
+        acc: Accuracy of the method, in [0, 1].
+        acc_bilinear: Accuracy with bilinear.
+        acc_hr: Accuracy on the originals.
+        draws: Resampled accuracies of the method (draws,), from `bootstrap_means`.
+        draws_bilinear: The same draws with bilinear.
+        draws_hr: The same draws on the originals.
+        level: Share of the draws in the interval.
+
+    Raises:
+        UsageError: If the draws differ in number or `level` is not between 0 and 1.
+    """
+    resampled = [np.asarray(each, dtype=np.float64) for each in (draws, draws_bilinear, draws_hr)]
+    if len({each.shape for each in resampled}) != 1:
+        raise UsageError(
+            f"a recovered gap is paired: expected as many draws of each accuracy, got {[len(x) for x in resampled]}"
+        )
+    gap = acc_hr - acc_bilinear
+    # The tolerance keeps 0.30 - 0.28, which is a little under 0.02 in binary, on the right side.
+    if gap < MINIMUM_GAP - 1e-9:
+        reason = f"original is only {gap:.4f} above bilinear in accuracy, under {MINIMUM_GAP}: a share is noise"
+        return RecoveredGap(value=None, low=None, high=None, reason=reason)
+    own, bilinear, hr = resampled
+    gap_low, gap_high = interval(hr - bilinear, level)
+    # Written so that an interval of no finite draw fails it too.
+    if not gap_low > 0.0:
+        reason = (
+            f"the interval of original minus bilinear, [{gap_low:.4f}, {gap_high:.4f}], touches 0; "
+            "more images would narrow it"
+        )
+        return RecoveredGap(value=None, low=None, high=None, reason=reason)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = (own - bilinear) / (hr - bilinear)
+    low, high = interval(shares, level)
+    return RecoveredGap(value=recovered_gap(acc, acc_bilinear, acc_hr), low=low, high=high, reason=None)
+
+
+def _tails(level: float) -> tuple[float, float]:
+    if not 0.0 < level < 1.0:
+        raise UsageError(f"expected the level of an interval between 0 and 1, got {level}")
+    return (1.0 - level) / 2.0, (1.0 + level) / 2.0
