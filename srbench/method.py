@@ -100,6 +100,7 @@ class Method(nn.Module):
     info: ClassVar[MethodInfo] | MethodInfo
     weights: ClassVar[Mapping[str, NamedWeights]] = {}
     recipes: ClassVar[Mapping[str, Any]] = {}
+    recipe: Any = None  # the recipe in force, set by the training shell before the first step
     tiny: ClassVar[Mapping[str, Any]] = {}  # constructor arguments of the smallest sensible network, for conformance
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,0 +1,1 @@
+"""Training on Lightning Fabric: recipes, losses, networks, and the one loop that all methods and classifiers share."""

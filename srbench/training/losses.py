@@ -1,0 +1,203 @@
+"""Named loss terms as pure functions, and the unit scale that lets terms of different size be summed.
+
+A method's `training_step` returns terms by name; the recipe weighs them. Most methods need no more than
+
+    from srbench.training import losses
+    from srbench.training.networks import FeatureExtractor, restored
+
+    def training_step(self, batch, teacher, classifier):
+        sr = restored(self, batch)                       # SR at batch.sr_size, with gradient
+        return losses.terms(self.recipe.losses, sr, batch, judge=classifier or teacher,
+                            smoothing=self.recipe.label_smoothing)
+
+`self.recipe` is the recipe in force; the shell sets it before the first step. A method with a discriminator adds
+`"adversarial": losses.adversarial(...)` and returns `losses.discriminator(...)` from `helper_step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srbench.errors import UsageError
+from srbench.training.networks import FeatureExtractor
+
+if TYPE_CHECKING:
+    from srbench.method import Batch
+
+# What the shell checks before the first step: terms that cannot be had without a classifier, or without labels.
+NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd"})
+NEED_LABELS = frozenset({"ce"})
+
+_SMALLEST_MSE = 1e-10  # 100 dB
+
+
+def terms(
+    wanted: Container[str],
+    sr: Tensor,
+    batch: Batch,
+    *,
+    judge: nn.Module | None = None,
+    extractor: FeatureExtractor | None = None,
+    smoothing: float = 0.0,
+) -> dict[str, Tensor]:
+    """Return those of l1, l2, psnr, logits, ce, emd, features and perceptual that are wanted, each a scalar.
+
+    The classifier is run once, whatever is wanted of it.
+
+    Args:
+        wanted: Names of terms (the recipe's `losses`); names that this function does not know are left to the caller.
+        sr: `(N, C, H, W)`, RGB, float, with gradient, at `batch.sr_size`.
+        batch: HR, labels, and the teacher's logits of HR.
+        judge: Classifier on [0, 1] images that sees SR: the frozen teacher, or the one trained along.
+        extractor: Features of a frozen classifier; needed for "features" and "perceptual" only.
+        smoothing: Label smoothing of "ce".
+
+    Raises:
+        UsageError: If a term needs a classifier, an extractor, labels or teacher logits that are not there.
+    """
+    found: dict[str, Tensor] = {}
+    for name, pixel_loss in _PIXEL.items():
+        if name in wanted:
+            found[name] = pixel_loss(sr, batch.hr)
+    of_logits = [name for name in ("logits", "ce", "emd") if name in wanted]
+    of_features = [name for name in _FEATURE if name in wanted]
+    scores: Tensor | None = None
+    if of_features:
+        extractor = _given(extractor, of_features[0], "the features of a classifier; give --classifier")
+        features, scores = extractor.with_logits(sr) if of_logits else (extractor(sr), None)
+        with torch.no_grad():
+            target = extractor(batch.hr)
+        for name in of_features:
+            found[name] = _FEATURE[name](features, target)
+        if judge is not None and extractor.classifier is not judge:
+            scores = None  # these were the teacher's scores, not the judge's
+    if of_logits and scores is None:
+        scores = _given(judge, of_logits[0], "a classifier; give --classifier")(sr)
+    for name in of_logits:
+        assert scores is not None
+        if name == "ce":
+            label = _given(batch.label, "ce", "labels; use labelled data, or the term logits, which needs none")
+            found["ce"] = ce(scores, label, smoothing=smoothing)
+        else:
+            target = _given(batch.teacher_logits, name, "a teacher's scores; give --classifier")
+            found[name] = logits(scores, target) if name == "logits" else emd(scores, target.softmax(dim=1))
+    return found
+
+
+def logits(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of scores `(N, K)` before the softmax (DarioNet's loss)."""
+    return F.mse_loss(student.float(), teacher.float())
+
+
+def features(found: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of a classifier's features of SR and HR, any equal shape."""
+    return F.mse_loss(found.float(), target.float())
+
+
+def perceptual(found: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute difference of a classifier's features of SR and HR, any equal shape (ESRGAN's)."""
+    return F.l1_loss(found.float(), target.float())
+
+
+def l1(sr: Tensor, hr: Tensor) -> Tensor:
+    """Mean absolute difference of images `(N, C, H, W)`."""
+    return F.l1_loss(sr.float(), _same_size(sr, hr))
+
+
+def l2(sr: Tensor, hr: Tensor) -> Tensor:
+    """Mean squared difference of images `(N, C, H, W)`."""
+    return F.mse_loss(sr.float(), _same_size(sr, hr))
+
+
+def psnr(sr: Tensor, hr: Tensor) -> Tensor:
+    """Minus the mean over images of the PSNR in dB, images `(N, C, H, W)`, [0, 1]; falls as SR improves."""
+    error = (sr.float() - _same_size(sr, hr)).square().flatten(1).mean(dim=1)
+    return 10 * error.clamp_min(_SMALLEST_MSE).log10().mean()
+
+
+def ce(scores: Tensor, label: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of scores `(N, K)` with int64 labels `(N,)`, whose mass `smoothing` is spread over all classes."""
+    return F.cross_entropy(scores.float(), label, label_smoothing=smoothing)
+
+
+def emd(scores: Tensor, distribution: Tensor) -> Tensor:
+    """Earth mover's distance of order d = 2 between cumulative distributions over ordered classes.
+
+    Root over classes of the mean squared difference of the cumulative distributions (Talebi and Milanfar, NIMA, 2018),
+    averaged over the batch.
+
+    Args:
+        scores: `(N, K)` before the softmax.
+        distribution: `(N, K)`, each row summing to one.
+    """
+    difference = scores.float().softmax(dim=1).cumsum(dim=1) - distribution.float().cumsum(dim=1)
+    # The root has no gradient at zero; the smallest number keeps it finite where two distributions agree.
+    return difference.square().mean(dim=1).add(1e-12).sqrt().mean()
+
+
+def adversarial(real: Tensor, fake: Tensor) -> Tensor:
+    """Generator's relativistic average loss (ESRGAN, eq. 2) of a discriminator's raw scores of HR and SR, any shape.
+
+    The discriminator should have its gradients switched off while this is computed (`networks.frozen`).
+    """
+    real, fake = real.float(), fake.float()
+    return 0.5 * (_against(real - fake.mean(), 0.0) + _against(fake - real.mean(), 1.0))
+
+
+def discriminator(real: Tensor, fake: Tensor) -> Tensor:
+    """Discriminator's relativistic average loss (ESRGAN, eq. 1) of its raw scores of HR and of detached SR."""
+    real, fake = real.float(), fake.float()
+    return 0.5 * (_against(real - fake.mean(), 1.0) + _against(fake - real.mean(), 0.0))
+
+
+class UnitScaler:
+    """Divides every term by its size when it was first seen, so that terms of different units can be summed.
+
+    Attributes:
+        sizes: Size of every term by name, above 0.
+    """
+
+    def __init__(self, sizes: Mapping[str, float] | None = None) -> None:
+        """Start with what is known; terms without a size are measured when they first come."""
+        self.sizes: dict[str, float] = dict(sizes or {})
+
+    def missing(self, found: Mapping[str, Tensor]) -> list[str]:
+        """Return the names of the terms that have no size yet, sorted."""
+        return sorted(name for name in found if name not in self.sizes)
+
+    def measure(self, values: Mapping[str, float]) -> None:
+        """Set the sizes of new terms; a term that starts at zero keeps its own unit."""
+        for name, value in values.items():
+            self.sizes.setdefault(name, abs(value) if abs(value) > 1e-12 else 1.0)
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """Return the term in units of its first size."""
+        return value / self.sizes[name]
+
+
+_PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "l2": l2, "psnr": psnr}
+_FEATURE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"features": features, "perceptual": perceptual}
+
+
+def _against(scores: Tensor, target: float) -> Tensor:
+    return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
+
+
+def _same_size(sr: Tensor, hr: Tensor) -> Tensor:
+    if sr.shape != hr.shape:
+        raise UsageError(
+            f"a pixel loss compares images of one size, got sr of shape {tuple(sr.shape)} and hr of shape"
+            f" {tuple(hr.shape)}; use logits or ce where the protocol gives SR another size"
+        )
+    return hr.float()
+
+
+def _given(value: Any, term: str, needed: str) -> Any:
+    if value is None:
+        raise UsageError(f"the loss term {term!r} needs {needed}")
+    return value

@@ -1,0 +1,213 @@
+"""Networks that several methods train with: frozen features of a classifier, and a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srbench.errors import UsageError
+from srbench.resample import resize
+
+if TYPE_CHECKING:
+    from srbench.method import Batch, Method
+
+_PROBE_SIDE = 64
+
+
+def restored(method: Method, batch: Batch, *, kernel: str = "bicubic", antialias: bool = True) -> Tensor:
+    """Run a method on `batch.lr` and bring its output to `batch.sr_size`: `(N, C, H, W)`, RGB, with gradient.
+
+    Args:
+        method: The method.
+        batch: What a training step received.
+        kernel: Kernel of the return to size; a method takes it from the protocol in `prepare` (`protocol.sr.kernel`).
+        antialias: Likewise `protocol.sr.antialias`.
+    """
+    sr = method(batch.lr, batch.sr_size)
+    if tuple(sr.shape[-2:]) == tuple(batch.sr_size):
+        return sr
+    return resize(sr, batch.sr_size, kernel, antialias=antialias)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[nn.Module]:
+    """Switch the gradients of a network's parameters off; gradients still flow through it to its input."""
+    wanted = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield network
+    finally:
+        for parameter in wanted:
+            parameter.requires_grad_(True)
+
+
+class FeatureExtractor:
+    """Features of a classifier at one of its layers, for losses between SR and HR.
+
+    Intended use, in a method:
+
+        self._features = FeatureExtractor(teacher)         # in the first training step; not a submodule, never saved
+        losses.terms(self.recipe.losses, sr, batch, judge=teacher, extractor=self._features)
+
+    Any timm or torchvision classifier works, because the layer is read by a hook on its module. The classifier is
+    used as it is: frozen parameters stay frozen, and the gradient flows to the image.
+
+    Attributes:
+        classifier: The classifier, which takes images in [0, 1].
+        layer: Name of the module whose output is returned.
+    """
+
+    def __init__(self, classifier: nn.Module, layer: str = "auto") -> None:
+        """Choose the layer.
+
+        Args:
+            classifier: Maps images `(N, 3, H, W)`, RGB, [0, 1], to logits `(N, K)`.
+            layer: Name of one of its modules ("network.layer3"), or "auto": the last one whose feature map is at
+                least a sixteenth of the image's side, or a transformer's last tokens.
+
+        Raises:
+            UsageError: If there is no such layer, or none that gives feature maps or tokens.
+        """
+        self.classifier = classifier
+        names = dict(classifier.named_modules())
+        if layer != "auto" and layer not in names:
+            options = [name for name, module in names.items() if name.count(".") == 1]
+            raise UsageError(f"the classifier has no layer {layer!r}; some of its layers: {', '.join(options[:12])}")
+        self.layer = _choose_layer(classifier) if layer == "auto" else layer
+        self._module = names[self.layer]
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return features, `(N, C, h, w)` or `(N, tokens, C)`, of images `(N, 3, H, W)`, RGB, float, [0, 1]."""
+        with self._tap(stop=True) as seen, suppress(_ReachedError):
+            self.classifier(image)
+        return seen[0]
+
+    def with_logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the features and the logits `(N, K)` of one pass."""
+        with self._tap(stop=False) as seen:
+            scores = self.classifier(image)
+        return seen[0], scores
+
+    @contextmanager
+    def _tap(self, *, stop: bool) -> Iterator[list[Tensor]]:
+        seen: list[Tensor] = []
+
+        def keep(module: nn.Module, given: Any, output: Any) -> None:
+            seen.append(output)
+            if stop:
+                raise _ReachedError
+
+        handle = self._module.register_forward_hook(keep)
+        try:
+            yield seen
+        finally:
+            handle.remove()
+        if not seen or not isinstance(seen[0], Tensor):
+            raise UsageError(f"layer {self.layer!r} of the classifier gives no tensor; choose another one")
+
+
+class Discriminator(nn.Module):
+    """Tells HR from SR; convolutional as SRGAN's, for images of any size from 2**stages pixels on.
+
+    Intended use, in a method; the dict keeps it out of the method's own state dict, and it is built only to train:
+
+        def helpers(self):
+            if not self._helpers:                          # self._helpers = {} in __init__
+                self._helpers["discriminator"] = Discriminator(features=32)
+            return self._helpers
+
+        def helper_step(self, name, batch, sr):            # sr is detached, at batch.sr_size
+            critic = self._helpers[name]
+            return losses.discriminator(critic(batch.hr), critic(sr))
+
+        def training_step(self, batch, teacher, classifier):
+            sr = restored(self, batch)
+            critic = self._helpers["discriminator"]
+            with frozen(critic):
+                adversarial = losses.adversarial(critic(batch.hr).detach(), critic(sr))
+            return losses.terms(self.recipe.losses, sr, batch, ...) | {"adversarial": adversarial}
+    """
+
+    def __init__(self, *, channels: int = 3, features: int = 64, stages: int = 4, per_patch: bool = False) -> None:
+        """Build it.
+
+        Args:
+            channels: Channels of the images.
+            features: Filters of the first layer; they double with each stage, up to eight times as many.
+            stages: Halvings of the image.
+            per_patch: Return one score for every position of the last feature map instead of one for every image.
+        """
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(channels, features, 3, padding=1), nn.LeakyReLU(0.2)]
+        width = features
+        for stage in range(stages):
+            wider = features * min(2 ** (stage + 1), 8)
+            layers += [*_normed(width, width, stride=2), *_normed(width, wider, stride=1)]
+            width = wider
+        self.body = nn.Sequential(*layers)
+        self.head: nn.Module = (
+            nn.Conv2d(width, 1, 3, padding=1)
+            if per_patch
+            else nn.Sequential(nn.Linear(width, width), nn.LeakyReLU(0.2), nn.Linear(width, 1))
+        )
+        self.per_patch = per_patch
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return raw scores, `(N, 1)` or `(N, 1, h, w)`, of images `(N, C, H, W)`, RGB, float, [0, 1]."""
+        found = self.body(image * 2 - 1)
+        # The mean over positions is what lets a linear head take images of any size.
+        return self.head(found if self.per_patch else F.adaptive_avg_pool2d(found, 1).flatten(1))
+
+
+class _ReachedError(Exception):
+    """The wanted layer has been passed; the rest of the classifier need not be computed."""
+
+
+def _normed(width: int, wider: int, *, stride: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(width, wider, 3, stride=stride, padding=1, bias=False)
+    return [convolution, nn.BatchNorm2d(wider), nn.LeakyReLU(0.2)]
+
+
+@torch.no_grad()
+def _choose_layer(classifier: nn.Module) -> str:
+    side = getattr(getattr(classifier, "info", None), "input_size", None) or _PROBE_SIDE
+    maps: list[str] = []
+    tokens: list[str] = []
+    handles = []
+
+    def watch(name: str) -> Any:
+        def note(module: nn.Module, given: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                return
+            if output.ndim == 4 and min(output.shape[-2:]) * 16 >= side and min(output.shape[-2:]) > 1:
+                maps.append(name)
+            elif output.ndim == 3 and output.shape[1] > 1:
+                tokens.append(name)
+
+        return note
+
+    for name, module in classifier.named_modules():
+        if name:
+            handles.append(module.register_forward_hook(watch(name)))
+    device = next((parameter.device for parameter in classifier.parameters()), torch.device("cpu"))
+    # A probe in train mode would move batch-norm statistics.
+    modes = {module: module.training for module in classifier.modules()}
+    classifier.eval()
+    try:
+        classifier(torch.full((1, 3, side, side), 0.5, device=device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    # A transformer also has a feature map: the patch embedding, which is no deep feature.
+    chosen = tokens if tokens else maps
+    if not chosen:
+        raise UsageError("the classifier has no layer with feature maps or tokens; name one of its layers")
+    return chosen[-1]

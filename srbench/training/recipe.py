@@ -1,0 +1,283 @@
+"""Recipes: every setting of a training run, as data, from a name, a TOML file and `key=value` overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from srbench.errors import UnknownNameError, UsageError
+
+TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is drawn anew for every image of every step.
+
+    Attributes:
+        flip: Mirror left to right with probability 1/2.
+        shift: Crop up to this many pixels off the border on each side, at random, so that the content moves.
+        blur: Largest standard deviation of a Gaussian blur, pixels; drawn uniformly from 0.
+        blur_probability: Share of the images that are blurred, where `blur` is above 0.
+        degrade_probability: Share of the images that a classifier sees as their LR, brought back by bilinear; makes
+            a teacher that does not collapse on mild blur. Only `train classifier` uses it.
+    """
+
+    flip: bool = False
+    shift: int = 0
+    blur: float = 0.0
+    blur_probability: float = 0.5
+    degrade_probability: float = 0.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a training run.
+
+    Attributes:
+        losses: Weight of every named loss term; the sum is what is minimised. The usual names are in `TERMS`, but a
+            method's `training_step` may return others.
+        epochs: Passes; an epoch is `steps_per_epoch` optimiser steps.
+        steps_per_epoch: Optimiser steps an epoch, or None for one pass over the data.
+        batch_size: Images a forward pass, on each rank.
+        accumulate: Forward passes an optimiser step.
+        optimizer: "adam", "adamw" or "sgd".
+        lr: Learning rate of the method's network.
+        momentum: Of SGD (Nesterov is not used); the other two have betas 0.9 and 0.999.
+        weight_decay: L2 for sgd and adam, decoupled for adamw.
+        schedule: "constant", "cosine" to zero over the whole run, or "step": times `gamma` every `decay_every` epochs.
+        gamma: Factor of the step schedule.
+        decay_every: Epochs between two steps of it.
+        warmup_steps: Optimiser steps over which the learning rates rise linearly from zero.
+        unit_scale: Divide every term by its size on the first batch; None does so where there are two terms or more.
+        label_smoothing: Of the cross-entropy term.
+        patch: Train on random HR patches of this side, pixels, cut at native size; None takes the protocol's HR.
+        augment: What is drawn anew for every image.
+        ema: Decay of the moving average of the weights that is validated and saved; 0 is none.
+        clip_norm: Largest norm of the gradient, or None.
+        helper_lr: Learning rate of the helper networks (a discriminator), or None for `lr`.
+        classifier_lr: Learning rate of the classifier in the adapted track, or None for `lr`.
+        classifier_train_mode: Whether batch norm and dropout of the classifier are in train mode in the adapted track.
+        track: "frozen" leaves the classifier alone, "adapted" trains it along.
+        parameters: Constructor arguments of the network.
+        init: Weights (a name or a file) to start from, or None for a fresh network.
+        select: Which epoch is kept: the lowest "ce_difference" or "logits", the highest "psnr" or "accuracy", or
+            "none" for the last. Without labels or a classifier the best criterion that there is takes its place.
+        validate_every: Epochs between validations; the last epoch is always validated.
+        checkpoint_every: Optimiser steps between checkpoints inside an epoch; 0 is at the epochs' ends only.
+        norm_steps: Batches over which batch-norm statistics are estimated anew before each validation; 0 is none.
+        half: Store the weights in 16 bits.
+    """
+
+    losses: Mapping[str, float] = field(default_factory=dict)
+    epochs: int = 10
+    steps_per_epoch: int | None = None
+    batch_size: int = 16
+    accumulate: int = 1
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: float = 1e-4
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "constant"
+    gamma: float = 0.5
+    decay_every: int = 1
+    warmup_steps: int = 0
+    unit_scale: bool | None = None
+    label_smoothing: float = 0.0
+    patch: int | None = None
+    augment: Augment = field(default_factory=Augment)
+    ema: float = 0.0
+    clip_norm: float | None = None
+    helper_lr: float | None = None
+    classifier_lr: float | None = None
+    classifier_train_mode: bool = True
+    track: Literal["frozen", "adapted"] = "frozen"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    init: str | None = None
+    select: Literal["ce_difference", "logits", "psnr", "accuracy", "none"] = "ce_difference"
+    validate_every: int = 1
+    checkpoint_every: int = 0
+    norm_steps: int = 0
+    half: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range.
+
+        Raises:
+            UsageError: Naming the setting.
+        """
+        _check(self)
+
+    @property
+    def scales_terms(self) -> bool:
+        """Whether every term is divided by its size on the first batch."""
+        return len(self.losses) > 1 if self.unit_scale is None else self.unit_scale
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every setting as plain JSON types."""
+        raw = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return raw | {
+            "losses": dict(self.losses),
+            "parameters": dict(self.parameters),
+            "augment": dataclasses.asdict(self.augment),
+        }
+
+
+def load_recipe(spec: str, recipes: Mapping[str, Recipe]) -> Recipe:
+    """Return the recipe of that name, or that of a TOML file.
+
+    A file has a recipe's fields as keys and the tables [losses], [parameters] and [augment]; `base = "NAME"` starts
+    from one of `recipes`, of which the file then changes single settings.
+
+    Raises:
+        UnknownNameError: If there is no recipe of that name.
+        UsageError: If the file is missing, is no TOML, or has a setting that is unknown, of another type or out of
+            range.
+    """
+    if not spec.endswith(".toml"):
+        if spec not in recipes:
+            raise UnknownNameError("recipe", spec, recipes)
+        return recipes[spec]
+    path = Path(spec)
+    if not path.is_file():
+        raise UsageError(f"there is no recipe file {spec}; give a path to a .toml file or one of {sorted(recipes)}")
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"recipe {path.name} is not valid TOML: {error}") from None
+    base = raw.pop("base", None)
+    if base is not None and base not in recipes:
+        raise UnknownNameError("recipe", str(base), recipes)
+    return _changed(recipes[base] if base is not None else Recipe(), raw, f"recipe {path.name}: ")
+
+
+def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
+    """Change single settings by "key=value", such as "lr=1e-4", "losses.l1=0.5" or "parameters.blocks=2".
+
+    A loss weight of 0 takes the term out; "none" unsets what may be unset; "args." stands for "parameters.".
+
+    Raises:
+        UsageError: If an override is no key=value, or its key is unknown, or its value is of another type or out of
+            range.
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise UsageError(f"--set takes key=value, such as lr=1e-4 or losses.l1=0.5, got {override!r}")
+        outer, dot, inner = key.partition(".")
+        outer = "parameters" if outer == "args" else outer
+        value = _parse(text.strip())
+        recipe = _changed(recipe, {outer: {inner: value}} if dot else {outer: value}, "--set ")
+    return recipe
+
+
+def _parse(text: str) -> Any:
+    if text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    if text.lower() == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+_NESTED = ("losses", "parameters", "augment")
+
+
+def _changed(recipe: Recipe, raw: Mapping[str, Any], origin: str) -> Recipe:
+    hints = typing.get_type_hints(Recipe)
+    changes: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key not in hints:
+            raise UsageError(f"{origin}{UnknownNameError('recipe setting', key, hints)}")
+        if key not in _NESTED:
+            changes[key] = _typed(key, value, hints[key], origin)
+        elif not isinstance(value, dict):
+            raise UsageError(f"{origin}{key} holds settings of its own; write {key}.NAME={value!r} for one of them")
+        elif key == "losses":
+            weights = {term: _typed(f"losses.{term}", weight, float, origin) for term, weight in value.items()}
+            merged = dict(recipe.losses) | weights
+            changes[key] = {term: weight for term, weight in merged.items() if weight != 0}
+        elif key == "parameters":
+            changes[key] = dict(recipe.parameters) | value
+        else:
+            changes[key] = _augment(recipe.augment, value, origin)
+    return dataclasses.replace(recipe, **changes)
+
+
+def _augment(augment: Augment, raw: Mapping[str, Any], origin: str) -> Augment:
+    hints = typing.get_type_hints(Augment)
+    for key in raw:
+        if key not in hints:
+            raise UsageError(f"{origin}{UnknownNameError('setting of augment', key, hints)}")
+    typed = {key: _typed(f"augment.{key}", value, hints[key], origin) for key, value in raw.items()}
+    return dataclasses.replace(augment, **typed)
+
+
+def _typed(key: str, value: Any, hint: Any, origin: str) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if typing.get_origin(option) is Literal and value in typing.get_args(option):
+            return value
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if option is bool and isinstance(value, bool):
+            return value
+        if option is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if option is str and isinstance(value, str):
+            return value
+    expected = " or ".join(_spoken(option) for option in options)
+    shown = "none" if value is None else repr(value)
+    raise UsageError(f"{origin}{key} takes {expected}, got {shown}")
+
+
+def _spoken(option: Any) -> str:
+    if typing.get_origin(option) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(option)))
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}.get(option, "none")
+
+
+def _check(recipe: Recipe) -> None:
+    def need(holds: bool, key: str, expected: str) -> None:
+        if not holds:
+            raise UsageError(f"recipe setting {key} must be {expected}, got {_at(recipe, key)!r}")
+
+    for key in ("epochs", "batch_size", "accumulate", "decay_every", "validate_every"):
+        need(getattr(recipe, key) >= 1, key, "at least 1")
+    for key in ("warmup_steps", "checkpoint_every", "norm_steps", "weight_decay"):
+        need(getattr(recipe, key) >= 0, key, "at least 0")
+    for key in ("steps_per_epoch", "patch"):
+        need(getattr(recipe, key) is None or getattr(recipe, key) >= 1, key, "at least 1, or none")
+    for key in ("helper_lr", "classifier_lr", "clip_norm"):
+        value = getattr(recipe, key)
+        need(value is None or 0 < value < math.inf, key, "a finite number above 0, or none")
+    need(0 < recipe.lr < math.inf, "lr", "a finite number above 0")
+    need(0 < recipe.gamma <= 1, "gamma", "above 0 and at most 1")
+    for key in ("momentum", "ema", "label_smoothing"):
+        need(0 <= getattr(recipe, key) < 1, key, "at least 0 and below 1")
+    for key in ("augment.blur_probability", "augment.degrade_probability"):
+        need(0 <= _at(recipe, key) <= 1, key, "from 0 to 1")
+    for key in ("augment.shift", "augment.blur"):
+        need(_at(recipe, key) >= 0, key, "at least 0")
+    for term, weight in recipe.losses.items():
+        if not 0 < weight < math.inf:
+            raise UsageError(f"recipe setting losses.{term} must be a finite number above 0, got {weight!r}")
+
+
+def _at(recipe: Recipe, key: str) -> Any:
+    value: Any = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value

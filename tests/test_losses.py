@@ -1,0 +1,192 @@
+"""Loss terms against hand-made values, and the networks that they use."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from srbench.errors import UsageError
+from srbench.method import Batch
+from srbench.training import losses
+from srbench.training.networks import Discriminator, FeatureExtractor, frozen, restored
+
+torch.set_num_threads(1)
+
+
+class Judge(nn.Module):
+    """A classifier of two stages on [0, 1] images."""
+
+    def __init__(self, classes=4):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 6, 3, stride=2, padding=1)
+        self.deep = nn.Conv2d(6, 8, 3, stride=2, padding=1)
+        self.head = nn.Linear(8, classes)
+        self.passes = 0
+
+    def forward(self, image):
+        self.passes += 1
+        return self.head(self.deep(self.stem(image).relu()).relu().mean(dim=(2, 3)))
+
+
+def make_batch(labels=True, teacher=True, size=(16, 16)):
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.rand(3, 3, *size, generator=generator)
+    return Batch(
+        lr=hr[..., ::2, ::2],
+        hr=hr,
+        label=torch.tensor([0, 1, 3]) if labels else None,
+        teacher_logits=torch.randn(3, 4, generator=generator) if teacher else None,
+        sr_size=size,
+    )
+
+
+def test_pixel_terms_equal_hand_made_values():
+    hr = torch.zeros(2, 3, 4, 4)
+    sr = torch.stack([torch.full((3, 4, 4), 0.1), torch.full((3, 4, 4), 0.01)])
+    assert losses.l1(sr, hr).item() == pytest.approx(0.055)
+    assert losses.l2(sr, hr).item() == pytest.approx((0.01 + 0.0001) / 2)
+    assert losses.psnr(sr, hr).item() == pytest.approx(-(20 + 40) / 2), "a mean of per-image PSNR, not of pooled MSE"
+    assert math.isfinite(losses.psnr(hr, hr).item())
+    with pytest.raises(UsageError, match=r"\(2, 3, 4, 4\).*\(2, 3, 8, 8\)"):
+        losses.l1(sr, torch.zeros(2, 3, 8, 8))
+
+
+def test_logits_and_ce_equal_hand_made_values():
+    assert losses.logits(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 4.0]])).item() == pytest.approx(2.5)
+    scores = torch.tensor([[2.0, 0.0, 0.0]])
+    log_p = torch.log_softmax(scores, dim=1)[0]
+    smoothed = -(0.9 * log_p[0] + 0.1 * log_p.mean())
+    assert losses.ce(scores, torch.tensor([0]), smoothing=0.1).item() == pytest.approx(smoothed.item())
+
+
+def test_earth_movers_distance_counts_how_far_the_mass_moves():
+    sure = torch.tensor([[50.0, 0.0, 0.0, 0.0]])
+
+    def to(position):
+        return losses.emd(sure, nn.functional.one_hot(torch.tensor([position]), 4).float()).item()
+
+    assert to(0) == pytest.approx(0, abs=1e-5)
+    assert to(1) == pytest.approx(math.sqrt(1 / 4), abs=1e-5)
+    assert to(3) == pytest.approx(math.sqrt(3 / 4), abs=1e-5)
+
+
+def test_relativistic_losses_are_log_two_where_scores_tell_nothing_and_pull_apart_otherwise():
+    same = torch.zeros(4, 1)
+    assert losses.discriminator(same, same).item() == pytest.approx(math.log(2))
+    assert losses.adversarial(same, same).item() == pytest.approx(math.log(2))
+    real, fake = torch.full((4, 1), 3.0), torch.full((4, 1), -3.0)
+    assert losses.discriminator(real, fake) < 0.01 < losses.adversarial(real, fake)
+    fake.requires_grad_(True)
+    losses.adversarial(real, fake).backward()
+    assert (fake.grad < 0).all(), "descent raises the score of SR"
+
+
+@pytest.mark.parametrize("name", ["logits", "ce", "emd", "features", "perceptual", "l1", "l2", "psnr"])
+def test_every_term_has_a_finite_gradient_on_sr(name):
+    judge, batch = Judge(), make_batch()
+    sr = batch.hr.mul(0.9).add(0.05).requires_grad_(True)
+    found = losses.terms({name}, sr, batch, judge=judge, extractor=FeatureExtractor(judge))
+    assert list(found) == [name] and found[name].ndim == 0
+    found[name].backward()
+    assert torch.isfinite(sr.grad).all() and sr.grad.abs().sum() > 0
+
+
+def test_terms_of_one_classifier_take_one_pass_over_sr_and_one_over_hr():
+    judge, batch = Judge(), make_batch()
+    extractor = FeatureExtractor(judge)
+    judge.passes = 0
+    found = losses.terms({"logits", "ce", "features"}, batch.hr, batch, judge=judge, extractor=extractor)
+    assert set(found) == {"logits", "ce", "features"} and judge.passes == 2
+    expected = losses.logits(judge(batch.hr), batch.teacher_logits)
+    assert found["logits"].item() == pytest.approx(expected.item())
+
+
+def test_logits_come_from_the_judge_even_if_the_features_are_anothers():
+    judge, other, batch = Judge(), Judge(), make_batch()
+    found = losses.terms({"ce", "features"}, batch.hr, batch, judge=judge, extractor=FeatureExtractor(other))
+    assert found["ce"].item() == pytest.approx(losses.ce(judge(batch.hr), batch.label).item())
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "words"),
+    [
+        ("ce", make_batch(labels=False), "labels; use labelled data"),
+        ("logits", make_batch(teacher=False), "teacher's scores"),
+    ],
+)
+def test_terms_say_what_they_lack(name, batch, words):
+    with pytest.raises(UsageError, match=words):
+        losses.terms({name}, batch.hr, batch, judge=Judge())
+    with pytest.raises(UsageError, match="--classifier"):
+        losses.terms({"logits"}, batch.hr, batch)
+    with pytest.raises(UsageError, match="--classifier"):
+        losses.terms({"features"}, batch.hr, batch, judge=Judge())
+
+
+def test_unit_scale_divides_by_the_first_size_and_leaves_zero_alone():
+    scaler = losses.UnitScaler()
+    first = {"logits": torch.tensor(20.0), "psnr": torch.tensor(-25.0), "zero": torch.tensor(0.0)}
+    assert scaler.missing(first) == ["logits", "psnr", "zero"]
+    scaler.measure({name: value.item() for name, value in first.items()})
+    assert {name: scaler(name, value).item() for name, value in first.items()} == {"logits": 1, "psnr": -1, "zero": 0}
+    scaler.measure({"logits": 999.0})
+    assert scaler("logits", torch.tensor(10.0)).item() == 0.5, "a size is measured once"
+    assert losses.UnitScaler(scaler.sizes).missing(first) == []
+
+
+def test_auto_takes_the_last_large_feature_map_and_a_wrong_layer_is_named():
+    judge = Judge()
+    extractor = FeatureExtractor(judge)
+    assert extractor.layer == "deep"
+    image = torch.rand(2, 3, 32, 32)
+    assert torch.equal(extractor(image), judge.deep(judge.stem(image).relu()))
+    found, scores = extractor.with_logits(image)
+    assert torch.equal(scores, judge(image)) and torch.equal(found, extractor(image))
+    assert FeatureExtractor(judge, "stem")(image).shape == (2, 6, 16, 16)
+    with pytest.raises(UsageError, match="no layer 'steam'"):
+        FeatureExtractor(judge, "steam")
+
+
+@pytest.mark.parametrize(("name", "dimensions"), [("resnet18", 4), ("vit_tiny_patch16_224", 3)])
+def test_features_of_library_classifiers_and_a_probe_that_leaves_no_trace(name, dimensions):
+    import timm
+
+    network = timm.create_model(name, pretrained=False, num_classes=5).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+
+    class Sized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+            self.info = type("Info", (), {"input_size": 224 if dimensions == 3 else None})
+
+        def forward(self, image):
+            return self.network(image)
+
+    extractor = FeatureExtractor(Sized())
+    assert network.training and all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    with torch.no_grad():
+        assert extractor(torch.rand(1, 3, 224, 224)).ndim == dimensions
+
+
+@pytest.mark.parametrize("per_patch", [False, True])
+def test_the_discriminator_takes_any_size_and_freezing_it_lets_gradients_through(per_patch):
+    critic = Discriminator(features=4, stages=3, per_patch=per_patch)
+    for side in (17, 32):
+        image = torch.rand(2, 3, side, side + 3, requires_grad=True)
+        with frozen(critic):
+            scores = critic(image)
+        assert scores.shape[:2] == (2, 1)
+        scores.sum().backward()
+        assert image.grad.abs().sum() > 0
+        assert all(parameter.grad is None and parameter.requires_grad for parameter in critic.parameters())
+
+
+def test_a_network_of_fixed_factor_is_brought_to_the_size_that_is_asked_for():
+    class Doubler(nn.Module):
+        def forward(self, lr, size):
+            return lr.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    batch = make_batch(size=(15, 16))
+    assert restored(Doubler(), batch).shape == (3, 3, 15, 16)
