@@ -165,16 +165,12 @@ class HRStore:
             decode_seconds=self.decode_seconds * count / len(self),
         )
 
-    def _gather(
-        self, rows: NDArray[np.int64], shapes: NDArray[np.int64], skip: NDArray[np.int64], what: str
-    ) -> Tensor:
+    def _gather(self, rows: NDArray[np.int64], shapes: NDArray[np.int64], skip: NDArray[np.int64], what: str) -> Tensor:
         if not len(rows):
             raise ValueError("expected at least one position, got none")
         if (shapes != shapes[0]).any():
             found = sorted({(int(height), int(width)) for height, width in shapes})
-            raise ValueError(
-                f"expected {what} images of one shape in a batch, got {found[:4]}; cut it with groups()"
-            )
+            raise ValueError(f"expected {what} images of one shape in a batch, got {found[:4]}; cut it with groups()")
         height, width = (int(side) for side in shapes[0])
         pixels = np.empty((len(rows), 3, height, width), dtype=np.uint8)
         for place, (row, beyond) in enumerate(zip(rows, skip, strict=True)):
@@ -229,9 +225,7 @@ def build_hr_store(
                 tell(len(wanted))
             chunks.append(chunk)
     unreadable = tuple(
-        (source.samples[indices[position]].id, reason)
-        for chunk in chunks
-        for position, reason in chunk.unreadable
+        (source.samples[indices[position]].id, reason) for chunk in chunks for position, reason in chunk.unreadable
     )
     _check_unreadable(unreadable, len(indices), source)
     tables = [
@@ -322,9 +316,7 @@ class _Maps:
         try:
             mapped = np.memmap(path, dtype=np.uint8, mode="r")
         except (OSError, ValueError) as error:
-            raise SrbenchError(
-                f"the HR cache file {path} cannot be read ({error}); run the command again"
-            ) from error
+            raise SrbenchError(f"the HR cache file {path} cannot be read ({error}); run the command again") from error
         # Another process may have replaced it after reaching files that could not be reached before.
         if _FOOTER.unpack(mapped[-_FOOTER.size :].tobytes())[1] != pixels:
             raise SrbenchError(f"the HR cache file {path} was replaced by another run; run the command again")

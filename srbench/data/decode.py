@@ -13,13 +13,15 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from srbench.errors import UnreadableImageError
 
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"}
-)
+try:
+    from torchvision.io import ImageReadMode, decode_jpeg
+except ImportError:  # torchvision has announced to remove it; Pillow gives the same pixels, more slowly
+    decode_jpeg = None
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"})
 
 # What Pillow's plugins raise on damaged files, beside OSError.
 _PILLOW_ERRORS = (
@@ -44,8 +46,8 @@ def decode(path: Path, name: str | None = None) -> Tensor:
 
     Grey and palette images are repeated or looked up, CMYK is converted, 16 bits are divided by 257 (a 16-bit
     colour PNG keeps its high byte), an alpha channel is dropped as ImageFolder's loader does, EXIF orientation
-    is ignored. A .npy holds (H, W), or one or three channels first or last, as uint8, uint16, or floats in
-    [0, 1]. Floats are rounded to 8 bits.
+    is ignored. A .npy holds (H, W), or one or three channels first or last (first where both fit), as uint8,
+    uint16, or floats in [0, 1]. Floats are rounded to 8 bits.
 
     Args:
         path: The file.
@@ -72,7 +74,7 @@ def decode_bytes(data: bytes, name: str) -> Tensor:
         raise UnreadableImageError(f"{name} is empty (0 bytes)")
     if data.startswith(b"\x93NUMPY"):
         return _decode_npy(data, name)
-    if _is_plain_jpeg(data):
+    if decode_jpeg is not None and _is_plain_jpeg(data):
         try:
             encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
             return decode_jpeg(encoded, mode=ImageReadMode.RGB)
@@ -82,7 +84,7 @@ def decode_bytes(data: bytes, name: str) -> Tensor:
 
 
 def from_array(pixels: NDArray[Any], name: str) -> Tensor:
-    """Convert pixels of one or three channels, first or last, to `(3, H, W)`, RGB, uint8.
+    """Convert pixels of one or three channels, first or last (first where both fit), to `(3, H, W)`, RGB, uint8.
 
     Raises:
         UnreadableImageError: If the shape or the values are not those of an image.
@@ -96,7 +98,7 @@ def from_array(pixels: NDArray[Any], name: str) -> Tensor:
             f"{name} has the shape {pixels.shape}; expected (H, W), or one or three channels first or last"
         )
     eight_bit = _to_eight_bit(pixels, name)
-    return torch.from_numpy(np.ascontiguousarray(np.broadcast_to(eight_bit, (3, *eight_bit.shape[1:]))))
+    return torch.from_numpy(np.broadcast_to(eight_bit, (3, *eight_bit.shape[1:])).copy())
 
 
 def _to_eight_bit(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -134,7 +136,7 @@ def _decode_pillow(data: bytes, name: str) -> Tensor:
             else:
                 # Palettes carry their transparency as bytes; going through RGBA keeps Pillow from warning.
                 direct = image.convert("RGBA") if "transparency" in image.info else image
-                pixels = np.array(direct.convert("RGB"))
+                pixels = np.moveaxis(np.array(direct.convert("RGB")), 2, 0)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
     except _PILLOW_ERRORS as error:

@@ -76,9 +76,7 @@ def open_images(argument: str, split: str | None) -> FileSource:
         raise DataError(f"--data {spec}: {root} holds no images (.jpg, .png, .tif, .webp, .bmp, .npy ...)")
     if chosen_split not in splits:
         files = select_split(files, chosen_split, spec=spec)
-    return FileSource(
-        root, files, labels=None, classes=None, name=name, spec=f"images:{name}", split=chosen_split
-    )
+    return FileSource(root, files, labels=None, classes=None, name=name, spec=f"images:{name}", split=chosen_split)
 
 
 def split_folders(root: Path) -> list[str]:
@@ -93,13 +91,9 @@ def split_folder_source(
 ) -> FileSource:
     """Open `root/split`, one folder per class; labels count the classes of all splits, so that they agree."""
     files = list_images(root / split)
-    classes = {
-        folder for each in splits for folder in list_folders(root / each) if has_images(root / each / folder)
-    }
+    classes = {folder for each in splits for folder in list_folders(root / each) if has_images(root / each / folder)}
     labelled = [file for file in files if "/" in file]
-    return labelled_source(
-        root / split, labelled, tuple(sorted(classes)), name=name, spec=spec, split=split, note=note
-    )
+    return labelled_source(root / split, labelled, tuple(sorted(classes)), name=name, spec=spec, split=split, note=note)
 
 
 def labelled_source(

@@ -84,10 +84,9 @@ def open_hub(repo: str, split: str | None) -> HubSource:
         raise DataError(f"--data {spec} has no image column; its columns are {', '.join(rows.features)}")
     rows = rows.cast_column(images[0], datasets.Image(decode=False))
     name = repo.rstrip("/").rsplit("/", 1)[-1]
+    stored = f"hf:{name}" if Path(repo).exists() else spec
     label = labels[0] if len(labels) == 1 or "label" not in labels else "label"
-    return HubSource(
-        rows, image=images[0], label=label if labels else None, name=name, spec=spec, split=split or chosen
-    )
+    return HubSource(rows, image=images[0], label=label if labels else None, name=name, spec=stored, split=chosen)
 
 
 def _choose(split: str | None, options: list[str], spec: str) -> str:

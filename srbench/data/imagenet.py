@@ -81,9 +81,7 @@ def open_tiny_imagenet(argument: str | None, split: str | None) -> FileSource:
     classes = tuple(trained or sorted(set(wnids.values())))
     unknown = sorted(set(wnids.values()) - set(classes))
     if unknown:
-        raise DataError(
-            f"--data {spec}: val_annotations.txt names {unknown[0]}, for which train/ has no folder"
-        )
+        raise DataError(f"--data {spec}: val_annotations.txt names {unknown[0]}, for which train/ has no folder")
     files = list_images(root / "val" / "images")
     missing = [file for file in files if file not in wnids]
     if not files or missing:
@@ -123,8 +121,6 @@ def _annotations(path: Path, spec: str) -> dict[str, str]:
     for line in path.read_text(encoding="utf-8").splitlines():
         fields = line.split("\t")
         if len(fields) < 2:
-            raise DataError(
-                f"--data {spec}: {path.name} holds the line {line!r}; expected file name, tab, wnid"
-            )
+            raise DataError(f"--data {spec}: {path.name} holds the line {line!r}; expected file name, tab, wnid")
         wnids[fields[0]] = fields[1]
     return wnids

@@ -56,9 +56,7 @@ class PairsSource(FileSource):
             spec: The SPEC without the folders above the data.
             split: Name of the split.
         """
-        super().__init__(
-            hr_root, list(partners), labels=None, classes=None, name=name, spec=spec, split=split
-        )
+        super().__init__(hr_root, list(partners), labels=None, classes=None, name=name, spec=spec, split=split)
         self.factor = factor
         self._lr_root = lr_root
         self._lr_files = tuple(partners[file] for file in self._files)
@@ -124,9 +122,7 @@ def _match(lr_files: list[str], hr_files: list[str], spec: str) -> dict[str, str
             lonely.append(f"LR {file}")
         elif hr_by_stem[bare] in partners:
             hr_file = hr_by_stem[bare]
-            raise DataError(
-                f"--data {spec}: HR {hr_file} has two LR partners, {partners[hr_file]} and {file}"
-            )
+            raise DataError(f"--data {spec}: HR {hr_file} has two LR partners, {partners[hr_file]} and {file}")
         else:
             partners[hr_by_stem[bare]] = file
     lonely += [f"HR {file}" for file in hr_files if file not in partners]
@@ -166,9 +162,7 @@ def _factor(lr_root: Path, hr_root: Path, partners: dict[str, str], spec: str) -
         )
     if len(factors) > 1:
         found = [f"x{factor} ({file})" for factor, file in sorted(factors.items())]
-        raise DataError(
-            f"--data {spec}: the pairs have different factors: {_some(found)}; give one factor at a time"
-        )
+        raise DataError(f"--data {spec}: the pairs have different factors: {_some(found)}; give one factor at a time")
     return next(iter(factors), 1)
 
 

@@ -1,0 +1,591 @@
+"""Decoding, HR geometry, and every way of opening a dataset."""
+
+from __future__ import annotations
+
+import os
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from srbench.data import decode as decode_module
+from srbench.data.decode import decode, from_array
+from srbench.data.geometry import crop_hr
+from srbench.data.source import sample_list_sha256
+from srbench.data.sources import list_datasets, open_source
+from srbench.errors import DataError, UnknownNameError, UnreadableImageError, UsageError
+from srbench.protocol import Geometry
+
+REAL = Path(os.environ.get("SRBENCH_REAL", Path(__file__).parents[1].parent / "shared" / "real"))
+
+
+def picture(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:
+    """A smooth colour picture with some texture, so that JPEG keeps it alive."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    base = np.stack([rows * 5 % 256, columns * 4 % 256, (rows + columns) * 3 % 256], axis=-1)
+    return np.clip(base + rng.normal(0, 8, base.shape), 0, 255).astype(np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray | None = None, mode: str = "RGB", **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture() if pixels is None else pixels).convert(mode).save(path, **options)
+    return path
+
+
+def planes(pixels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+
+
+class TestDecode:
+    @pytest.mark.parametrize("subsampling", [0, 1, 2])
+    @pytest.mark.parametrize("size", [(40, 56), (33, 17), (1, 1)])
+    def test_both_jpeg_decoders_give_the_same_pixels(self, tmp_path, monkeypatch, subsampling, size):
+        path = save(tmp_path / "a.jpg", picture(*size), quality=87, subsampling=subsampling)
+        assert decode_module._is_plain_jpeg(path.read_bytes())
+        fast = decode(path)
+        monkeypatch.setattr(decode_module, "_is_plain_jpeg", lambda data: False)
+        assert torch.equal(fast, decode(path))
+        assert fast.shape == (3, *size)
+        assert fast.dtype == torch.uint8
+
+    def test_plain_jpeg_takes_the_fast_path(self, tmp_path, monkeypatch):
+        def refuse(data, name):
+            raise RuntimeError("Pillow was used")
+
+        monkeypatch.setattr(decode_module, "_decode_pillow", refuse)
+        decode(save(tmp_path / "a.jpg"))
+        with pytest.raises(RuntimeError, match="Pillow was used"):
+            decode(save(tmp_path / "b.jpg", mode="CMYK"))
+
+    @pytest.mark.parametrize(("mode", "options"), [("RGB", {"progressive": True}), ("L", {}), ("CMYK", {})])
+    def test_other_jpegs_equal_pillow(self, tmp_path, mode, options):
+        path = save(tmp_path / "a.jpg", mode=mode, **options)
+        assert torch.equal(decode(path), planes(np.asarray(Image.open(path).convert("RGB"))))
+
+    @pytest.mark.parametrize("size", [(40, 56), (1, 1), (1, 3), (3, 7), (7, 3), (3, 3)])
+    def test_png_is_exact(self, tmp_path, size):
+        assert torch.equal(decode(save(tmp_path / "a.png", picture(*size))), planes(picture(*size)))
+
+    def test_grey_is_repeated(self, tmp_path):
+        grey = picture()[..., 0]
+        Image.fromarray(grey).save(tmp_path / "a.png")
+        assert torch.equal(decode(tmp_path / "a.png"), torch.from_numpy(grey).expand(3, -1, -1))
+
+    def test_sixteen_bits_are_divided_by_257(self, tmp_path):
+        grey = picture()[..., 0].astype(np.uint16) * 257
+        grey[0, 0], grey[0, 1] = 128, 129  # 0.498 and 0.502 of a step of 8 bits
+        Image.fromarray(grey).save(tmp_path / "a.png")
+        image = decode(tmp_path / "a.png")
+        assert image[:, 0, :2].tolist() == [[0, 1]] * 3
+        assert torch.equal(image[1].flatten()[2:], torch.from_numpy(picture()[..., 0]).flatten()[2:])
+
+    def test_palette_is_looked_up_without_a_warning(self, tmp_path):
+        image = Image.fromarray(picture()).quantize(16)
+        image.save(tmp_path / "a.png", transparency=bytes(range(16)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            decoded = decode(tmp_path / "a.png")
+        assert torch.equal(decoded, planes(np.asarray(image.convert("RGB"))))
+
+    def test_alpha_is_dropped(self, tmp_path):
+        pixels = np.dstack([picture(), np.full((40, 56), 3, dtype=np.uint8)])
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        assert torch.equal(decode(tmp_path / "a.png"), planes(picture()))
+
+    def test_exif_orientation_is_ignored(self, tmp_path):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        save(tmp_path / "a.jpg", exif=exif)
+        save(tmp_path / "b.jpg")
+        assert torch.equal(decode(tmp_path / "a.jpg"), decode(tmp_path / "b.jpg"))
+
+    @pytest.mark.parametrize("suffix", ["webp", "bmp", "tif", "ppm"])
+    def test_other_formats(self, tmp_path, suffix):
+        options = {"lossless": True} if suffix == "webp" else {}
+        assert torch.equal(decode(save(tmp_path / f"a.{suffix}", **options)), planes(picture()))
+
+    @pytest.mark.parametrize("progressive", [False, True])
+    @pytest.mark.parametrize("keep", [0.02, 0.5, 0.98])
+    def test_truncated_jpeg_is_refused(self, tmp_path, keep, progressive):
+        path = save(tmp_path / "cut.jpg", picture(200, 200), progressive=progressive)
+        data = path.read_bytes()
+        path.write_bytes(data[: int(len(data) * keep)])
+        with pytest.raises(UnreadableImageError, match=r"^class/cut\.jpg "):
+            decode(path, "class/cut.jpg")
+
+    @pytest.mark.parametrize("suffix", ["png", "webp", "tif", "npy"])
+    def test_truncated_others_are_refused(self, tmp_path, suffix):
+        path = tmp_path / f"cut.{suffix}"
+        np.save(path, picture()) if suffix == "npy" else save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(UnreadableImageError, match="cut"):
+            decode(path)
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [(b"", r"a\.jpg is empty"), (b"hello, this is no picture\n", r"a\.jpg is not an image")],
+    )
+    def test_no_image_at_all(self, tmp_path, content, sentence):
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(UnreadableImageError, match=sentence) as caught:
+            decode(tmp_path / "a.jpg")
+        assert str(tmp_path) not in str(caught.value)
+
+    def test_missing_file_is_named_without_its_folder(self, tmp_path):
+        with pytest.raises(UnreadableImageError, match=r"^gone\.png cannot be read: No such file") as caught:
+            decode(tmp_path / "gone.png")
+        assert str(tmp_path) not in str(caught.value)
+
+    @pytest.mark.parametrize("shape", [(40, 56), (1, 40, 56), (40, 56, 1), (3, 40, 56), (40, 56, 3)])
+    def test_npy_layouts(self, tmp_path, shape):
+        values = np.random.default_rng(0).random(shape).astype(np.float32)
+        np.save(tmp_path / "a.npy", values)
+        first = values if values.ndim == 2 else values[..., 0] if shape[2] in (1, 3) else values[0]
+        image = decode(tmp_path / "a.npy")
+        assert image.shape == (3, 40, 56)
+        assert np.array_equal(image[0].numpy(), np.rint(first.astype(np.float64) * 255))
+
+    @pytest.mark.parametrize(
+        "array",
+        [
+            np.full((4, 4), 1.5),
+            np.full((4, 4), -0.1),
+            np.full((4, 4), np.nan),
+            np.zeros((4, 4, 4, 4)),
+            np.zeros((2, 5, 5)),
+            np.zeros((0, 5)),
+            np.full((4, 4), 70000),
+            np.zeros((4, 4), dtype=np.complex64),
+        ],
+    )
+    def test_arrays_that_are_no_images(self, array):
+        with pytest.raises(UnreadableImageError, match="odd"):
+            from_array(array, "odd")
+
+    def test_pickled_npy_is_never_unpickled(self, tmp_path):
+        np.save(tmp_path / "a.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+        with pytest.raises(UnreadableImageError, match=r"a\.npy"):
+            decode(tmp_path / "a.npy")
+
+
+class TestGeometry:
+    @pytest.mark.parametrize("size", [(40, 57), (57, 40), (31, 31), (299, 301)])
+    @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+    def test_tensor_engine_is_torchvisions(self, size, kernel):
+        image = planes(picture(*size))
+        expected = v2.CenterCrop(24)(v2.Resize(32, interpolation=v2.InterpolationMode(kernel), antialias=True)(image))
+        assert torch.equal(crop_hr(image, Geometry(resize=32, crop=24, kernel=kernel)), expected)
+
+    @pytest.mark.parametrize("size", [(40, 57), (57, 40), (299, 301)])
+    @pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+    def test_pillow_engine_is_torchvisions_on_pillow_images(self, size, kernel):
+        pixels = picture(*size)
+        chain = v2.Compose([v2.Resize(32, interpolation=v2.InterpolationMode(kernel)), v2.CenterCrop(27)])
+        expected = planes(np.array(chain(Image.fromarray(pixels))))
+        geometry = Geometry(resize=32, crop=27, kernel=kernel, engine="pillow")
+        assert torch.equal(crop_hr(planes(pixels), geometry), expected)
+
+    def test_modulo_crops_from_the_top_left(self):
+        image = planes(picture(41, 58))
+        assert torch.equal(crop_hr(image, Geometry(modulo=4)), image[:, :40, :56])
+
+    def test_nothing_to_do_changes_nothing(self):
+        image = planes(picture())
+        assert torch.equal(crop_hr(image, Geometry()), image)
+
+    def test_smaller_than_the_crop(self):
+        with pytest.raises(UnreadableImageError, match=r"a\.png is 20 x 30 .* centre crop of 24"):
+            crop_hr(planes(picture(20, 30)), Geometry(crop=24), name="a.png")
+
+    def test_nothing_left_after_modulo(self):
+        with pytest.raises(UnreadableImageError, match=r"1 x 1 .* multiple of 4"):
+            crop_hr(planes(picture(1, 1)), Geometry(modulo=4))
+
+    def test_one_pixel_can_be_enlarged(self):
+        image = crop_hr(planes(picture(1, 1)), Geometry(resize=16, crop=16))
+        assert image.shape == (3, 16, 16)
+        assert (image == image[:, :1, :1]).all()
+
+    def test_a_thread_of_pixels_is_refused_before_it_fills_the_memory(self):
+        with pytest.raises(UnreadableImageError, match="too long"):
+            crop_hr(torch.zeros(3, 1, 5000, dtype=torch.uint8), Geometry(resize=256, crop=256))
+
+
+def class_folders(root: Path, classes: tuple[str, ...] = ("cat", "dog"), count: int = 3) -> Path:
+    for number, name in enumerate(classes):
+        for index in range(count):
+            save(root / name / f"{index:03d}.png", picture(8, 8, seed=10 * number + index))
+    return root
+
+
+class TestFolder:
+    def test_samples_labels_and_names(self, tmp_path):
+        root = class_folders(tmp_path / "photos", ("dog", "cat"))
+        save(root / "dog" / "deep" / "er" / "x.JPG")
+        (root / "ATTRIBUTION.csv").write_text("a,b\n")
+        (root / "dog" / "notes.txt").write_text("no image")
+        save(root / "dog" / ".hidden.png")
+        save(root / ".thumbs" / "y.png")
+        source = open_source(f"folder:{root}")
+        assert (source.name, source.spec, source.split) == ("photos", "folder:photos", "all")
+        assert source.classes == ("cat", "dog")
+        assert [sample.id for sample in source.samples] == [
+            *(f"cat/{index:03d}.png" for index in range(3)),
+            *(f"dog/{index:03d}.png" for index in range(3)),
+            "dog/deep/er/x.JPG",
+        ]
+        assert [sample.label for sample in source.samples] == [0, 0, 0, 1, 1, 1, 1]
+        assert torch.equal(source.read(3), planes(picture(8, 8, seed=0)))
+        assert source.stamp(3) == (
+            (root / "dog" / "000.png").stat().st_size,
+            (root / "dog" / "000.png").stat().st_mtime_ns,
+        )
+        assert source.read_lr(0) is None
+
+    def test_name_of_the_current_folder(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(class_folders(tmp_path / "photos"))
+        assert open_source("folder:.").spec == "folder:photos"
+
+    def test_hashed_splits_part_the_ids_and_ignore_the_rest(self, tmp_path):
+        root = tmp_path / "many"
+        for index in range(400):
+            (root / "a").mkdir(parents=True, exist_ok=True)
+            (root / "a" / f"{index}.png").touch()
+        parts = {
+            split: {s.id for s in open_source(f"folder:{root}", split).samples} for split in ("train", "val", "test")
+        }
+        assert sum(len(ids) for ids in parts.values()) == 400
+        assert len(set.union(*parts.values())) == 400
+        assert 280 < len(parts["train"]) < 360
+        assert len(parts["val"]) > 15
+        assert len(parts["test"]) > 15
+        for index in range(0, 400, 2):
+            (root / "a" / f"{index}.png").unlink()
+        assert {sample.id for sample in open_source(f"folder:{root}", "val").samples} <= parts["val"]
+
+    def test_split_folders(self, tmp_path):
+        class_folders(tmp_path / "set" / "train", ("cat", "dog", "emu"))
+        class_folders(tmp_path / "set" / "val", ("dog",))
+        source = open_source(f"folder:{tmp_path / 'set'}", "val")
+        assert source.classes == ("cat", "dog", "emu")
+        assert {sample.label for sample in source.samples} == {1}
+        assert source.samples[0].id == "dog/000.png"
+        assert source.spec == "folder:set"
+        with pytest.raises(UsageError, match="choose one with --split"):
+            open_source(f"folder:{tmp_path / 'set'}")
+        with pytest.raises(UsageError, match=r"no split 'test'; its splits are train, val"):
+            open_source(f"folder:{tmp_path / 'set'}", "test")
+
+    def test_a_class_may_be_called_train(self, tmp_path):
+        root = class_folders(tmp_path / "vehicles", ("bus", "train"))
+        assert open_source(f"folder:{root}").classes == ("bus", "train")
+        root = class_folders(tmp_path / "one", ("train",))
+        assert open_source(f"folder:{root}").classes == ("train",)
+
+    def test_links_that_lead_back_up_end(self, tmp_path):
+        root = class_folders(tmp_path / "photos")
+        (root / "cat" / "up").symlink_to(root, target_is_directory=True)
+        (root / "dog" / "broken.png").symlink_to(root / "nowhere.png")
+        source = open_source(f"folder:{root}")
+        assert [s.id for s in source.samples if "up" in s.id] == []
+        broken = [s.id for s in source.samples].index("dog/broken.png")
+        assert source.stamp(broken) == (0, 0)
+
+    def test_names_that_are_not_unicode_get_ids_that_are(self, tmp_path):
+        root = class_folders(tmp_path / "photos")
+        try:
+            os.rename(os.fsencode(root / "cat" / "000.png"), os.fsencode(root / "cat") + b"/\xff.png")  # noqa: PTH104
+        except OSError:
+            pytest.skip("this file system takes only UTF-8 names")
+        source = open_source(f"folder:{root}")
+        ids = [sample.id for sample in source.samples]
+        assert "cat/\\xff.png" in ids
+        assert len(sample_list_sha256(source.samples)) == 64
+        assert source.read(ids.index("cat/\\xff.png")).shape == (3, 8, 8)
+
+    @pytest.mark.parametrize("kind", ["folder", "images"])
+    def test_missing_empty_or_a_file(self, tmp_path, kind):
+        with pytest.raises(DataError, match="there is no folder"):
+            open_source(f"{kind}:{tmp_path / 'gone'}")
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(DataError, match="holds no images"):
+            open_source(f"{kind}:{tmp_path / 'empty'}")
+        with pytest.raises(DataError, match="is a file") as caught:
+            open_source(f"{kind}:{save(tmp_path / 'a.png')}")
+        assert caught.value.exit_code == 2
+
+    def test_without_class_folders_images_is_offered(self, tmp_path):
+        save(tmp_path / "a.png")
+        with pytest.raises(DataError, match=r"no class folders.*images:"):
+            open_source(f"folder:{tmp_path}")
+
+    def test_wrong_split(self, tmp_path):
+        with pytest.raises(UsageError, match=r"no split 'dev'; its splits are all, train, val, test"):
+            open_source(f"folder:{class_folders(tmp_path)}", "dev")
+
+
+class TestImages:
+    def test_any_depth_without_labels(self, tmp_path):
+        save(tmp_path / "set" / "b.png")
+        save(tmp_path / "set" / "x" / "a.png")
+        source = open_source(f"images:{tmp_path / 'set'}")
+        assert [sample.id for sample in source.samples] == ["b.png", "x/a.png"]
+        assert source.classes is None
+        assert not source.labelled
+        assert source.spec == "images:set"
+
+    def test_split_folder(self, tmp_path):
+        save(tmp_path / "train" / "b.png")
+        save(tmp_path / "val" / "a.png")
+        source = open_source(f"images:{tmp_path}", "val")
+        assert [sample.id for sample in source.samples] == ["a.png"]
+        assert len(open_source(f"images:{tmp_path}").samples) == 2
+
+    def test_split_without_any_image(self, tmp_path):
+        save(tmp_path / "b.png")
+        refused = 0
+        for split in ("train", "val", "test"):
+            try:
+                assert len(open_source(f"images:{tmp_path}", split).samples) == 1
+            except DataError as error:
+                assert "none of its 1 images" in str(error)
+                refused += 1
+        assert refused == 2
+
+
+class TestImagenetFamily:
+    @pytest.mark.parametrize(
+        ("dataset", "folder", "name"),
+        [
+            ("imagenet", "imagenet", "imagenet"),
+            ("imagenette", "imagenette2-160", "imagenette-160"),
+            ("imagewoof", "imagewoof2", "imagewoof"),
+        ],
+    )
+    def test_found_in_the_data_folder_or_at_a_path(self, tmp_path, monkeypatch, dataset, folder, name):
+        monkeypatch.setenv("SRBENCH_DATA", str(tmp_path))
+        class_folders(tmp_path / folder / "train", ("n01440764", "n02102040"))
+        class_folders(tmp_path / folder / "val", ("n01440764", "n02102040"), count=2)
+        source = open_source(dataset)
+        assert (source.name, source.spec, source.split) == (name, dataset, "val")
+        assert source.classes == ("n01440764", "n02102040")
+        assert len(source.samples) == 4
+        assert len(open_source(dataset, "train").samples) == 6
+        assert ("have seen" in source.note) == (dataset != "imagenet")
+        elsewhere = open_source(f"{dataset}:{tmp_path / folder}")
+        assert elsewhere.samples == source.samples
+        assert elsewhere.spec == f"{dataset}:{folder}"
+        with pytest.raises(UsageError, match="its splits are train, val"):
+            open_source(dataset, "test")
+
+    @pytest.mark.parametrize("dataset", ["imagenet", "imagenette", "imagewoof", "tiny-imagenet"])
+    def test_missing(self, tmp_path, monkeypatch, dataset):
+        monkeypatch.setenv("SRBENCH_DATA", str(tmp_path))
+        with pytest.raises(DataError, match="SRBENCH_DATA"):
+            open_source(dataset)
+        with pytest.raises(DataError, match="must hold train/<wnid>"):
+            open_source(f"{dataset}:{tmp_path}")
+
+    def test_flat_validation_images(self, tmp_path):
+        save(tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG")
+        with pytest.raises(DataError, match="lie flat"):
+            open_source(f"imagenet:{tmp_path}")
+
+    def test_tiny_imagenet(self, tmp_path):
+        root = tmp_path / "tiny-imagenet-200"
+        for wnid in ("n02", "n01"):
+            save(root / "train" / wnid / "images" / f"{wnid}_0.JPEG")
+        for index in range(3):
+            save(root / "val" / "images" / f"val_{index}.JPEG")
+        lines = ["val_0.JPEG\tn02\t0\t0\t9\t9", "val_1.JPEG\tn01\t0\t0\t9\t9", "val_2.JPEG\tn02\t0\t0\t9\t9"]
+        annotations = root / "val" / "val_annotations.txt"
+        annotations.write_text("\n".join(lines) + "\n")
+        val = open_source(f"tiny-imagenet:{root}")
+        assert val.classes == ("n01", "n02")
+        assert [(s.id, s.label) for s in val.samples] == [("val_0.JPEG", 1), ("val_1.JPEG", 0), ("val_2.JPEG", 1)]
+        train = open_source(f"tiny-imagenet:{root}", "train")
+        assert train.classes == val.classes
+        assert [(s.id, s.label) for s in train.samples] == [("n01/images/n01_0.JPEG", 0), ("n02/images/n02_0.JPEG", 1)]
+        annotations.write_text("\n".join(lines[:2]))
+        with pytest.raises(DataError, match=r"val_2\.JPEG has no line"):
+            open_source(f"tiny-imagenet:{root}")
+        annotations.write_text("\n".join([*lines, "val_3.JPEG\tn09"]))
+        with pytest.raises(DataError, match="n09"):
+            open_source(f"tiny-imagenet:{root}")
+
+
+class TestPairs:
+    def make(self, root: Path, suffix: str = "", count: int = 4) -> str:
+        for index in range(count):
+            save(root / "LR" / f"{index}{suffix}.png", picture(5 + index, 7, seed=index))
+            save(root / "HR" / f"{index}.png", picture(4 * (5 + index), 28, seed=index))
+        return f"pairs:{root / 'LR'},{root / 'HR'}"
+
+    @pytest.mark.parametrize("suffix", ["", "x4"])
+    def test_partners(self, tmp_path, suffix):
+        source = open_source(self.make(tmp_path / "set", suffix))
+        assert (source.name, source.spec, source.split) == ("set-LR", "pairs:LR,HR", "all")
+        assert source.paired
+        assert source.factor == 4
+        assert source.classes is None
+        assert [sample.id for sample in source.samples] == ["0.png", "1.png", "2.png", "3.png"]
+        for index in range(4):
+            assert torch.equal(source.read(index), planes(picture(4 * (5 + index), 28, seed=index)))
+            assert torch.equal(source.read_lr(index), planes(picture(5 + index, 7, seed=index)))
+
+    def test_stamp_changes_with_either_partner(self, tmp_path):
+        source = open_source(self.make(tmp_path))
+        before = source.stamp(0)
+        os.utime(tmp_path / "LR" / "0.png", ns=(1, 1))
+        assert source.stamp(0) != before
+
+    def test_float_arrays_of_one_channel(self, tmp_path):
+        values = np.random.default_rng(0).random((1, 6, 8)).astype(np.float32)
+        for folder, array in (("LR", values), ("HR", values.repeat(2, axis=1).repeat(2, axis=2))):
+            (tmp_path / folder).mkdir()
+            np.save(tmp_path / folder / "a.npy", array)
+        source = open_source(f"pairs:{tmp_path / 'LR'},{tmp_path / 'HR'}")
+        assert source.factor == 2
+        assert source.read(0).shape == (3, 12, 16)
+        assert np.array_equal(source.read_lr(0)[2].numpy(), np.rint(values[0].astype(np.float64) * 255))
+
+    def test_missing_partners_are_listed(self, tmp_path):
+        spec = self.make(tmp_path)
+        (tmp_path / "LR" / "1.png").rename(tmp_path / "LR" / "one.png")
+        with pytest.raises(DataError, match=r"2 images have no partner.*LR one\.png, HR 1\.png"):
+            open_source(spec)
+
+    def test_two_partners_or_twice_the_name(self, tmp_path):
+        spec = self.make(tmp_path)
+        save(tmp_path / "LR" / "1x4.png")
+        with pytest.raises(DataError, match="two LR partners"):
+            open_source(spec)
+        save(tmp_path / "LR" / "1.tif")
+        with pytest.raises(DataError, match="holds both"):
+            open_source(spec)
+
+    def test_sizes_that_do_not_fit(self, tmp_path):
+        spec = self.make(tmp_path)
+        save(tmp_path / "LR" / "1.png", picture(6, 8))
+        with pytest.raises(DataError, match=r"no whole multiple of LR: 1\.png \(HR 24 x 28, LR 6 x 8\)"):
+            open_source(spec)
+        save(tmp_path / "LR" / "1.png", picture(12, 14))
+        with pytest.raises(DataError, match=r"different factors: x2 \(1\.png\), x4 \(0\.png\)"):
+            open_source(spec)
+
+    def test_an_unreadable_header_is_left_to_decoding(self, tmp_path):
+        spec = self.make(tmp_path)
+        (tmp_path / "LR" / "1.png").write_bytes(b"text")
+        source = open_source(spec)
+        with pytest.raises(UnreadableImageError, match=r"the LR of 1\.png is not an image"):
+            source.read_lr(1)
+
+    @pytest.mark.parametrize("argument", ["only", "a,", ",b", "a,b,c"])
+    def test_not_two_folders(self, argument):
+        with pytest.raises(UsageError, match="LR_DIR,HR_DIR"):
+            open_source(f"pairs:{argument}")
+
+    def test_missing_or_empty_folder(self, tmp_path):
+        save(tmp_path / "LR" / "a.png")
+        with pytest.raises(DataError, match="there is no folder"):
+            open_source(f"pairs:{tmp_path / 'LR'},{tmp_path / 'HR'}")
+        (tmp_path / "HR").mkdir()
+        with pytest.raises(DataError, match="holds no images"):
+            open_source(f"pairs:{tmp_path / 'LR'},{tmp_path / 'HR'}")
+
+
+class FakeRows:
+    """As much of datasets.Dataset as srbench touches."""
+
+    def __init__(self, features, rows):
+        self.features, self.rows, self._fingerprint = features, rows, "0123456789abcdef"
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        return [row[key] for row in self.rows] if isinstance(key, str) else self.rows[key]
+
+    def cast_column(self, column, feature):
+        assert feature.decode is False
+        return self
+
+
+def fake_datasets(tmp_path: Path, splits=("train", "validation")) -> types.ModuleType:
+    module = types.ModuleType("datasets")
+    module.Image = type("Image", (), {"__init__": lambda self, decode=True: setattr(self, "decode", decode)})
+    module.ClassLabel = type("ClassLabel", (), {"names": ["cat", "dog"]})
+    path = save(tmp_path / "0.png")
+    rows = [
+        {"image": {"bytes": path.read_bytes(), "path": None}, "label": 1},
+        {"image": {"bytes": None, "path": str(path)}, "label": 0},
+    ]
+    module.get_dataset_split_names = lambda repo: list(splits)
+    module.load_dataset = lambda repo, split: FakeRows({"image": module.Image(), "label": module.ClassLabel()}, rows)
+    return module
+
+
+class TestHub:
+    def test_missing_extra(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(UsageError, match=r"srbench\[hub\]"):
+            open_source("hf:someone/pets")
+
+    def test_rows(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", fake_datasets(tmp_path))
+        source = open_source("hf:someone/pets")
+        assert (source.name, source.spec, source.split) == ("pets", "hf:someone/pets", "validation")
+        assert source.classes == ("cat", "dog")
+        assert [sample.label for sample in source.samples] == [1, 0]
+        assert torch.equal(source.read(0), planes(picture()))
+        assert torch.equal(source.read(1), planes(picture()))
+        assert open_source("hf:someone/pets", "val").split == "validation"
+        with pytest.raises(UsageError, match="its splits are train, validation"):
+            open_source("hf:someone/pets", "test")
+
+    def test_split_must_be_chosen(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", fake_datasets(tmp_path, ("a", "b")))
+        with pytest.raises(UsageError, match="choose one"):
+            open_source("hf:someone/pets")
+
+
+class TestSpec:
+    def test_every_dataset_is_listed(self):
+        listed = {info.name: info for info in list_datasets()}
+        assert set(listed) == {
+            "demo", "folder", "images", "imagenet", "imagenette", "imagewoof", "tiny-imagenet", "pairs", "hf",
+        }  # fmt: skip
+        assert listed["pairs"].syntax == "pairs:LR_DIR,HR_DIR"
+        assert all(info.description for info in listed.values())
+
+    def test_unknown_name(self):
+        with pytest.raises(UnknownNameError, match="did you mean imagenette"):
+            open_source("imagenete")
+
+    def test_a_bare_path(self, tmp_path):
+        with pytest.raises(UsageError, match="folder:"):
+            open_source(str(tmp_path))
+
+    @pytest.mark.parametrize("spec", ["folder", "folder:", "images:", "pairs", "hf:", "imagenet:", "demo:x", "demo:"])
+    def test_paths_lacking_or_too_many(self, spec):
+        with pytest.raises(UsageError, match="expected"):
+            open_source(spec)
+
+
+@pytest.mark.real
+@pytest.mark.skipif(not REAL.is_dir(), reason="needs the real photographs beside the project")
+def test_real_photographs_decode_alike(monkeypatch):
+    source = open_source(f"folder:{REAL / 'photos'}")
+    assert len(source.samples) == 500
+    chosen = range(0, 500, 50)
+    fast = [source.read(index) for index in chosen]
+    monkeypatch.setattr(decode_module, "_is_plain_jpeg", lambda data: False)
+    assert all(torch.equal(image, source.read(index)) for image, index in zip(fast, chosen, strict=True))
+    assert {tuple(image.shape) for image in fast} == {(3, 299, 299)}
