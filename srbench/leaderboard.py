@@ -97,8 +97,8 @@ class Row:
         status: "ok", "skipped" or "error".
         reason: Why it is not ok.
         partial: Whether `--limit` cut the samples.
-        rank: Place by accuracy (PSNR without a classifier) in its task, classifier and track; ties share one. None
-            for the oracle, controls, partial and failed rows.
+        rank: Place by accuracy (agreement without labels, PSNR without a classifier) in its task, classifier and
+            track; ties share one. None for the oracle, controls, partial and failed rows.
         n: Samples; 0 where it is not ok.
         accuracy: Top-1 accuracy, [0, 1].
         accuracy_delta: Accuracy minus that of frozen bilinear.
@@ -219,6 +219,16 @@ class Leaderboard:
             "rows": rows,
         }
 
+    def write(self, out_dir: Path | str) -> list[Path]:
+        """Write leaderboard.json, .csv, .md and per_class.csv into a folder, each atomically; return them.
+
+        Raises:
+            RecordError: If the disk fails.
+        """
+        from srbench import tables  # it shows what this module computes, so it stands above it
+
+        return tables.write(self, Path(out_dir))
+
     @classmethod
     def from_json(cls, raw: Any, *, origin: str) -> Leaderboard:
         """Read the content of a leaderboard.json; `origin` names it in error messages.
@@ -233,6 +243,9 @@ class Leaderboard:
             )
         try:
             rows = tuple(_row_from_json(entry) for entry in raw["rows"])
+            for task in raw["tasks"].values():
+                _ = task["protocol"]["fingerprint"], task["protocol"]["fields"], task["classifiers"].keys()
+                _ = task["dataset"]["sample_list_sha256"], task["dataset"]["n"], task["dataset"]["unit"]
             return cls(
                 tasks=raw["tasks"],
                 rows=rows,
@@ -321,30 +334,30 @@ def _newest(cells: Iterable[StoredCell]) -> tuple[list[StoredCell], list[str]]:
 
 def _check_comparable(task: str, cells: Sequence[StoredCell]) -> None:
     """Refuse full cells of one task that were not made under the same conditions."""
-    full = [cell for cell in cells if cell.record.status == "ok" and not cell.record.partial]
-    for cell in full[1:]:
-        first, other = full[0].record, cell.record
-        differs = _differences(first, other)
+    full = [cell.record for cell in cells if cell.record.status == "ok" and not cell.record.partial]
+    full.sort(key=lambda record: record.created, reverse=True)
+    for record in full[1:]:
+        differs = _differences(record, full[0])
         if differs:
-            raise IncomparableError(
-                f"task {task!r}: {first.cell.method!r} and {other.cell.method!r} cannot be ranked together,"
-                f" they differ in {'; '.join(differs)}; run the older one again, or keep them in separate --out folders"
-            )
-    frozen: dict[str, StoredCell] = {}
-    for cell in full:
-        record = cell.record
+            raise _incomparable(task, record, full[0], "; ".join(differs))
+    newest: dict[str, Record] = {}
+    for record in full:
         if record.classifier is None or record.cell.track != "frozen":
             continue
-        first = frozen.setdefault(record.classifier.id, cell).record
-        assert first.classifier is not None
+        other = newest.setdefault(record.classifier.id, record)
+        assert other.classifier is not None
         for name in ("weights_sha256", "input_size", "mean", "std"):
-            ours, theirs = getattr(first.classifier, name), getattr(record.classifier, name)
+            ours, theirs = getattr(record.classifier, name), getattr(other.classifier, name)
             if ours != theirs:
-                raise IncomparableError(
-                    f"task {task!r}: {first.cell.method!r} and {record.cell.method!r} cannot be ranked together,"
-                    f" they differ in classifier {record.classifier.id!r}, {name}: {ours} against {theirs};"
-                    " run the older one again"
-                )
+                where = f"classifier {record.classifier.id}, {name}: {ours} against {theirs}"
+                raise _incomparable(task, record, other, where)
+
+
+def _incomparable(task: str, older: Record, newer: Record, where: str) -> IncomparableError:
+    return IncomparableError(
+        f"task {task!r}: {older.cell.method!r} cannot be ranked with the newer {newer.cell.method!r},"
+        f" they differ in {where}; run {older.cell.method!r} again, or keep them in separate --out folders"
+    )
 
 
 def _differences(first: Record, other: Record) -> list[str]:
@@ -772,7 +785,10 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def _score(row: Row) -> float | None:
-    return row.psnr if row.classifier is None else row.accuracy
+    """What ranks a row: accuracy, agreement with HR where there are no labels, PSNR without a classifier."""
+    if row.classifier is None:
+        return row.psnr
+    return row.agreement if row.accuracy is None else row.accuracy
 
 
 def _ranked(rows: Sequence[Row]) -> list[Row]:

@@ -88,8 +88,10 @@ def cell_folder(root: Path | str, task: str, classifier: str | None, method: str
     )
 
 
-def safe_name(name: str | None, *, missing: str = "none") -> str:
+def safe_name(name: str | None, *, missing: str = "") -> str:
     """Return a name that any file system takes; a name that had to be changed ends in "~" and a hash of itself.
+
+    Where there is no name it is `missing`; a name that happens to be `missing` is changed.
 
     The tilde is not a safe character, so no unchanged name can equal a changed one. Upper case counts as a change,
     because some file systems do not tell it from lower case.
@@ -104,7 +106,7 @@ def safe_name(name: str | None, *, missing: str = "none") -> str:
         "nul",
         *(f"{p}{i}" for p in ("com", "lpt") for i in range(1, 10)),
     }
-    if kept == name and kept and not device and name not in (NO_CLASSIFIER, NO_WEIGHTS):
+    if kept == name and kept and not device and name != missing:
         return name
     return f"{'_' if device else ''}{kept}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 

@@ -183,7 +183,7 @@ def test_names_never_collide_or_escape() -> None:
         "a", "A", "a b", "a-b", "a/b", "a\\b", "a:b", "a@b", "..", ".", "", "...", ".partial", "none", "no-classifier",
         "nul", "nul.pth", "über", "x" * 300, "x" * 301, "a~b", "../../etc",
     ]  # fmt: skip
-    safe = [store.safe_name(name) for name in names]
+    safe = [store.safe_name(name, missing="none") for name in names]
     assert len({name.lower() for name in safe}) == len(names)
     for name in safe:
         assert "/" not in name
@@ -192,10 +192,10 @@ def test_names_never_collide_or_escape() -> None:
         assert not name.startswith(".")
         assert len(name) < 120
     assert store.safe_name(None, missing="none") not in safe
-    cells = {
-        store.cell_folder("o", "t", c, m, w) for c, m, w in [("c", "a@b", "c"), ("c", "a", "b@c"), ("c", "a", "b-c")]
-    }
-    assert len(cells) == 3
+    assert store.cell_folder("o", "t", None, "none", None) == Path("o/records/t/no-classifier/none@none")
+    given = [("c", "a@b", "c"), ("c", "a", "b@c"), ("c", "a", "b-c"), ("c", "a", "none"), ("c", "a", None)]
+    given += [(None, "a", "c"), ("no-classifier", "a", "c")]
+    assert len({store.cell_folder("o", "t", c, m, w) for c, m, w in given}) == len(given)
 
 
 def test_out_below_a_file_is_a_usage_error(tmp_path: Path) -> None:
