@@ -97,7 +97,7 @@ class Method(nn.Module):
     all with defaults, and are stored beside the weights.
     """
 
-    info: ClassVar[MethodInfo] | MethodInfo
+    info: MethodInfo
     weights: ClassVar[Mapping[str, NamedWeights]] = {}
     recipes: ClassVar[Mapping[str, Any]] = {}
     recipe: Any = None  # the recipe in force, set by the training shell before the first step
@@ -130,9 +130,9 @@ class Method(nn.Module):
         Raises:
             WeightsError: If the file's architecture is not this method's.
         """
-        from srbench.weights import fill
+        from srbench.weights import build, fill
 
-        return fill(cls(**loaded.parameters), loaded)
+        return fill(build(cls, loaded), loaded)
 
     def training_step(
         self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None

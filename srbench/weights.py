@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,6 +39,7 @@ class NamedWeights:
         licence: SPDX identifier or the licence's name.
         factor: Enlargement of the network, or None if it takes any.
         note: One clause for `srbench list weights`.
+        architecture: spandrel's id of the network inside, where a file of another one must be refused.
     """
 
     uri: str
@@ -44,6 +47,7 @@ class NamedWeights:
     licence: str
     factor: int | None = None
     note: str = ""
+    architecture: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class WeightsRef:
         uri: Where it came from: "file:<name>", "package:<owner>/<name>", "user:<owner>/<name>" or an https address.
         sha256: Hexadecimal digest of the file.
         card: The card inside, or None for a foreign checkpoint.
+        arguments: Constructor arguments of the network that were given behind a "?"; they come before the card's.
     """
 
     label: str
@@ -117,6 +122,7 @@ class WeightsRef:
     uri: str
     sha256: str
     card: Card | None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -148,11 +154,17 @@ def names(owner: str, declared: Mapping[str, NamedWeights] | None = None) -> lis
 def find(owner: str, spec: str, declared: Mapping[str, NamedWeights] | None = None) -> WeightsRef:
     """Find weights by file or by name: a file, then the user's folder, then the package's, then a declared address.
 
+    What a file does not say itself may follow a question mark, as constructor arguments of the network:
+    `x4.pth?tile=128` or `edsr.pth?arch=basicsr:EDSR(num_feat=256)`, several of them joined by `&`.
+
     Raises:
         WeightsError: If `spec` is a path that does not exist, or a download fails or has the wrong checksum.
         UnknownNameError: If no weights of that name exist.
     """
     path = Path(spec)
+    if "?" in spec and not path.is_file():
+        spec, _, query = spec.partition("?")
+        return _with_arguments(find(owner, spec, declared), query)
     if path.is_file():
         return _ref(path, label=path.name.split(".")[0], uri=f"file:{path.name}")
     if "/" in spec or path.suffix in {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}:
@@ -187,7 +199,7 @@ def load(ref: WeightsRef) -> WeightsFile:
         WeightsError: If the file is empty, a web page, truncated, or holds anything but tensors.
     """
     state = read_state(ref.path)
-    parameters = dict(ref.card.parameters) if ref.card else {}
+    parameters = (dict(ref.card.parameters) if ref.card else {}) | dict(ref.arguments)
     if ref.card and ref.card.track == "adapted":
         method = {
             key.removeprefix(_METHOD_PREFIX): value for key, value in state.items() if key.startswith(_METHOD_PREFIX)
@@ -243,6 +255,22 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path.name} holds no state dict of named tensors; expected a mapping from parameter name to tensor"
         )
     return dict(content)
+
+
+def build(network_class: type[Network], loaded: WeightsFile) -> Network:
+    """Build the empty network that a weights file was made for.
+
+    Raises:
+        WeightsError: If the file names a constructor argument that the class does not have.
+    """
+    known = inspect.signature(network_class).parameters
+    unknown = sorted(set(loaded.parameters) - set(known))
+    if unknown:
+        raise WeightsError(
+            f"{loaded.ref.path.name}: {network_class.__name__} takes no argument {unknown[0]!r}; it takes"
+            f" {', '.join(known) or 'none'}"
+        )
+    return network_class(**loaded.parameters)
 
 
 def fill(network: Network, loaded: WeightsFile) -> Network:
@@ -380,6 +408,21 @@ def _package_folder() -> Path:
 
 def _ref(path: Path, *, label: str, uri: str) -> WeightsRef:
     return WeightsRef(label=label, path=path, uri=uri, sha256=file_sha256(path), card=read_card(path))
+
+
+def _with_arguments(ref: WeightsRef, query: str) -> WeightsRef:
+    arguments: dict[str, Any] = {}
+    for item in query.split("&"):
+        key, equals, text = item.partition("=")
+        if not equals or not key.isidentifier():
+            raise WeightsError(f"behind the ? of a weights file stand key=value pairs joined by &, got {query!r}")
+        try:
+            arguments[key] = json.loads(text)
+        except json.JSONDecodeError:
+            arguments[key] = text
+    # another network from the same file is another row of the table
+    suffix = re.sub(r"[^A-Za-z0-9.]+", "-", query).strip("-")
+    return dataclasses.replace(ref, label=f"{ref.label}+{suffix}", arguments=arguments)
 
 
 def _refuse_obvious(path: Path) -> None:

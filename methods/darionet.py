@@ -1,0 +1,166 @@
+"""DarioNet: an RRDB network that is trained until a frozen classifier scores SR as it scores the original."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from spandrel import ModelLoader, UnsupportedModelError
+from spandrel.architectures.ESRGAN import ESRGAN
+from torch import Tensor, nn
+
+from srbench.errors import UsageError, WeightsError
+from srbench.method import Batch, Method, MethodInfo
+from srbench.protocol import Protocol
+from srbench.training import losses
+from srbench.training.networks import FeatureExtractor, restored
+from srbench.training.recipe import Augment, Recipe
+from srbench.weights import WeightsFile, fill_state
+
+_FACTOR = 4
+_FEATURE_TERMS = {"features", "perceptual"}
+_SMALL = {"blocks": 3, "features": 32}
+_DEMO = {"blocks": 2, "features": 32}
+
+_PAPER = Recipe(
+    losses={"logits": 1.0},
+    epochs=10,
+    batch_size=16,
+    lr=1e-5,
+    unit_scale=False,
+    init="esrgan:df2k-psnr-x4",
+    select="ce_difference",
+)
+_GPU = Recipe(
+    losses={"logits": 1.0},
+    epochs=40,
+    batch_size=32,
+    lr=1e-4,
+    schedule="cosine",
+    warmup_steps=100,
+    augment=Augment(flip=True, shift=16),
+    ema=0.999,
+    clip_norm=10.0,
+    parameters={"blocks": 8, "features": 64},
+    half=True,
+)
+_CPU = Recipe(
+    losses={"logits": 1.0},
+    epochs=12,
+    steps_per_epoch=100,
+    batch_size=8,
+    lr=2e-4,
+    schedule="cosine",
+    augment=Augment(flip=True),
+    parameters=_SMALL,
+    half=True,
+)
+
+
+def _pixel_stage(recipe: Recipe, **changes: object) -> Recipe:
+    return dataclasses.replace(recipe, losses={"l1": 1.0}, select="psnr", clip_norm=None, **changes)  # type: ignore[arg-type]
+
+
+class DarioNet(Method):
+    """RRDB under the squared difference of the teacher's scores of SR and HR, or any sum of the other losses.
+
+    Parameter names in files are spandrel's, so that ESRGAN's checkpoints are starting points and the files open in any
+    tool that reads ESRGAN's.
+    """
+
+    info = MethodInfo(
+        kind="network",
+        family="super-resolution",
+        version="1",
+        factor=_FACTOR,
+        reference="Ceccaroni, Ercolino, Lanzino, Ruggeri, Jan 2021: DarioNet",
+    )
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "paper": _PAPER,
+        "gpu-psnr": _pixel_stage(_GPU, lr=3e-4, patch=160, epochs=100),
+        "gpu": _GPU,
+        "cpu-small-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=16, patch=96, epochs=10),
+        "cpu-small": _CPU,
+        "demo-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=32, steps_per_epoch=40, epochs=10, parameters=_DEMO),
+        "demo": dataclasses.replace(
+            _CPU, lr=5e-4, batch_size=32, steps_per_epoch=40, epochs=10, parameters=_DEMO, init="demo-psnr-x4"
+        ),
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 1, "features": 8}
+
+    def __init__(self, blocks: int = 23, features: int = 64) -> None:
+        """Build an untrained network; growth is 32.
+
+        Args:
+            blocks: Number of residual-in-residual dense blocks.
+            features: Channels between them.
+
+        Raises:
+            UsageError: If a number is below 1.
+        """
+        super().__init__()
+        if blocks < 1 or features < 1:
+            raise UsageError(
+                f"darionet takes blocks >= 1 and features >= 1, got blocks={blocks}, features={features};"
+                " the paper's are 23 and 64"
+            )
+        # The sequence inside spandrel's class bears its parameter names: model.0.weight, ...
+        self.model = ESRGAN(num_filters=features, num_blocks=blocks, scale=_FACTOR).model
+        self.recipe = Recipe()
+        self._kernel, self._antialias = "bicubic", True
+        self._extractors: dict[str, FeatureExtractor] = {}
+
+    @classmethod
+    def from_weights(cls, loaded: WeightsFile) -> DarioNet:
+        """Build the network of a checkpoint, DarioNet's or ESRGAN's in any of its key names.
+
+        Raises:
+            WeightsError: If the file holds no RRDB of factor 4 for RGB images.
+        """
+        name = loaded.ref.path.name
+        if loaded.ref.arguments:
+            raise WeightsError(f"darionet reads its whole architecture from {name}; leave out what follows the ?")
+        refusal = WeightsError(
+            f"{name} holds no RRDB network of factor {_FACTOR}, which darionet is; use its own weights or ESRGAN's"
+        )
+        try:
+            descriptor = ModelLoader(device="cpu").load_from_state_dict(dict(loaded.state))
+        except (UnsupportedModelError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AssertionError):
+            raise refusal from None
+        if not isinstance(descriptor.model, ESRGAN) or descriptor.scale != _FACTOR:
+            raise refusal
+        state = descriptor.model.state_dict()
+        blocks = len({key.split(".")[3] for key in state if key.startswith("model.1.sub.") and ".RDB" in key})
+        method = cls(blocks=blocks, features=state["model.0.weight"].shape[0])
+        fill_state(method, state, origin=name, expected="darionet")
+        return method
+
+    def prepare(self, protocol: Protocol) -> None:
+        """Take the kernel of the return to HR size, which training needs too."""
+        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by 4, whatever `size` is."""
+        return self.model(lr)
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe; labels are asked for by "ce" alone."""
+        return losses.terms(
+            self.recipe.losses,
+            restored(self, batch, kernel=self._kernel, antialias=self._antialias),
+            batch,
+            judge=classifier if classifier is not None else teacher,
+            extractor=self._extractor(teacher),
+            smoothing=self.recipe.label_smoothing,
+        )
+
+    def _extractor(self, teacher: nn.Module | None) -> FeatureExtractor | None:
+        if teacher is None or not _FEATURE_TERMS & set(self.recipe.losses):
+            return None
+        known = self._extractors.get("teacher")
+        if known is None or known.classifier is not teacher:
+            known = self._extractors["teacher"] = FeatureExtractor(teacher)
+        return known

@@ -1,0 +1,264 @@
+"""ESRGAN, and any other super-resolution checkpoint of 3 -> 3 channels, at its own factor."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from spandrel import SizeRequirements
+from torch import Tensor, nn
+
+from srbench.errors import UsageError
+from srbench.method import Batch, Method, MethodInfo
+from srbench.protocol import Protocol
+from srbench.training import losses
+from srbench.training.networks import Discriminator, FeatureExtractor, frozen, restored
+from srbench.training.recipe import Augment, Recipe
+from srbench.weights import NamedWeights, WeightsFile, build, fill
+
+from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared, recognise
+from .tiling import tiled
+
+_PREFIX = "network."
+_MINIMUM_SIDE = 2  # spandrel's own requirement for RRDB, pixels
+_DEMO = {"blocks": 2, "features": 32}
+
+_PSNR = Recipe(  # Wang et al. 2018, section 4.1: a million steps of 16 patches
+    losses={"l1": 1.0},
+    epochs=200,
+    steps_per_epoch=5000,
+    batch_size=16,
+    lr=2e-4,
+    schedule="step",
+    gamma=0.5,
+    decay_every=40,
+    patch=128,
+    augment=Augment(flip=True),
+    select="psnr",
+    half=True,
+)
+_GAN = dataclasses.replace(
+    # Section 4.1 again, with the classifier's features in the place of VGG-19's; weights are of unit-scaled terms
+    _PSNR,
+    losses={"perceptual": 1.0, "adversarial": 0.1, "l1": 0.5},
+    epochs=80,
+    lr=1e-4,
+    decay_every=20,
+    select="none",
+    init="df2k-psnr-x4",
+)
+
+
+class ESRGAN(Method):
+    """RRDB trained for PSNR or adversarially, or whatever network a checkpoint holds.
+
+    Parameter names in files are spandrel's, without a prefix, so that the files open in any tool that reads ESRGAN's.
+    """
+
+    info = MethodInfo(
+        kind="network",
+        family="super-resolution",
+        version="1",
+        factor=4,
+        reference="Wang et al. 2018, arXiv 1809.00219",
+    )
+    weights: ClassVar[Mapping[str, NamedWeights]] = {
+        "df2k-gan-x4": NamedWeights(
+            uri="https://github.com/xinntao/Real-ESRGAN/releases/download/v0.1.1/ESRGAN_SRx4_DF2KOST_official-ff704c30.pth",
+            sha256="ff704c30",
+            licence="BSD-3-Clause",
+            factor=4,
+            architecture="ESRGAN",
+            note="the published ESRGAN, adversarial, DF2K + OST",
+        ),
+        "df2k-psnr-x4": NamedWeights(
+            # what follows # is never sent, it lends the cached file its name's ending
+            uri="https://drive.google.com/uc?export=download&id=1swaV5iBMFfg-DL6ZyiARztbhutDCWXMM"
+            "#ESRGAN_PSNR_SRx4_DF2K_official-150ff491.pth",
+            sha256="150ff491",
+            licence="Apache-2.0",
+            factor=4,
+            architecture="ESRGAN",
+            note="the PSNR-oriented RRDB that ESRGAN and DarioNet start from, DF2K",
+        ),
+    }
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "psnr": _PSNR,
+        "gan": _GAN,
+        "demo-psnr": dataclasses.replace(
+            _PSNR,
+            epochs=10,
+            steps_per_epoch=40,
+            batch_size=32,
+            lr=5e-4,
+            schedule="cosine",
+            patch=None,
+            parameters=_DEMO,
+        ),
+        "demo-gan": dataclasses.replace(
+            _GAN,
+            epochs=5,
+            steps_per_epoch=40,
+            batch_size=32,
+            schedule="cosine",
+            patch=None,
+            parameters=_DEMO | {"critic": 16},
+            init="demo-psnr-x4",
+        ),
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 1, "features": 8, "critic": 4}
+
+    def __init__(
+        self,
+        blocks: int = 23,
+        features: int = 64,
+        *,
+        factor: int = 4,
+        arch: str = "rrdb",
+        critic: int = 64,
+        tile: int = 0,
+        overlap: int = 32,
+    ) -> None:
+        """Build an untrained network.
+
+        Args:
+            blocks: Number of residual-in-residual dense blocks; growth is 32.
+            features: Channels between them.
+            factor: Enlargement: 2, 4 or 8.
+            arch: "rrdb", or "basicsr:NAME(option=value, ...)" for an architecture of BasicSR (extra `basicsr`), for
+                which blocks and features have no meaning.
+            critic: Filters of the discriminator's first layer; only training has one.
+            tile: Side of the core of a tile in LR pixels, for images that do not fit into memory; 0 never tiles.
+            overlap: LR pixels that a tile sees around its core.
+
+        Raises:
+            UsageError: If a number is out of range, or the architecture cannot be built.
+        """
+        super().__init__()
+        if blocks < 1 or features < 1 or critic < 1 or factor not in {2, 4, 8}:
+            raise UsageError(
+                f"esrgan takes blocks, features and critic >= 1 and factor 2, 4 or 8, got blocks={blocks},"
+                f" features={features}, critic={critic}, factor={factor}; choose numbers in these ranges"
+            )
+        if tile < 0 or overlap < 0:
+            raise UsageError(
+                f"esrgan takes tile >= 0 (0 is off) and overlap >= 0, got tile={tile}, overlap={overlap};"
+                " try tile=128, overlap=32"
+            )
+        if arch != "rrdb" and not arch.startswith(BASICSR):
+            raise UsageError(f"esrgan takes arch 'rrdb' or 'basicsr:NAME', got {arch!r}")
+        self.tile, self.overlap, self.critic = tile, overlap, critic
+        self.recipe = Recipe()
+        self._kernel, self._antialias = "bicubic", True
+        # Plain containers, so that what only training needs is no part of the state dict
+        self._helpers: dict[str, nn.Module] = {}
+        self._extractors: dict[str, FeatureExtractor] = {}
+        if arch == "rrdb":
+            self._install(build_rrdb(blocks, features, factor), factor, SizeRequirements(minimum=_MINIMUM_SIDE))
+        else:
+            self._install(build_basicsr(arch, factor), factor, SizeRequirements())
+        self.register_state_dict_post_hook(_drop_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
+
+    @classmethod
+    def from_weights(cls, loaded: WeightsFile) -> ESRGAN:
+        """Build the network that a checkpoint holds.
+
+        Raises:
+            WeightsError: If spandrel recognises none, the network is not super-resolution of 3 -> 3 channels, or its
+                architecture or factor is not the one declared for these weights.
+        """
+        if str(loaded.parameters.get("arch", "")).startswith(BASICSR):
+            return fill(build(cls, loaded), loaded)
+        descriptor = recognise(loaded)
+        check_declared(descriptor, loaded, cls.weights)
+        with torch.device("meta"):  # the parameters made here give way to the checkpoint's
+            method = build(cls, loaded)
+        method._install(descriptor.model.requires_grad_(True), descriptor.scale, descriptor.size_requirements)
+        return method
+
+    def prepare(self, protocol: Protocol) -> None:
+        """Take the kernel of the return to HR size, which training needs too."""
+        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by the network's factor, whatever `size` is."""
+        if self.tile and max(lr.shape[-2:]) > self.tile + self.overlap:
+            return tiled(self._enlarge, lr, self._factor, tile=self.tile, overlap=self.overlap)
+        return self._enlarge(lr)
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe; "adversarial" is the generator's relativistic average loss."""
+        wanted = self.recipe.losses
+        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
+        found = losses.terms(
+            wanted,
+            sr,
+            batch,
+            judge=teacher,
+            extractor=self._extractor(teacher),
+            smoothing=self.recipe.label_smoothing,
+        )
+        if "adversarial" in wanted:
+            with frozen(self.helpers()["discriminator"]) as critic:
+                found["adversarial"] = losses.adversarial(critic(batch.hr).detach(), critic(sr))
+        return found
+
+    def helpers(self) -> Mapping[str, nn.Module]:
+        """Return the discriminator, where the recipe has an adversarial term."""
+        if "adversarial" in self.recipe.losses and not self._helpers:
+            self._helpers["discriminator"] = Discriminator(features=self.critic)
+        return self._helpers
+
+    def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
+        """Return the discriminator's relativistic average loss."""
+        critic = self.helpers()[name]
+        return losses.discriminator(critic(batch.hr), critic(sr))
+
+    @property
+    def _factor(self) -> int:
+        return int(self.info.factor)
+
+    def _install(self, network: nn.Module, factor: int, requirements: SizeRequirements) -> None:
+        self.network = network
+        self._requirements = requirements
+        self.info = dataclasses.replace(type(self).info, factor=factor)
+
+    def _extractor(self, teacher: nn.Module | None) -> FeatureExtractor | None:
+        if teacher is None or not {"features", "perceptual"} & set(self.recipe.losses):
+            return None
+        known = self._extractors.get("teacher")
+        if known is None or known.classifier is not teacher:
+            known = self._extractors["teacher"] = FeatureExtractor(teacher)
+        return known
+
+    def _enlarge(self, lr: Tensor) -> Tensor:
+        height, width = lr.shape[-2:]
+        output = self.network(_pad(lr, self._requirements))
+        return output[..., : height * self._factor, : width * self._factor]
+
+
+def _pad(lr: Tensor, requirements: SizeRequirements) -> Tensor:
+    height, width = lr.shape[-2:]
+    right, bottom = requirements.get_padding(width, height)
+    if not (right or bottom):
+        return lr
+    mirrored = (min(right, width - 1), min(bottom, height - 1))  # mirroring reaches no further than the image
+    lr = F.pad(lr, (0, mirrored[0], 0, mirrored[1]), mode="reflect")
+    return F.pad(lr, (0, right - mirrored[0], 0, bottom - mirrored[1]), mode="replicate")
+
+
+def _drop_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for key in [key for key in state if key.startswith(prefix + _PREFIX)]:
+        state[prefix + key.removeprefix(prefix + _PREFIX)] = state.pop(key)
+
+
+def _add_prefix(module: ESRGAN, state: dict[str, Any], prefix: str, *unused: Any) -> None:
+    for key in [f"{prefix}{name}" for name in module.network.state_dict()]:
+        if key in state:
+            state[prefix + _PREFIX + key.removeprefix(prefix)] = state.pop(key)

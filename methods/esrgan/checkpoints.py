@@ -1,0 +1,138 @@
+"""From a state dict to a network: spandrel recognises most architectures, BasicSR's are built by name."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+from collections.abc import Mapping
+
+import torch
+from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+from spandrel.architectures.ESRGAN import ESRGAN
+from torch import Tensor, nn
+
+from srbench.errors import UnknownNameError, UsageError, WeightsError
+from srbench.weights import NamedWeights, WeightsFile
+
+BASICSR = "basicsr:"
+_PROBE_SIDE = 16
+
+
+def recognise(loaded: WeightsFile) -> ImageModelDescriptor:
+    """Return what spandrel makes of a checkpoint.
+
+    Raises:
+        WeightsError: If it recognises no architecture, or one that is not super-resolution of 3 -> 3 channels.
+    """
+    name = loaded.ref.path.name
+    try:
+        descriptor = ModelLoader(device="cpu").load_from_state_dict(dict(loaded.state))
+    except UnsupportedModelError:
+        raise WeightsError(
+            f"{name} holds no architecture that spandrel recognises (its first parameter is"
+            f" {next(iter(loaded.state), None)}); use a super-resolution checkpoint such as ESRGAN's"
+        ) from None
+    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AssertionError) as error:
+        # spandrel reads the sizes of an architecture from its parameters and fails in any of these ways if some lack
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise WeightsError(
+            f"{name} looks like a known network, but parameters are missing or misshapen ({reason}); fetch it again"
+        ) from None
+    purpose = descriptor.purpose
+    if not isinstance(descriptor, ImageModelDescriptor) or purpose != "SR" or descriptor.scale < 2:
+        raise WeightsError(
+            f"{name} is not for super-resolution: spandrel says {descriptor.architecture.id}, purpose {purpose}, factor"
+            f" {descriptor.scale}; use a checkpoint that enlarges"
+        )
+    channels = (descriptor.input_channels, descriptor.output_channels)
+    if channels != (3, 3):
+        raise WeightsError(
+            f"{name} maps {channels[0]} to {channels[1]} channels, expected 3 to 3; use a network for RGB images"
+        )
+    return descriptor
+
+
+def check_declared(descriptor: ImageModelDescriptor, loaded: WeightsFile, declared: Mapping[str, NamedWeights]) -> None:
+    """Compare what a file holds with what its name or its card says.
+
+    Raises:
+        WeightsError: If architecture or factor differ.
+    """
+    ref = loaded.ref
+    named = next((item for item in declared.values() if item.uri == ref.uri), None)
+    found = (descriptor.architecture.id, descriptor.scale)
+    architecture = named.architecture if named else None
+    factor = named.factor if named else ref.card.factor if ref.card else None
+    expected = (architecture or found[0], factor or found[1])
+    if found != expected:
+        raise WeightsError(
+            f"weights {ref.label!r} are declared as {expected[0]} x{expected[1]}, but {ref.path.name} holds {found[0]}"
+            f" x{found[1]}; fetch the right file, or give this one by its path"
+        )
+
+
+def build_rrdb(blocks: int, features: int, factor: int) -> nn.Module:
+    """Build an untrained RRDB network in spandrel's key names; its growth is 32."""
+    return ESRGAN(num_filters=features, num_blocks=blocks, scale=factor)
+
+
+def build_basicsr(spec: str, factor: int) -> nn.Module:
+    """Build one of BasicSR's architectures.
+
+    Args:
+        spec: "basicsr:NAME" or "basicsr:NAME(option=value, ...)"; the options are those of BasicSR's class.
+        factor: Enlargement, handed on where the class has such an option.
+
+    Raises:
+        UsageError: If BasicSR is not installed, or refuses the options, or the network is not super-resolution.
+        UnknownNameError: If it has no such architecture.
+    """
+    name, options = _parse(spec)
+    registry = _basicsr_registry()
+    if name not in registry:
+        raise UnknownNameError("BasicSR architecture", name, registry.keys())
+    network_class = registry.get(name)
+    defaults = {"num_in_ch": 3, "num_out_ch": 3, "upscale": factor, "scale": factor}
+    taken = inspect.signature(network_class).parameters
+    arguments = {key: value for key, value in defaults.items() if key in taken} | options
+    try:
+        network = network_class(**arguments)
+        with torch.inference_mode():
+            output = network.eval()(torch.zeros(1, 3, _PROBE_SIDE, _PROBE_SIDE))
+    except Exception as error:  # noqa: BLE001 a foreign class may refuse in any way
+        raise UsageError(
+            f"BasicSR cannot build or run {spec} ({type(error).__name__}: {error}); give its options as"
+            f" {BASICSR}{name}(option=value, ...), it takes {', '.join(taken)}"
+        ) from None
+    expected = (1, 3, _PROBE_SIDE * factor, _PROBE_SIDE * factor)
+    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UsageError(f"{spec} does not enlarge RGB images by {factor}: expected {expected}, got {got}")
+    return network.train()
+
+
+def _parse(spec: str) -> tuple[str, dict[str, object]]:
+    try:
+        node = ast.parse(spec.removeprefix(BASICSR), mode="eval").body
+        if isinstance(node, ast.Name):
+            return node.id, {}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+            return node.func.id, {str(item.arg): ast.literal_eval(item.value) for item in node.keywords if item.arg}
+    except (SyntaxError, ValueError):
+        pass
+    raise UsageError(f"an architecture of BasicSR is written basicsr:NAME or basicsr:NAME(option=value), got {spec!r}")
+
+
+def _basicsr_registry() -> Mapping[str, type[nn.Module]]:
+    # BasicSR 1.4.2 imports a module of torchvision that 0.17 removed; what it wants from there lives on here.
+    removed = "torchvision.transforms.functional_tensor"
+    sys.modules.setdefault(removed, importlib.import_module("torchvision.transforms.functional"))
+    try:
+        importlib.import_module("basicsr.archs")
+        return importlib.import_module("basicsr.utils.registry").ARCH_REGISTRY
+    except ImportError as error:
+        raise UsageError(
+            f"architectures of BasicSR need the extra 'basicsr' ({error}); pip install 'srbench[basicsr]'"
+        ) from None

@@ -1,0 +1,144 @@
+"""The learned resizer of Talebi and Milanfar: a small CNN beside a bilinear skip, for any factor up or down."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from srbench.errors import UsageError
+from srbench.method import Batch, Method, MethodInfo
+from srbench.resample import resize
+from srbench.training import losses
+from srbench.training.recipe import Augment, Recipe
+
+_SLOPE = 0.2  # of every LeakyReLU (paper)
+
+_PAPER = Recipe(  # the number of epochs and the batch are ours
+    losses={"ce": 1.0},
+    epochs=30,
+    batch_size=32,
+    optimizer="sgd",
+    lr=0.005,
+    momentum=0.9,
+    schedule="step",
+    gamma=0.94,
+    decay_every=2,
+    label_smoothing=0.1,
+    unit_scale=False,
+    track="adapted",
+    norm_steps=50,
+)
+_FROZEN = Recipe(  # SGD at the paper's rate hardly moves a resizer whose classifier stands still
+    losses={"ce": 1.0},
+    epochs=12,
+    steps_per_epoch=100,
+    batch_size=16,
+    lr=2e-3,
+    schedule="cosine",
+    label_smoothing=0.1,
+    augment=Augment(flip=True),
+    unit_scale=False,
+    track="frozen",
+    norm_steps=20,
+)
+
+
+class LearnedResizer(Method):
+    """Features computed at LR size, resized bilinearly, refined by residual blocks, added to the bilinear image.
+
+    The last layer starts at zero, so that training starts from bilinear resizing.
+    """
+
+    info = MethodInfo(
+        kind="network",
+        family="resizer",
+        version="1",
+        factor="any",
+        reference="Talebi and Milanfar 2021, arXiv 2103.09950",
+    )
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "paper": _PAPER,
+        "transfer": dataclasses.replace(_PAPER, epochs=4),
+        "cpu-small": _FROZEN,
+        "cpu-small-adapted": dataclasses.replace(
+            _PAPER, epochs=12, steps_per_epoch=100, batch_size=16, augment=Augment(flip=True), norm_steps=20
+        ),
+        "demo-frozen": dataclasses.replace(_FROZEN, epochs=20, steps_per_epoch=40, batch_size=32),
+        "demo-adapted": dataclasses.replace(
+            _PAPER, epochs=20, steps_per_epoch=40, augment=Augment(flip=True), norm_steps=20
+        ),
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {"filters": 4, "blocks": 1}
+
+    def __init__(self, filters: int = 16, blocks: int = 1, *, antialias: bool = False) -> None:
+        """Build an untrained resizer.
+
+        Args:
+            filters: Channels of the features, n in the paper.
+            blocks: Number of residual blocks, r in the paper.
+            antialias: Widen the bilinear kernel when shrinking; the paper's own resize does not.
+
+        Raises:
+            UsageError: If a number is below 1.
+        """
+        super().__init__()
+        if filters < 1 or blocks < 1:
+            raise UsageError(
+                f"learned_resizer takes filters >= 1 and blocks >= 1, got filters={filters}, blocks={blocks};"
+                " the paper's default is filters=16, blocks=1"
+            )
+        self.antialias = antialias
+        self.head = nn.Sequential(
+            nn.Conv2d(3, filters, 7, padding=3),
+            nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(filters, filters, 1),
+            nn.LeakyReLU(_SLOPE),
+            nn.BatchNorm2d(filters),
+        )
+        self.blocks = nn.Sequential(*(_ResidualBlock(filters) for _ in range(blocks)))
+        self.body = nn.Sequential(nn.Conv2d(filters, filters, 3, padding=1, bias=False), nn.BatchNorm2d(filters))
+        self.tail = nn.Conv2d(filters, 3, 7, padding=3)
+        nn.init.zeros_(self.tail.weight)
+        assert self.tail.bias is not None
+        nn.init.zeros_(self.tail.bias)
+        self.recipe = Recipe()
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize `(N, 3, h, w)`, RGB, float, [0, 1], to `size`."""
+        skip = resize(lr, size, "bilinear", antialias=self.antialias)
+        features = resize(self.head(lr), size, "bilinear", antialias=self.antialias)
+        features = features + self.body(self.blocks(features))
+        return skip + self.tail(features)
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
+        return losses.terms(
+            self.recipe.losses,
+            self(batch.lr, batch.sr_size),
+            batch,
+            judge=classifier if classifier is not None else teacher,
+            smoothing=self.recipe.label_smoothing,
+        )
+
+
+class _ResidualBlock(nn.Module):
+    """Two 3x3 convolutions with batch norm, and the identity around them; `(N, n, H, W)` stays that."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(filters, filters, 3, padding=1, bias=False),
+            nn.BatchNorm2d(filters),
+            nn.LeakyReLU(_SLOPE),
+            nn.Conv2d(filters, filters, 3, padding=1, bias=False),
+            nn.BatchNorm2d(filters),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Refine features `(N, n, H, W)`."""
+        return features + self.layers(features)

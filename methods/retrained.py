@@ -1,0 +1,76 @@
+"""The control that is needed: the classifier trained on bilinear-restored images, and no method at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from srbench.errors import TrainingError
+from srbench.method import Batch, Method, MethodInfo
+from srbench.resample import resize
+from srbench.training import losses
+from srbench.training.recipe import Augment, Recipe
+
+# Image-steps are epochs x steps x batch. Each recipe has as many as the method's that it is compared to, both of its
+# stages together; with other figures there, set `epochs` here so that the products are equal.
+_DEFAULT = Recipe(
+    losses={"ce": 1.0},
+    epochs=10,
+    batch_size=16,
+    optimizer="sgd",
+    lr=0.005,
+    momentum=0.9,
+    schedule="step",
+    gamma=0.94,
+    decay_every=2,
+    label_smoothing=0.1,
+    augment=Augment(flip=True),
+    track="adapted",
+    unit_scale=False,
+    half=True,
+)
+
+
+class Retrained(Method):
+    """Bilinear resizing, for which the classifier is trained.
+
+    A learned method that does not beat it, at the same number of images seen, has gained by training and not by
+    restoring.
+    """
+
+    info = MethodInfo(
+        kind="control",
+        family="interpolation",
+        version="1",
+        reference="the control of SR4IR (CVPR 2024): classifier trained on restored images",
+    )
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "default": _DEFAULT,
+        "logits": dataclasses.replace(_DEFAULT, losses={"logits": 1.0}, optimizer="adam", lr=1e-4),
+        "demo": dataclasses.replace(_DEFAULT, epochs=20, steps_per_epoch=40, batch_size=32),
+    }
+
+    def __init__(self) -> None:
+        """Start without a recipe; there are no parameters."""
+        super().__init__()
+        self.recipe = Recipe()
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize `(N, C, h, w)`, RGB, float, [0, 1], to `size`, exactly as the baseline `bilinear`."""
+        return resize(lr, size, "bilinear")
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe on the classifier that is trained.
+
+        Raises:
+            TrainingError: If no classifier is trained along.
+        """
+        if classifier is None:
+            raise TrainingError("retrained trains the classifier and nothing else; leave its recipe's track 'adapted'")
+        sr = self(batch.lr, batch.sr_size)
+        return losses.terms(self.recipe.losses, sr, batch, judge=classifier, smoothing=self.recipe.label_smoothing)
