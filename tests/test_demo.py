@@ -1,0 +1,138 @@
+"""The demo task: the same bytes everywhere, balanced, and split into regions that share no pixel."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections import Counter
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from srbench.data import demo
+from srbench.data.decode import decode
+from srbench.data.sources import open_source
+from srbench.errors import SrbenchError, UsageError
+
+PIXELS = {
+    "train": "223b6f5b8fa51be7b4b2766ecbcbaf72d6f0c4d1d8709b4d7a290beb8c0bef5a",
+    "val": "8f47ff10f8b02a697b96f69291dbb1ce0ca18a1641c86808781aadd122f8756c",
+    "test": "0e0b9a4294814408e0773750f7ea7760960bc0e2ab20203c5f980abff33412d5",
+}
+COUNTS = {"train": 3520, "val": 176, "test": 264}
+BOX = (demo.PATCH, demo.PATCH)
+
+
+@pytest.fixture(scope="module")
+def splits() -> dict[str, demo.DemoSource]:
+    return {split: demo.open_demo(split) for split in demo.SPLITS}
+
+
+def _pixels(source: demo.DemoSource) -> torch.Tensor:
+    return torch.stack([source.read(index) for index in range(len(source.samples))])
+
+
+def _covered(source: demo.DemoSource, name: str, shape: tuple[int, int]) -> np.ndarray:
+    mask = np.zeros(shape, dtype=bool)
+    for place in source.places:
+        if place.photograph == name:
+            mask[place.top : place.top + BOX[0], place.left : place.left + BOX[1]] = True
+    return mask
+
+
+@pytest.mark.parametrize("split", demo.SPLITS)
+def test_every_split_is_the_same_to_the_byte(splits, split):
+    pixels = _pixels(splits[split])
+    assert pixels.shape == (COUNTS[split], 3, *BOX)
+    assert pixels.dtype == torch.uint8
+    assert hashlib.sha256(pixels.numpy().tobytes()).hexdigest() == PIXELS[split]
+
+
+@pytest.mark.parametrize("split", demo.SPLITS)
+def test_classes_are_balanced_and_ids_are_sorted_and_unique(splits, split):
+    source = splits[split]
+    counts = Counter(sample.label for sample in source.samples)
+    assert set(counts) == set(range(len(source.classes)))
+    assert len(set(counts.values())) == 1
+    ids = [sample.id for sample in source.samples]
+    assert ids == sorted(set(ids))
+    assert all(sample.id.split("/")[0] == source.classes[sample.label] for sample in source.samples)
+
+
+def test_test_split_is_large_enough(splits):
+    assert len(splits["test"].samples) >= 200
+
+
+def test_splits_share_no_pixel(splits):
+    for name in splits["test"].classes:
+        shape = tuple(demo._photograph(name).shape[-2:])
+        masks = {split: _covered(source, name, shape) for split, source in splits.items()}
+        for one, other in combinations(demo.SPLITS, 2):
+            assert not (masks[one] & masks[other]).any(), f"{one} and {other} overlap in {name}"
+
+
+def test_patches_within_test_overlap_by_at_most_half_of_their_area(splits):
+    worst = 0
+    for one, other in combinations(splits["test"].places, 2):
+        if one.photograph == other.photograph:
+            shared = max(0, BOX[0] - abs(one.top - other.top)) * max(0, BOX[1] - abs(one.left - other.left))
+            worst = max(worst, shared)
+    assert 0 < worst <= BOX[0] * BOX[1] // 2
+
+
+def test_a_patch_is_the_photograph_with_three_quarters_of_its_colour_taken_out(splits):
+    source = splits["test"]
+    index = next(i for i, place in enumerate(source.places) if place.photograph == "coffee")
+    place = source.places[index]
+    whole = decode(demo._data_folder() / "coffee.png", "coffee.png").numpy().astype(np.int64)
+    patch = whole[:, place.top : place.top + BOX[0], place.left : place.left + BOX[1]]
+    luma = (77 * patch[0] + 150 * patch[1] + 29 * patch[2]) // 256
+    assert np.array_equal(source.read(index).numpy(), (3 * luma + patch) // 4)
+    assert np.array_equal(source.read(index).numpy(), source.read(index).numpy())
+
+
+def test_reading_gives_a_copy(splits):
+    before = splits["val"].read(0)
+    splits["val"].read(0).zero_()
+    assert torch.equal(splits["val"].read(0), before)
+
+
+def test_it_opens_by_its_spec_with_test_as_the_default():
+    source = open_source("demo")
+    assert (source.name, source.spec, source.split, source.unit) == ("demo", "demo", "test", "patch")
+    assert "intervals are over patches" in source.note
+    assert source.labelled and not source.paired and source.read_lr(0) is None
+
+
+def test_an_unknown_split_names_the_splits():
+    with pytest.raises(UsageError, match="train, val, test"):
+        demo.open_demo("all")
+
+
+@pytest.mark.parametrize("damage", ["another", "missing"])
+def test_other_photographs_are_refused(monkeypatch, tmp_path, damage):
+    folder = demo._data_folder()
+    for name in demo._PHOTOGRAPHS:
+        if damage == "another" or name != "coins":
+            stand_in = "brick" if name == "coins" else name
+            (tmp_path / f"{name}.png").write_bytes((folder / f"{stand_in}.png").read_bytes())
+    monkeypatch.setattr(demo, "_data_folder", lambda: Path(tmp_path))
+    demo._photograph.cache_clear()
+    try:
+        with pytest.raises(SrbenchError, match=r"coins\.png"):
+            demo.open_demo("test")
+    finally:
+        demo._photograph.cache_clear()
+
+
+def test_opening_runs_nothing_of_scikit_image():
+    code = (
+        "import sys; from srbench.data.demo import open_demo; open_demo('val');"
+        " assert not {'skimage', 'pooch'} & set(sys.modules), 'scikit-image ran'"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
