@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,15 @@ class Leaderboard:
             lines.append(line)
         columns = [*names, *(f"{name}_{end}" for name in CI_NAMES for end in ("low", "high")), "notes"]
         return pd.DataFrame(lines, columns=columns)
+
+    def of_tasks(self, names: Collection[str]) -> Leaderboard:
+        """Return the part of the leaderboard that belongs to the tasks of these ids."""
+        return dataclasses.replace(
+            self,
+            tasks={name: task for name, task in self.tasks.items() if name in names},
+            rows=tuple(row for row in self.rows if row.task in names),
+            per_class=self.per_class[self.per_class["task"].isin(list(names))],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of leaderboard.json; an infinite PSNR becomes the string "inf"."""

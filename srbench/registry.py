@@ -111,7 +111,7 @@ class Registry:
         entry = self._entries[name]
         try:
             loaded = entry.load()
-        except Exception as error:  # noqa: BLE001 a foreign file may fail in any way; the others must stay usable
+        except Exception as error:
             raise BrokenMethodError(
                 f"method {name!r} ({entry.origin}) cannot be imported: {type(error).__name__}: {error};"
                 " mend the file or remove it"

@@ -1,0 +1,133 @@
+"""The timing pass, separate from the one that scores: latency, throughput, peak memory, parameters and MACs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from srbench.classifiers import Classifier
+from srbench.data.cache import HRStore
+from srbench.data.geometry import crop_hr
+from srbench.data.source import Source
+from srbench.degrade import degrade, for_classifier, restore_size
+from srbench.evaluation.contenders import Contender
+from srbench.evaluation.scoring import PassSettings, autocast
+from srbench.protocol import Protocol
+from srbench.records import Spread
+from srbench.timing import Timing, count_macs, measure, peak_memory
+
+BUDGET_S = 0.2  # of each single measurement; a cell has four, so it stays under a second
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What restoring costs, whatever the classifier.
+
+    Attributes:
+        latency_ms: Restoring one image at batch 1.
+        throughput: Images a second at `batch`.
+        batch: Images a batch of the throughput.
+        peak_memory_mb: Peak memory at `batch`, 10^6 bytes, or None where the device does not tell.
+        macs: Multiply-accumulates an image, or None where they cannot be counted.
+        dtype: Precision.
+    """
+
+    latency_ms: Spread
+    throughput: Spread
+    batch: int
+    peak_memory_mb: float | None
+    macs: int | None
+    dtype: str
+
+
+class Stopwatches:
+    """Measures methods and classifiers on the first image of a task; each once, however many cells share it."""
+
+    def __init__(self, source: Source, hr_store: HRStore, protocol: Protocol, settings: PassSettings) -> None:
+        """Take the first image as the sample that everything is timed on.
+
+        Args:
+            source: The data, for the end-to-end time with decoding.
+            hr_store: The HR images.
+            protocol: The protocol.
+            settings: Device, precision and batch size.
+        """
+        self._source, self._store, self._protocol, self._settings = source, hr_store, protocol, settings
+        self._index = [sample.id for sample in source.samples].index(hr_store.samples[0].id)
+        self._hr = hr_store.batch([0]).to(settings.device).float() / 255
+        self._sr_size = protocol.sr_size(self._hr.shape[-2], self._hr.shape[-1])
+        self._costs: dict[int, Costs] = {}
+        self._classify: dict[str, Spread] = {}
+
+    @torch.inference_mode()
+    def restoring(self, contender: Contender) -> Costs:
+        """Return what a method costs on its own."""
+        if id(contender) not in self._costs:
+            assert contender.method is not None
+            method = contender.method
+            one = self._lr(self._hr)
+            many = one.expand(self._settings.batch_size, -1, -1, -1).contiguous()
+            single = self._measure(lambda: self._restore(contender, one), 1)
+            with peak_memory(self._settings.device) as peak:
+                batched = self._measure(lambda: self._restore(contender, many), len(many))
+            self._costs[id(contender)] = Costs(
+                latency_ms=_milliseconds(single),
+                throughput=_rate(batched),
+                batch=len(many),
+                peak_memory_mb=peak.mb,
+                macs=count_macs(method, one, self._sr_size),
+                dtype="bfloat16" if self._settings.precision == "bf16" else "float32",
+            )
+        return self._costs[id(contender)]
+
+    @torch.inference_mode()
+    def classifying(self, classifier: Classifier) -> Spread:
+        """Return milliseconds an image of a classifier alone, at batch 1, on HR."""
+        if classifier.id not in self._classify:
+            with autocast(self._settings):
+                timing = self._measure(lambda: classifier(self._hr), 1)
+            self._classify[classifier.id] = _milliseconds(timing)
+        return self._classify[classifier.id]
+
+    @torch.inference_mode()
+    def end_to_end(self, contender: Contender | None, classifier: torch.nn.Module | None) -> Spread:
+        """Return milliseconds an image from the file to the logits, at batch 1."""
+
+        def once() -> None:
+            image = crop_hr(self._source.read(self._index), self._store.geometry)
+            hr = image[None].to(self._settings.device).float() / 255
+            seen = hr if contender is None else for_classifier(self._restore(contender, self._lr(hr)), self._protocol)
+            if classifier is not None:
+                with autocast(self._settings):
+                    classifier(seen)
+
+        return _milliseconds(self._measure(once, 1))
+
+    def _lr(self, hr: Tensor) -> Tensor:
+        real = self._store.lr_batch([0])
+        if real is not None:
+            return real.to(self._settings.device).float() / 255
+        return degrade(hr, self._protocol.lr, sample_ids=[self._store.samples[0].id], seed=self._settings.seed)
+
+    def _restore(self, contender: Contender, lr: Tensor) -> Tensor:
+        method = contender.method
+        assert method is not None
+        with autocast(self._settings):
+            sr = method(lr, self._sr_size)
+        return sr.float() if method.info.output == "lr" else restore_size(sr.float(), self._sr_size, self._protocol)
+
+    def _measure(self, call: Callable[[], object], batch_size: int) -> Timing:
+        return measure(call, device=self._settings.device, batch_size=batch_size, budget_s=BUDGET_S)
+
+
+def _milliseconds(timing: Timing) -> Spread:
+    scale = 1e3 / timing.batch_size
+    return Spread(timing.median_s * scale, timing.p10_s * scale, timing.p90_s * scale)
+
+
+def _rate(timing: Timing) -> Spread:
+    # the slow tail in seconds is the low tail in images a second
+    return Spread(*(timing.batch_size / seconds for seconds in (timing.median_s, timing.p90_s, timing.p10_s)))
