@@ -228,9 +228,9 @@ def check(
 ) -> None:
     """Hold a method against the contract; every finding says how to mend it."""
     with _waiting("loading torch and the method"):
-        from srbench.conformance import check_method
+        from srbench.conformance import check as hold_against_contract
         from srbench.registry import Registry
-    findings = check_method(Registry(plugin or ()).get(method), method)
+    findings = hold_against_contract(Registry(plugin or ()).get(method), method)
     for finding in findings:
         typer.echo(f"{'ok    ' if finding.ok else 'FAILED'} {finding.check}: {finding.message}")
     if not all(finding.ok for finding in findings):
