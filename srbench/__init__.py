@@ -9,7 +9,7 @@ __all__ = ["__version__", "evaluate", "train"]
 
 if TYPE_CHECKING:
     from srbench.evaluation import evaluate
-    from srbench.training.loop import train
+    from srbench.training.api import train
 
 
 def __getattr__(name: str) -> Any:
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
 
         return evaluate
     if name == "train":
-        from srbench.training.loop import train
+        from srbench.training.api import train
 
         return train
     raise AttributeError(f"module 'srbench' has no attribute {name!r}")

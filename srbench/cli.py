@@ -194,7 +194,7 @@ def train(
         result = train_classifier(arch, in_chans=in_chans, **shared)
     else:
         with _waiting("loading torch, timm and Lightning"):
-            from srbench.training.loop import train as train_method
+            from srbench.training.api import train as train_method
         result = train_method(method, classifier=classifier, plugins=plugin or (), **shared)
     typer.echo(result.summary())
 

@@ -1,0 +1,106 @@
+"""The frozen teacher: it stays frozen, and what it says of HR is computed once and kept."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from srbench.classifiers import Classifier
+from srbench.errors import SrbenchError, TrainingError
+from srbench.paths import cache_dir
+from srbench.training.data import ImageSet, Positions
+
+# Fixed, so that a row's value never depends on the recipe or on how far an earlier run came.
+_BLOCK = 32
+
+
+def freeze(network: nn.Module) -> None:
+    """Put a network into eval mode and switch its gradients off."""
+    network.eval()
+    network.requires_grad_(False)
+
+
+def check_frozen(teacher: nn.Module, who: str) -> None:
+    """Raise if somebody has thawed the teacher.
+
+    Raises:
+        TrainingError: If any of its modules is in train mode, or any parameter wants a gradient.
+    """
+    if any(module.training for module in teacher.modules()):
+        raise TrainingError(
+            f"{who} put the teacher into train mode; its statistics would drift, so the target would move:"
+            " leave the teacher alone in training_step"
+        )
+    if any(parameter.requires_grad for parameter in teacher.parameters()):
+        raise TrainingError(f"{who} switched the teacher's gradients on; the teacher must stay frozen")
+
+
+class TeacherLogits:
+    """The teacher's scores of every HR image of a set, float32, in a memory-mapped file of the cache.
+
+    Every row has a checksum, so a file that a killed run left half-filled is completed and never trusted.
+    """
+
+    def __init__(self, images: ImageSet, teacher: Classifier, *, flipped: bool, device: torch.device) -> None:
+        """Open the file; rows are computed by `fill`."""
+        self._images, self._teacher, self._flipped, self._device = images, teacher, flipped, device
+        side = "flipped" if flipped else "plain"
+        folder = cache_dir() / "teacher" / f"{teacher.info.sha256[:24]}-{device.type}"
+        base = folder / f"{images.key[:40]}-{side}"
+        shape = (len(images), teacher.info.n_classes)
+        self._rows = _mapped(base.with_suffix(".f32"), np.dtype(np.float32), shape)
+        self._sums = _mapped(base.with_suffix(".adler"), np.dtype(np.uint32), shape[:1])
+
+    def fill(self, *, rank: int, world: int, advance: Callable[[int], None]) -> None:
+        """Compute this rank's share of the rows that are missing."""
+        for batch in self._images.batches(_BLOCK)[rank::world]:
+            if any(self._sums[row] != _checksum(self._rows[row]) for row in batch):
+                scores = self._score(batch)
+                for row, values in zip(batch, scores, strict=True):
+                    self._rows[row] = values
+                    self._sums[row] = _checksum(values)
+            advance(len(batch))
+        self._rows.flush()
+        self._sums.flush()
+
+    def rows(self, positions: Positions) -> Tensor:
+        """Return the scores at `positions`, `(N, K)`, float32."""
+        return torch.from_numpy(np.array(self._rows[positions]))
+
+    def _score(self, positions: Positions) -> NDArray[np.float32]:
+        hr, _ = self._images.read(positions)
+        image = hr.to(self._device).float().div_(255)
+        return score(self._teacher, image.flip(-1) if self._flipped else image).cpu().numpy()
+
+
+@torch.no_grad()
+def score(teacher: nn.Module, image: Tensor) -> Tensor:
+    """Return the teacher's scores in full precision, whatever the precision of training is."""
+    with torch.autocast(image.device.type, enabled=False):
+        return teacher(image.float()).float()
+
+
+def _checksum(row: NDArray[np.float32]) -> int:
+    return zlib.adler32(np.ascontiguousarray(row).tobytes())  # never zero, which an empty file is full of
+
+
+def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    size = int(np.prod(shape)) * dtype.itemsize
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Opened for appending: another rank may be filling it already.
+        with path.open("ab") as stream:
+            if stream.tell() != size:
+                stream.truncate(size)
+        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+    except OSError as error:
+        raise SrbenchError(
+            f"the cache of the teacher's scores in {path.parent} cannot be written: {error.strerror or error};"
+            " free some space there, or point SRBENCH_CACHE at another folder"
+        ) from error

@@ -1,0 +1,189 @@
+"""Figures of an epoch on the validation data, under the protocol as it scores: clamped, rounded, in full precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from srbench import metrics
+from srbench.classifiers import Classifier
+from srbench.degrade import degrade, for_classifier, for_metric, restore_size
+from srbench.method import Method
+from srbench.protocol import Protocol
+from srbench.resample import resize
+from srbench.training.data import ImageSet, Positions
+from srbench.training.teacher import TeacherLogits
+
+# A criterion of a recipe, the figure that it reads, and whether less is better.
+CRITERIA: dict[str, tuple[str, bool]] = {
+    "ce_difference": ("ce_difference", True),
+    "logits": ("logits", True),
+    "psnr": ("psnr", False),
+    "accuracy": ("accuracy", False),
+}
+_FALLBACKS = ("ce_difference", "logits", "psnr", "accuracy")
+
+
+@dataclass
+class Sums:
+    """Sums and counts of per-sample figures, which ranks can add up."""
+
+    totals: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add a figure of some samples, `(N,)`; infinite ones (PSNR of equal images) are left out."""
+        finite = values[torch.isfinite(values) | torch.isnan(values)].double()
+        self.totals[name] = self.totals.get(name, 0.0) + float(finite.sum())
+        self.counts[name] = self.counts.get(name, 0) + finite.numel()
+
+    def means(self) -> dict[str, float]:
+        """Return the mean of every figure; those without a single finite value are left out."""
+        return {name: total / self.counts[name] for name, total in self.totals.items() if self.counts[name]}
+
+
+Validator = Callable[[int, int], Sums]
+
+
+@dataclass
+class MethodValidation:
+    """Restores the validation images and holds them against the originals.
+
+    Attributes:
+        method: The network, in eval mode when this is called.
+        images: The validation set.
+        protocol: The protocol.
+        judge: Classifier that sees SR (the teacher, or the one trained along), or None.
+        teacher_logits: The frozen teacher's scores of HR, or None.
+        batch_size: Images a batch.
+        device: Where it runs.
+        seed: Seed of the degradation's noise.
+    """
+
+    method: Method
+    images: ImageSet
+    protocol: Protocol
+    judge: nn.Module | None
+    teacher_logits: TeacherLogits | None
+    batch_size: int
+    device: torch.device
+    seed: int
+
+    def __call__(self, rank: int, world: int) -> Sums:
+        """Return this rank's share of the sums."""
+        sums = Sums()
+        for positions in _share(self.images, self.batch_size, rank, world):
+            hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
+            size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
+            sr = self.method(lr, size).float()
+            if self.method.info.output == "hr":
+                sr = restore_size(sr, size, self.protocol)
+            if sr.shape == hr.shape and not self.protocol.lr.none:
+                score = self.protocol.score
+                mse = metrics.mse_per_image(
+                    for_metric(sr, self.protocol), hr, channels=score.channels, crop_border=score.crop_border
+                )
+                sums.add("psnr", metrics.psnr_from_mse(mse))
+            if self.judge is not None and self.teacher_logits is not None:
+                scores = self.judge(for_classifier(sr, self.protocol)).float()
+                target = self.teacher_logits.rows(positions).to(self.device)
+                sums.add("logits", metrics.logit_mse(scores, target))
+                labels = _labels(self.images, positions, self.device)
+                if labels is not None:
+                    present = self._present()
+                    _classification(sums, scores, labels, present, "")
+                    _classification(sums, target, labels, present, "_hr")
+        return sums
+
+    def _present(self) -> Tensor | None:
+        if self.protocol.score.logits != "present" or self.images.labels is None:
+            return None
+        return torch.from_numpy(np.unique(self.images.labels)).to(self.device)
+
+
+@dataclass
+class ClassifierValidation:
+    """Classifies HR, and LR brought back by bilinear, which shows whether a classifier collapses on blur."""
+
+    classifier: Classifier
+    images: ImageSet
+    protocol: Protocol
+    batch_size: int
+    device: torch.device
+    seed: int
+
+    def __call__(self, rank: int, world: int) -> Sums:
+        """Return this rank's share of the sums."""
+        sums = Sums()
+        for positions in _share(self.images, self.batch_size, rank, world):
+            hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
+            size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
+            labels = _labels(self.images, positions, self.device)
+            assert labels is not None
+            _classification(sums, self.classifier(hr).float(), labels, None, "")
+            bilinear = for_classifier(resize(lr, size, "bilinear"), self.protocol)
+            _classification(sums, self.classifier(bilinear).float(), labels, None, "_bilinear")
+        return sums
+
+
+def figures(sums: Sums) -> dict[str, float]:
+    """Return the means by name, with the difference of the cross-entropies where both are there."""
+    means = sums.means()
+    for other in ("ce_hr", "ce_bilinear"):
+        if "ce" in means and other in means:
+            low, high = (other, "ce") if other == "ce_hr" else ("ce", other)
+            means["ce_difference"] = means[high] - means[low]
+    return means
+
+
+def choose_criterion(wanted: str, found: Iterable[str]) -> str:
+    """Return the criterion that selects the epoch: the one wanted, or the next that the data allow, or "none"."""
+    available = set(found)
+    if wanted == "none":
+        return wanted
+    for name in (wanted, *_FALLBACKS):
+        if CRITERIA[name][0] in available:
+            return name
+    return "none"
+
+
+def is_better(criterion: str, found: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
+    """Say whether figures beat the best so far; the first epoch that reaches a value keeps it."""
+    if criterion == "none" or best is None:
+        return True
+    key, less = CRITERIA[criterion]
+    new, old = found[key], best[key]
+    if math.isnan(new) or math.isnan(old):
+        return math.isnan(old) and not math.isnan(new)
+    return new < old if less else new > old
+
+
+def _share(images: ImageSet, batch_size: int, rank: int, world: int) -> Iterator[Positions]:
+    yield from images.batches(batch_size)[rank::world]
+
+
+def _hr_lr(
+    images: ImageSet, positions: Positions, protocol: Protocol, device: torch.device, seed: int
+) -> tuple[Tensor, Tensor]:
+    pixels, real = images.read(positions)
+    hr = pixels.to(device).float().div_(255)
+    if real is not None:
+        return hr, real.to(device).float().div_(255)
+    ids = [images.samples[int(position)].id for position in positions]
+    return hr, degrade(hr, protocol.lr, sample_ids=ids, seed=seed)
+
+
+def _labels(images: ImageSet, positions: Positions, device: torch.device) -> Tensor | None:
+    return None if images.labels is None else torch.from_numpy(images.labels[positions]).to(device)
+
+
+def _classification(sums: Sums, scores: Tensor, labels: Tensor, present: Tensor | None, suffix: str) -> None:
+    if present is not None:
+        scores, labels = scores[:, present], torch.searchsorted(present, labels)
+    sums.add(f"ce{suffix}", metrics.cross_entropy(scores, labels))
+    sums.add(f"accuracy{suffix}", metrics.topk_hit(scores, labels, k=1).double())
