@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,7 +75,12 @@ def _noise(like: Tensor, sample_ids: Sequence[str] | None, seed: int) -> Tensor:
 
 
 def _jpeg(lr: Tensor, quality: int) -> Tensor:
-    from torchvision.io import ImageReadMode, decode_jpeg, encode_jpeg
+    from PIL import Image  # torchvision has announced to remove its own JPEG codec
 
-    out = [decode_jpeg(encode_jpeg(image, quality), mode=ImageReadMode.RGB) for image in to_uint8(lr).cpu()]
+    out = []
+    for image in to_uint8(lr).cpu():
+        with io.BytesIO() as stream:
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "JPEG", quality=quality)
+            with Image.open(stream) as decoded:
+                out.append(torch.from_numpy(np.array(decoded)).permute(2, 0, 1))
     return torch.stack(out).to(lr.device, lr.dtype) / 255

@@ -148,7 +148,11 @@ class Protocol:
     @property
     def fields(self) -> dict[str, dict[str, Any]]:
         """The fields that move a number, as plain JSON types."""
-        return {part: dataclasses.asdict(getattr(self, part)) for part in ("hr", "lr", "sr", "score")}
+        fields = {part: dataclasses.asdict(getattr(self, part)) for part in _PARTS}
+        for key in _REAL_NUMBERS:  # 1 and 1.0 are one scale, so they must have one fingerprint
+            if fields["lr"][key] is not None:
+                fields["lr"][key] = float(fields["lr"][key])
+        return fields
 
     @property
     def fingerprint(self) -> str:
@@ -182,6 +186,7 @@ class Protocol:
 
 
 _PARTS: dict[str, type] = {"hr": Geometry, "lr": Degradation, "sr": Restoration, "score": Scoring}
+_REAL_NUMBERS = ("scale", "blur_sigma", "noise_sigma")
 
 
 def parse_scale(text: str) -> float:
@@ -190,9 +195,10 @@ def parse_scale(text: str) -> float:
     Raises:
         ProtocolError: If it is no number, or not in (0, 1].
     """
+    above, slash, below = text.partition("/")
     try:
-        value = float(Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError):
+        value = float(Fraction(int(above), int(below))) if slash else float(text)
+    except (ValueError, ZeroDivisionError, OverflowError):
         raise ProtocolError(f"--scale takes a number such as 0.32 or 1/3, got {text!r}") from None
     _check_scale(value)
     return value
@@ -216,7 +222,10 @@ def load_protocol(spec: str) -> Protocol:
             raise ProtocolError(
                 f"there is no protocol file {spec}; give a path to a .toml file or one of {preset_names()}"
             )
-        return parse_protocol(path.read_text(encoding="utf-8"), name=path.stem, origin=spec)
+        try:
+            return parse_protocol(path.read_text(encoding="utf-8"), name=path.stem, origin=spec)
+        except UnicodeDecodeError as error:
+            raise ProtocolError(f"protocol {spec} is not valid TOML: {error}") from None
     if spec not in preset_names():
         raise UnknownNameError("protocol", spec, preset_names())
     text = (_presets() / f"{spec}.toml").read_text(encoding="utf-8")
@@ -233,7 +242,11 @@ def parse_protocol(text: str, *, name: str, origin: str) -> Protocol:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ProtocolError(f"protocol {origin} is not valid TOML: {error}") from None
-    top = {key: raw.pop(key) for key in ("description", "fixed_scale") if key in raw}
+    top = {key: raw.pop(key) for key in _LABELS if key in raw}
+    for key, value in top.items():
+        kind, expected = _LABELS[key]
+        if not isinstance(value, kind):
+            raise ProtocolError(f"protocol {origin}: {key} must be {expected}, got {value!r}")
     unknown = sorted(set(raw) - set(_PARTS))
     if unknown:
         raise ProtocolError(f"protocol {origin} has an unknown table or key {unknown[0]!r}; known: {sorted(_PARTS)}")
@@ -273,6 +286,7 @@ def _check_scale(scale: Any) -> None:
         )
 
 
+_LABELS: dict[str, tuple[type, str]] = {"description": (str, "text"), "fixed_scale": (bool, "true or false")}
 _CHOICES: dict[tuple[str, str], tuple[str, ...]] = {
     ("hr", "kernel"): ("bilinear", "bicubic"),
     ("hr", "engine"): ("tensor", "pillow"),
@@ -298,6 +312,8 @@ _FLAGS = (
     ("sr", "antialias"),
     ("sr", "clamp"),
     ("sr", "round"),
+    ("score", "clamp"),
+    ("score", "round"),
 )
 
 
@@ -313,22 +329,36 @@ def _check(protocol: Protocol) -> None:
             refuse(part, key, f"one of {', '.join(choices)}")
     for part, key in _POSITIVE:
         value = at(part, key)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        if value is not None and (not _is_whole(value) or value < 1):
             refuse(part, key, "a whole number of at least 1")
     for part, key in _FLAGS:
         if not isinstance(at(part, key), bool):
             refuse(part, key, "true or false")
-    if not isinstance(protocol.score.crop_border, int) or protocol.score.crop_border < 0:
+    if not _is_whole(protocol.score.crop_border) or protocol.score.crop_border < 0:
         refuse("score", "crop_border", "a whole number of pixels, at least 0")
     for key in ("blur_sigma", "noise_sigma"):
         value = at("lr", key)
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if not (_is_whole(value) or isinstance(value, float)) or not 0 <= value < math.inf:
             refuse("lr", key, "a finite number of at least 0")
     quality = protocol.lr.jpeg_quality
-    if quality is not None and (not isinstance(quality, int) or not 1 <= quality <= 100):
+    if quality is not None and (not _is_whole(quality) or not 1 <= quality <= 100):
         refuse("lr", "jpeg_quality", "a whole number from 1 to 100")
     given = [protocol.lr.scale is not None, protocol.lr.lr_side is not None, protocol.lr.none]
     if sum(given) != 1:
         raise ProtocolError(f"protocol {protocol.name!r}: [lr] needs exactly one of scale, lr_side and none = true")
     if protocol.lr.scale is not None:
         _check_scale(protocol.lr.scale)
+    for (part, key), (other_part, other_key) in (
+        (("hr", "crop"), ("hr", "resize")),
+        (("lr", "lr_side"), ("hr", "crop")),
+    ):
+        inner, outer = at(part, key), at(other_part, other_key)
+        if inner is not None and outer is not None and inner > outer:
+            raise ProtocolError(
+                f"protocol {protocol.name!r}: {part}.{key} ({inner}) must not be larger than {other_part}.{other_key}"
+                f" ({outer})"
+            )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,61 @@
+"""What every test shares: folders of its own, one thread a worker, and the reasons for which tests are skipped."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REAL = Path(os.environ.get("SRBENCH_REAL") or Path(__file__).resolve().parents[2] / "shared" / "real")
+FOLDERS = {"SRBENCH_CACHE": "cache", "SRBENCH_DATA": "data", "SRBENCH_WEIGHTS": "weights"}
+VARIABLES_OF_RUNS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "COLUMNS")
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):  # under xdist the workers share the cores
+        os.environ["OMP_NUM_THREADS"] = "1"
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items):
+    reasons = {}
+    if not REAL.is_dir():
+        reasons["real"] = "there is no folder ../shared/real beside the checkout, nor one named by $SRBENCH_REAL"
+    if any(item.get_closest_marker("gpu") for item in items):
+        import torch
+
+        if not torch.cuda.is_available():
+            reasons["gpu"] = "torch sees no CUDA device here"
+    for item in items:
+        for marker, reason in reasons.items():
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_folders(tmp_path_factory):
+    """Keep every test away from the caches, data and weights of whoever runs them."""
+    root = tmp_path_factory.mktemp("user")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, folder in FOLDERS.items():
+            patch.setenv(variable, str(root / folder))
+        for variable in VARIABLES_OF_RUNS:
+            patch.delenv(variable, raising=False)
+        yield root
+
+
+@pytest.fixture
+def own_folders(tmp_path, monkeypatch):
+    """Give one test a cache, data and weights that no other test has written to."""
+    for variable, folder in FOLDERS.items():
+        monkeypatch.setenv(variable, str(tmp_path / "user" / folder))
+    return tmp_path / "user"
+
+
+@pytest.fixture(scope="session")
+def real():
+    """The folder of real photographs and weights; for tests marked `real`."""
+    return REAL
