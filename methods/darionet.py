@@ -14,7 +14,7 @@ from srbench.errors import UsageError, WeightsError
 from srbench.method import Batch, Method, MethodInfo
 from srbench.protocol import Protocol
 from srbench.training import losses
-from srbench.training.networks import FeatureExtractor, restored
+from srbench.training.networks import FeatureExtractor, restored, start_as_bilinear
 from srbench.training.recipe import Augment, Recipe
 from srbench.weights import WeightsFile, fill_state
 
@@ -107,6 +107,7 @@ class DarioNet(Method):
             )
         # The sequence inside spandrel's class bears its parameter names: model.0.weight, ...
         self.model = ESRGAN(num_filters=features, num_blocks=blocks, scale=_FACTOR).model
+        start_as_bilinear(self.model)
         self.recipe = Recipe()
         self._kernel, self._antialias = "bicubic", True
         self._extractors: dict[str, FeatureExtractor] = {}

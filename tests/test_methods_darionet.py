@@ -233,3 +233,34 @@ def test_the_demo_starts_from_the_weights_that_ship_with_esrgan():
     demo, start = DarioNet.recipes["demo"], ESRGAN.recipes["demo-psnr"]
     assert demo.init == "esrgan:demo-psnr-x4"
     assert demo.parameters == start.parameters
+
+
+# --- how it starts -------------------------------------------------------------------------------------------------
+
+
+def test_an_untrained_network_enlarges_bilinearly_away_from_the_border():
+    torch.manual_seed(0)
+    method = DarioNet(blocks=2, features=8)
+    lr = torch.rand(2, 3, 12, 15)
+    expected = lr
+    for _ in range(2):
+        expected = nn.functional.interpolate(expected, scale_factor=2, mode="bilinear")
+    inside = (..., slice(8, -8), slice(8, -8))
+    torch.testing.assert_close(method(lr, (0, 0))[inside], expected[inside], atol=1e-5, rtol=0)
+
+
+def test_every_layer_learns_although_it_adds_nothing_yet():
+    torch.manual_seed(0)
+    method = DarioNet(blocks=1, features=8)
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.01)
+    lr, hr = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 32, 32)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (method(lr, (0, 0)) - hr).square().mean().backward()
+        optimizer.step()
+    still = [name for name, parameter in method.named_parameters() if not parameter.grad.abs().max() > 0]
+    assert still == []
+
+
+def test_networks_too_narrow_to_carry_an_image_are_left_alone():
+    assert DarioNet(blocks=1, features=2).model[0].weight.abs().min() > 0

@@ -14,6 +14,7 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
 from srbench.errors import UnknownNameError, UsageError, WeightsError
+from srbench.training.networks import start_as_bilinear
 from srbench.weights import NamedWeights, WeightsFile
 
 BASICSR = "basicsr:"
@@ -74,8 +75,10 @@ def check_declared(descriptor: ImageModelDescriptor, loaded: WeightsFile, declar
 
 
 def build_rrdb(blocks: int, features: int, factor: int) -> nn.Module:
-    """Build an untrained RRDB network in spandrel's key names; its growth is 32."""
-    return ESRGAN(num_filters=features, num_blocks=blocks, scale=factor)
+    """Build an untrained RRDB network in spandrel's key names; its growth is 32, and it starts as bilinear."""
+    network = ESRGAN(num_filters=features, num_blocks=blocks, scale=factor)
+    start_as_bilinear(network.model)
+    return network
 
 
 def build_basicsr(spec: str, factor: int) -> nn.Module:

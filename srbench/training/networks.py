@@ -47,6 +47,40 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(True)
 
 
+@torch.no_grad()
+def start_as_bilinear(layers: nn.Sequential) -> None:
+    """Change the first values of an RRDB network, in spandrel's layout, so that it starts as bilinear enlargement.
+
+    RRDB has no path from the image to the output; from random values it spends its first thousands of steps on
+    learning to copy. Here three channels carry the image through: the first and the last two convolutions hand them
+    on, and after each doubling by nearest neighbour a convolution smooths them by (1, 2, 1) / 4 in both directions,
+    which makes it bilinear (away from the zeros around the image). Every other channel adds nothing yet, and learns
+    from the first step on. Below three channels nothing is changed.
+
+    Args:
+        layers: The network's `model`: convolution, trunk, doublings, two convolutions.
+    """
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    first, *doublings, inner, last = convolutions
+    if first.out_channels < 3 or first.in_channels != 3:
+        return
+    centre = torch.zeros(3, 3)
+    centre[1, 1] = 1.0
+    smooth = torch.tensor([1.0, 2.0, 1.0]) / 4
+    for convolution in (first, inner, last, *doublings):
+        convolution.weight[:3] = 0.0
+        for channel in range(3):
+            kernel = torch.outer(smooth, smooth) if convolution in doublings else centre
+            convolution.weight[channel, channel] = kernel.to(convolution.weight)
+        assert convolution.bias is not None
+        convolution.bias[:3] = 0.0
+    # What the trunk's last convolution gives is added to the carried image.
+    last_of_trunk = [layer for layer in layers[1].modules() if isinstance(layer, nn.Conv2d)][-1]
+    last_of_trunk.weight[:3] = 0.0
+    assert last_of_trunk.bias is not None
+    last_of_trunk.bias[:3] = 0.0
+
+
 class FeatureExtractor:
     """Features of a classifier at one of its layers, for losses between SR and HR.
 
