@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +22,8 @@ from srbench.resample import resize
 
 OWNER = "classifiers"
 IMAGENET = "imagenet-1k"
+_LIBRARIES = ("timm", "torchvision")
+_DOWNLOADERS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3"}
 _CARD_KEYS = {
     "library",
     "name",
@@ -148,25 +151,28 @@ def create_network(library: str, name: str, args: Mapping[str, Any], *, pretrain
     Raises:
         UsageError: If the library has no such architecture or refuses the arguments.
     """
+    if library not in _LIBRARIES:
+        raise UsageError(f"a classifier's library must be 'timm' or 'torchvision', got {library!r}")
     try:
         if library == "timm":
             import timm
 
             return timm.create_model(name, pretrained=pretrained, **args)
-        if library == "torchvision":
-            from torchvision.models import get_model
+        from torchvision.models import get_model
 
-            return get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **args)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(
-            f"{library} cannot build {name!r}: {error}; look the name up in {library}'s model list"
-        ) from None
-    except OSError as error:
-        raise SrbenchError(
-            f"the weights of {library}:{name} could not be fetched ({type(error).__name__});"
-            " download them yourself and describe them in a TOML card"
-        ) from None
-    raise UsageError(f"a classifier's library must be 'timm' or 'torchvision', got {library!r}")
+        return get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **args)
+    except Exception as error:
+        # The hub's errors are of many types, some of them ValueErrors as well: those of the network come first.
+        if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _DOWNLOADERS:
+            raise SrbenchError(
+                f"the weights of {library}:{name} could not be fetched ({type(error).__name__});"
+                " download them yourself and describe them in a TOML card"
+            ) from None
+        if isinstance(error, RuntimeError | ValueError | TypeError | KeyError | AttributeError | AssertionError):
+            raise UsageError(
+                f"{library} cannot build {name!r}: {error}; look the name up in {library}'s model list"
+            ) from None
+        raise
 
 
 def label_map(info: ClassifierInfo, classes: Sequence[str]) -> np.ndarray:
@@ -223,7 +229,7 @@ def _from_trained(spec: str) -> Classifier:
         input_size=extra.get("input_size"),
         in_chans=extra.get("in_chans", 3),
         classes=tuple(extra["classes"]) if extra.get("classes") else None,
-        n_classes=_outputs(network, extra.get("in_chans", 3), extra.get("input_size")),
+        n_classes=_outputs(network, extra.get("in_chans", 3), extra.get("input_size"), origin=ref.path.name),
     )
     return Classifier(info, network)
 
@@ -239,7 +245,7 @@ def _from_library(spec: str, library: str, name: str) -> Classifier:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         side = getattr(network, "image_size", None)
         tagged = f"{name}.IMAGENET1K_V1"
-    outputs = _outputs(network, 3, side)
+    outputs = _outputs(network, 3, side, origin=f"--classifier {spec}")
     info = ClassifierInfo(
         id=spec,
         library=library,
@@ -258,13 +264,14 @@ def _from_library(spec: str, library: str, name: str) -> Classifier:
 
 def _from_card(path: Path) -> Classifier:
     card = _read_card(path)
-    args = card.get("args", {})
-    network = create_network(card["library"], card["name"], args)
+    args, in_chans = card.get("args", {}), card.get("in_chans", 3)
+    if in_chans != 3 and card["library"] == "timm":
+        args = {"in_chans": in_chans} | args
     ref = _card_weights(card, path)
+    network = create_network(card["library"], card["name"], args)
     weights.fill_state(
         network, weights.load(ref).state, origin=ref.path.name, expected=f"{card['library']}:{card['name']}"
     )
-    in_chans = card.get("in_chans", 3)
     side = card.get("input_size")
     info = ClassifierInfo(
         id=path.stem,
@@ -277,7 +284,7 @@ def _from_card(path: Path) -> Classifier:
         input_size=side,
         in_chans=in_chans,
         classes=_card_classes(card, path),
-        n_classes=_outputs(network, in_chans, side),
+        n_classes=_outputs(network, in_chans, side, origin=f"classifier card {path.name}"),
     )
     if info.classes is not None and len(info.classes) != info.n_classes:
         raise UsageError(
@@ -298,13 +305,22 @@ def _read_card(path: Path) -> dict[str, Any]:
     if missing or unknown:
         problem = f"lacks {missing[0]!r}" if missing else f"has an unknown key {unknown[0]!r}"
         raise UsageError(f"classifier card {path.name} {problem}; a card's keys are {sorted(_CARD_KEYS)}")
-    channels = card.get("in_chans", 3)
+    for key in ("library", "name", "weights", "sha256"):
+        if key in card and not isinstance(card[key], str):
+            raise UsageError(f"classifier card {path.name}: {key} must be text, got {card[key]!r}")
+    if not isinstance(card.get("args", {}), dict):
+        raise UsageError(f"classifier card {path.name}: args must be a table of arguments, got {card['args']!r}")
+    channels, side = card.get("in_chans", 3), card.get("input_size")
+    if channels not in (1, 3):
+        raise UsageError(f"classifier card {path.name}: in_chans must be 1 or 3, got {channels!r}")
+    if side is not None and (not isinstance(side, int) or isinstance(side, bool) or side < 1):
+        raise UsageError(f"classifier card {path.name}: input_size must be a side in pixels, got {side!r}")
     for key in ("mean", "std"):
         values = card[key]
         if (
             not isinstance(values, list)
             or len(values) != channels
-            or not all(isinstance(value, int | float) for value in values)
+            or not all(isinstance(value, int | float) and math.isfinite(value) for value in values)
         ):
             raise UsageError(f"classifier card {path.name}: {key} must be a list of {channels} numbers, got {values!r}")
     if any(value <= 0 for value in card["std"]):
@@ -317,7 +333,7 @@ def _card_weights(card: Mapping[str, Any], path: Path) -> weights.WeightsRef:
     if "://" in location:
         if "sha256" not in card:
             raise UsageError(f"classifier card {path.name}: weights from an address need their sha256")
-        declared = weights.NamedWeights(uri=location, sha256=card["sha256"], licence="")
+        declared = weights.NamedWeights(uri=location, sha256=card["sha256"].lower(), licence="")
         return weights.find(OWNER, path.stem, {path.stem: declared})
     file = path.parent / location
     if not file.is_file():
@@ -325,7 +341,7 @@ def _card_weights(card: Mapping[str, Any], path: Path) -> weights.WeightsRef:
             f"classifier card {path.name} names the weights {location!r}, but there is no such file beside it"
         )
     ref = weights.find(OWNER, str(file))
-    if "sha256" in card and not ref.sha256.startswith(card["sha256"]):
+    if "sha256" in card and not ref.sha256.startswith(card["sha256"].lower()):
         raise WeightsError(
             f"{file.name} has sha256 {ref.sha256[:12]}..., card {path.name} expects {card['sha256'][:12]}..."
         )
@@ -343,10 +359,32 @@ def _card_classes(card: Mapping[str, Any], path: Path) -> tuple[str, ...] | None
         raise UsageError(
             f"classifier card {path.name}: classes must be {IMAGENET!r} or a file with one name a line, got {named!r}"
         )
-    return tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"classifier card {path.name}: the class names {named!r} are not UTF-8 text: {error}"
+        ) from None
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(f"classifier card {path.name}: {named} names the class {twice[0]!r} more than once")
+    return names
 
 
 @torch.inference_mode()
-def _outputs(network: nn.Module, in_chans: int, input_size: int | None) -> int:
-    side = input_size or 64
-    return int(network.eval()(torch.zeros(1, in_chans, side, side)).shape[-1])
+def _outputs(network: nn.Module, in_chans: int, input_size: int | None, *, origin: str) -> int:
+    """Run the network once on an image of its own size, or of some that most architectures take."""
+    reason: Exception | None = None
+    for side in (input_size,) if input_size is not None else (64, 224, 299):
+        try:
+            out = network.eval()(torch.zeros(1, in_chans, side, side))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            reason = error
+            continue
+        if isinstance(out, Tensor) and out.ndim == 2:
+            return int(out.shape[1])
+        raise UsageError(f"{origin}: the network returns no logits of shape (N, classes); is it a classifier?")
+    raise UsageError(
+        f"{origin}: the network does not run on images of {in_chans} channels and {input_size or 'the usual'} pixels"
+        f" ({str(reason).splitlines()[0]}); give its input_size and in_chans"
+    )

@@ -116,8 +116,11 @@ class Registry:
                 f"method {name!r} ({entry.origin}) cannot be imported: {type(error).__name__}: {error};"
                 " mend the file or remove it"
             ) from error
-        candidates = [loaded] if isinstance(loaded, type) else _own_methods(loaded)
-        if len(candidates) != 1 or not issubclass(candidates[0], Method):
+        if isinstance(loaded, ModuleType):
+            candidates = _own_methods(loaded)
+        else:
+            candidates = [loaded] if isinstance(loaded, type) and issubclass(loaded, Method) else []
+        if len(candidates) != 1:
             raise BrokenMethodError(
                 f"method {name!r} ({entry.origin}) holds {len(candidates)} subclasses of srbench.method.Method,"
                 " expected exactly one"
@@ -130,15 +133,16 @@ class Registry:
 
 
 def _own_methods(module: ModuleType) -> list[type[Method]]:
-    return [
-        value
+    found = {  # keyed by class: a second name for the same class is not a second method
+        value: None
         for key, value in vars(module).items()
         if isinstance(value, type)
         and issubclass(value, Method)
         and value is not Method
         and not key.startswith("_")
         and (value.__module__ == module.__name__ or value.__module__.startswith(f"{module.__name__}."))
-    ]
+    }
+    return list(found)
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -147,5 +151,9 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module

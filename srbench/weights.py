@@ -9,14 +9,16 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http.client import HTTPException
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from srbench.errors import UnknownNameError, WeightsError
+from srbench.errors import SrbenchError, UnknownNameError, WeightsError
 from srbench.paths import cache_dir, weights_dir
 
 if TYPE_CHECKING:
@@ -166,7 +168,7 @@ def find(owner: str, spec: str, declared: Mapping[str, NamedWeights] | None = No
         spec, _, query = spec.partition("?")
         return _with_arguments(find(owner, spec, declared), query)
     if path.is_file():
-        return _ref(path, label=path.name.split(".")[0], uri=f"file:{path.name}")
+        return _ref(path, label=path.stem, uri=f"file:{path.name}")
     if "/" in spec or path.suffix in {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}:
         raise WeightsError(
             f"there is no weights file {spec} for {owner!r}; give an existing file or one of {names(owner, declared)}"
@@ -327,8 +329,12 @@ def save(
         card: The card.
         classifier_state: Parameters of the classifier trained along; goes with `card.track == "adapted"`.
         half: Store floating-point tensors in 16 bits.
+
+    Raises:
+        SrbenchError: If the disk is full or fails; the target is as it was then.
     """
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = dict(state)
@@ -341,22 +347,33 @@ def save(
         .clone()
         for key, value in tensors.items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _replacing(path) as temporary:
+            save_file(packed, temporary, metadata={_METADATA_KEY: json.dumps(card.to_json(), sort_keys=True)})
+        ref = _ref(path, label=path.stem, uri=f"file:{path.name}")
+        readable = json.dumps(card.to_json() | {"sha256": ref.sha256}, indent=2, sort_keys=True) + "\n"
+        with _replacing(path.with_suffix(".json")) as temporary:
+            temporary.write_text(readable, encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        raise SrbenchError(f"cannot write {path}: {error}; free some space or choose another place") from error
+    return ref
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary file beside `path` that takes its place once it is whole and on the disk."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
     temporary = Path(name)
     try:
-        save_file(packed, temporary, metadata={_METADATA_KEY: json.dumps(card.to_json(), sort_keys=True)})
+        yield temporary
         with temporary.open("rb+") as stream:
             os.fsync(stream.fileno())
         temporary.chmod(0o644)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    ref = _ref(path, label=path.name.removesuffix(SUFFIX), uri=f"file:{path.name}")
-    readable = json.dumps(card.to_json() | {"sha256": ref.sha256}, indent=2, sort_keys=True) + "\n"
-    path.with_name(f"{ref.label}.json").write_text(readable, encoding="utf-8")
-    return ref
 
 
 def read_card(path: Path) -> Card | None:
@@ -371,7 +388,12 @@ def read_card(path: Path) -> Card | None:
             metadata = stream.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path.name} is not a whole safetensors file ({error}); fetch or save it again") from None
-    return Card.from_json(json.loads(metadata[_METADATA_KEY])) if _METADATA_KEY in metadata else None
+    if _METADATA_KEY not in metadata:
+        return None
+    try:
+        return Card.from_json(json.loads(metadata[_METADATA_KEY]))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"the card inside {path.name} cannot be read ({error}); save the weights again") from None
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
@@ -448,7 +470,7 @@ def _fetch(owner: str, name: str, declared: NamedWeights) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(declared.uri, str(target), hash_prefix=declared.sha256, progress=True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError, HTTPException) as error:
             raise WeightsError(
                 f"weights {name!r} of {owner!r} could not be fetched from {declared.uri} ({error});"
                 f" download the file yourself and pass --weights {owner}=FILE"
@@ -456,7 +478,6 @@ def _fetch(owner: str, name: str, declared: NamedWeights) -> Path:
     found = file_sha256(target)
     if not found.startswith(declared.sha256):
         raise WeightsError(
-            f"{target.name} has sha256 {found[:12]}..., expected {declared.sha256[:12]}...;"
-            " delete it and fetch it again"
+            f"{target} has sha256 {found[:12]}..., expected {declared.sha256[:12]}...; delete it and fetch it again"
         )
     return target

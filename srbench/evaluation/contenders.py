@@ -138,7 +138,7 @@ def _contenders(
             raise UsageError(f"method {name!r} takes no weights, so --weights {name}={given[0]} cannot apply")
         return [Contender(name, cls, _ready(cls(), protocol), None)]
     if given:
-        refs = [weights.find(name, spec, cls.weights) for spec in given]
+        refs = _distinct(name, [weights.find(name, spec, cls.weights) for spec in given])
     else:
         local = weights.local(name, cls.weights)
         refs = [ref for ref in local if _misfit(ref, classifiers, protocol, dataset) is None]
@@ -148,6 +148,18 @@ def _contenders(
                 raise UsageError(f"method {name!r} cannot run: {reason}")
             return [Contender(name, cls, None, None, track=_usual_track(cls), skip=reason)]
     return [_loaded(name, cls, ref, protocol) for ref in refs]
+
+
+def _distinct(name: str, refs: Sequence[weights.WeightsRef]) -> list[weights.WeightsRef]:
+    """Return the weights without repetitions; two of one label would share one row and one folder."""
+    by_label: dict[str, weights.WeightsRef] = {}
+    for ref in refs:
+        if by_label.setdefault(ref.label, ref).sha256 != ref.sha256:
+            raise UsageError(
+                f"--weights {name}: {by_label[ref.label].path} and {ref.path} would both be called {ref.label!r} in the"
+                " table; rename one of the files"
+            )
+    return list(by_label.values())
 
 
 def _loaded(name: str, cls: type[Method], ref: weights.WeightsRef, protocol: Protocol) -> Contender:
