@@ -67,6 +67,7 @@ def test_overrides_are_typed_and_come_one_after_another():
     assert changed.parameters == {"blocks": 5, "pad_type": "same"}
     assert changed.augment.shift == 4 and changed.init == "weights/psnr.safetensors" and changed.optimizer == "sgd"
     assert apply_overrides(changed, ["patch=none"]).patch is None
+    assert apply_overrides(changed, ["select=none"]).select == "none", "a word of its own, not the absence of one"
     assert BASE["small"].losses == {"logits": 1.0}, "the recipe itself is untouched"
 
 

@@ -48,7 +48,7 @@ class TrainingResult:
     """What a training run leaves behind.
 
     Attributes:
-        weights: The weights of the selected epoch, as they resolve by name from now on.
+        weights: The weights of the selected epoch, in the run's folder; a copy resolves by name from now on.
         history: One row an epoch; epoch 0 is before training.
         epoch: The selected epoch.
         metrics: Its figures on the validation data.
@@ -362,8 +362,8 @@ def save_weights(
     """
     fabric, recipe = setting.fabric, setting.recipe
     target = weights.weights_dir() / owner / f"{setting.name}{weights.SUFFIX}"
+    own = setting.out / "weights" / target.name
     if fabric.is_global_zero:
-        own = setting.out / "weights" / target.name
         frame = pd.DataFrame(outcome.history)
         history = {key: [_short(value) for value in frame[key]] for key in frame}
         extra = {
@@ -397,7 +397,7 @@ def save_weights(
         weights.save(own, state, card, classifier_state=classifier_state, half=recipe.half)
         _install(own, target)
     fabric.barrier()
-    return weights.find(owner, str(target))
+    return weights.find(owner, str(own))
 
 
 class _Run:

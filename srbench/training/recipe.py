@@ -228,8 +228,8 @@ def _typed(key: str, value: Any, hint: Any, origin: str) -> Any:
     if value is None and type(None) in options:
         return None
     for option in options:
-        if typing.get_origin(option) is Literal and value in typing.get_args(option):
-            return value
+        if typing.get_origin(option) is Literal and (value or "none") in typing.get_args(option):
+            return value or "none"
         if option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         if option is bool and isinstance(value, bool):
