@@ -119,7 +119,7 @@ class Row:
         images_per_s: Median throughput of restoring.
         parameters: Number of parameters.
         macs: Multiply-accumulates an image.
-        peak_memory_mb: Peak memory, MiB.
+        peak_memory_mb: Peak memory, 10^6 bytes.
         ci: Name -> [low, high], 95 % paired bootstrap intervals of those of `CI_NAMES` that have one.
         notes: Name of a value that is None (or an interval that is left out) -> why.
     """

@@ -200,7 +200,7 @@ class TimingPart:
         end_to_end_ms: Decoding, restoring and classifying at batch 1, milliseconds an image.
         throughput: Restoring alone at `throughput_batch`, images a second.
         throughput_batch: Images a batch of the throughput measurement.
-        peak_memory_mb: Peak memory of restoring at `throughput_batch`, MiB.
+        peak_memory_mb: Peak memory of restoring at `throughput_batch`, 10^6 bytes.
         dtype: Precision of the measurement, such as "float32".
     """
 

@@ -70,7 +70,7 @@ def columns() -> tuple[Column, ...]:
         Column("images_per_s", "images\n/ s", lambda row: _three(row.images_per_s), 10),
         Column("parameters", "para-\nmeters", lambda row: _scaled(row.parameters), 15),
         Column("macs", "MACs /\nimage", lambda row: _scaled(row.macs), 16),
-        Column("peak_memory_mb", "peak\nMiB", lambda row: _three(row.peak_memory_mb), 17),
+        Column("peak_memory_mb", "peak\nMB", lambda row: _three(row.peak_memory_mb), 17),
         Column("ece", "ECE", lambda row: _fixed(row.ece, 4), 18),
         Column("logit_mse_to_hr", "logit MSE\nto HR", lambda row: _fixed(row.logit_mse_to_hr, 3), 19),
         Column("kl_to_hr", "KL\nto HR", lambda row: _fixed(row.kl_to_hr, 4), 20),
