@@ -39,8 +39,8 @@ def methods(plugins: Sequence[Path | str] = ()) -> Listing:
             cls.info.kind,
             cls.info.family,
             "any" if cls.info.factor == "any" else f"x{cls.info.factor}",
-            ", ".join(weights.names(name, cls.weights)) or "-",
-            ", ".join(sorted(cls.recipes)) or "-",
+            "\n".join(weights.names(name, cls.weights)) or "-",
+            "\n".join(sorted(cls.recipes)) or "-",
         )
         for name, cls in registry.working().items()
     )
@@ -106,7 +106,8 @@ def show(listing: Listing) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     for position, header in enumerate(listing.headers):
-        table.add_column(header, no_wrap=position == 0, overflow="fold")
+        # names are never cut: only the last two columns, lists and sentences, may wrap
+        table.add_column(header, no_wrap=position < len(listing.headers) - 2, overflow="fold")
     for row in listing.rows:
         table.add_row(*row)
     console = Console()
