@@ -29,7 +29,7 @@ class Listing:
 
 
 def methods(plugins: Sequence[Path | str] = ()) -> Listing:
-    """Return every registered method with its kind, family, factor, weights and recipes."""
+    """Return every registered method with its kind, factor, weights and recipes."""
     from srbench import weights
 
     registry = _registry(plugins)
@@ -37,14 +37,13 @@ def methods(plugins: Sequence[Path | str] = ()) -> Listing:
         (
             name,
             cls.info.kind,
-            cls.info.family,
             "any" if cls.info.factor == "any" else f"x{cls.info.factor}",
             "\n".join(weights.names(name, cls.weights)) or "-",
             "\n".join(sorted(cls.recipes)) or "-",
         )
         for name, cls in registry.working().items()
     )
-    return Listing(("method", "kind", "family", "factor", "weights", "recipes"), rows, _problems(registry))
+    return Listing(("method", "kind", "factor", "weights", "recipes"), rows, _problems(registry))
 
 
 def classifiers() -> Listing:

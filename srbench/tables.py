@@ -139,18 +139,21 @@ def write(board: Leaderboard, out_dir: Path) -> list[Path]:
 
 def render_comparison(comparison: Comparison) -> list[RenderableType]:
     """Return what changed between two leaderboards, and which rules fired, for a terminal."""
-    table = Table(box=box.SIMPLE_HEAD, title="new against old", title_justify="left")
-    for header, justify in (("task", "left"), ("classifier", "left"), ("method", "left")):
-        table.add_column(header, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    for metric in comparison.metrics:
-        table.add_column(metric, justify="right", no_wrap=True)
+    pairs: dict[tuple[str, str | None], Table] = {}
     for change in comparison.changes:
         row = change.new or change.old
         assert row is not None
+        place = (row.task, row.classifier)
+        if place not in pairs:
+            heading = f"{row.task} · {row.classifier or 'no classifier'} · new, and its difference to old"
+            pairs[place] = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
+            pairs[place].add_column("method", no_wrap=True)
+            for metric in comparison.metrics:
+                pairs[place].add_column(metric.replace("_", "\n", 1), justify="right", no_wrap=True)
         cells = [_change(*change.values.get(metric, (None, None))) for metric in comparison.metrics]
-        state = f" ({change.state})" if change.state else ""
-        table.add_row(row.task, row.classifier or MISSING, row_name(row) + state, *cells)
-    shown: list[RenderableType] = [table]
+        state = f"\n({change.state})" if change.state else ""
+        pairs[place].add_row(row_name(row) + state, *cells)
+    shown: list[RenderableType] = [*pairs.values()]
     shown += [Text(f"fails: {line}", style="red") for line in comparison.fired]
     return shown
 
@@ -312,9 +315,9 @@ def _with_ends(row: Row, name: str, digits: int, *, sign: str = "+") -> str:
 
 def _change(old: float | None, new: float | None) -> str:
     if old is None or new is None:
-        return f"{_change_side(old)} → {_change_side(new)}" if old is not new else MISSING
+        return f"{_change_side(new)}\nwas {_change_side(old)}" if old is not new else MISSING
     delta = 0.0 if old == new else new - old
-    return f"{_change_side(new)} ({delta:+.4g})"
+    return f"{_change_side(new)}\n{delta:+.4g}"
 
 
 def _change_side(value: float | None) -> str:
