@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Makes every set of weights that ships for the demo task, and puts it where the package looks for it.
+#   results/demo/train.sh                  all of them, about half an hour on two cores
+#   results/demo/train.sh classifiers      the two classifiers alone; every other name below works the same way
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+runs=out/train-demo
+assets=srbench/assets/weights
+
+ship() { # OWNER NAME
+  mkdir -p "$assets/$1"
+  cp "$runs/$1-$2/weights/$2.safetensors" "$runs/$1-$2/weights/$2.json" "$assets/$1/"
+}
+
+fit() { # OWNER NAME, then the words of `srbench train`
+  local owner=$1 name=$2
+  shift 2
+  srbench train "$@" --data demo --device cpu --name "$name" --out "$runs/$owner-$name"
+  ship "$owner" "$name"
+}
+
+classifiers() {
+  fit classifiers demo-resnet classifier resnet10t --recipe demo-resnet
+  fit classifiers demo-vit classifier xcit_nano_12_p8_224 --recipe demo-vit
+}
+
+esrgan() { # the recipe of the paper: a PSNR stage, then adversarial and feature losses
+  fit esrgan demo-psnr-x4 esrgan --recipe demo-psnr
+  fit esrgan demo-x4 esrgan --recipe demo-gan --init-from demo-psnr-x4 --classifier demo-resnet
+}
+
+darionet() {
+  fit darionet demo-psnr-x4 darionet --recipe demo-psnr --classifier demo-resnet
+  fit darionet demo-x4 darionet --recipe demo --init-from demo-psnr-x4 --classifier demo-resnet
+}
+
+learned_resizer() {
+  fit learned_resizer demo-frozen learned_resizer --recipe demo-frozen --classifier demo-resnet
+  fit learned_resizer demo-adapted learned_resizer --recipe demo-adapted --classifier demo-resnet
+}
+
+retrained() { # the control: as many image-steps as both stages of darionet together
+  fit retrained demo retrained --recipe demo --classifier demo-resnet
+}
+
+for part in "${@:-classifiers esrgan darionet learned_resizer retrained}"; do
+  for each in $part; do "$each"; done
+done
