@@ -82,7 +82,7 @@ class DarioNet(Method):
         "gpu": _GPU,
         "cpu-small-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=16, patch=96, epochs=10),
         "cpu-small": _CPU,
-        "demo-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=32, steps_per_epoch=40, epochs=10, parameters=_DEMO),
+        "demo-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=16, steps_per_epoch=50, epochs=4, parameters=_DEMO),
         "demo": dataclasses.replace(
             _CPU, lr=5e-4, batch_size=32, steps_per_epoch=40, epochs=10, parameters=_DEMO, init="esrgan:demo-psnr-x4"
         ),

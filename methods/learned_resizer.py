@@ -66,9 +66,9 @@ class LearnedResizer(Method):
         "cpu-small-adapted": dataclasses.replace(
             _PAPER, epochs=12, steps_per_epoch=100, batch_size=16, augment=Augment(flip=True), norm_steps=20
         ),
-        "demo-frozen": dataclasses.replace(_FROZEN, epochs=20, steps_per_epoch=40, batch_size=32),
+        "demo-frozen": dataclasses.replace(_FROZEN, epochs=10, steps_per_epoch=50),
         "demo-adapted": dataclasses.replace(
-            _PAPER, epochs=20, steps_per_epoch=40, augment=Augment(flip=True), norm_steps=20
+            _PAPER, epochs=10, steps_per_epoch=50, batch_size=16, augment=Augment(flip=True), norm_steps=20
         ),
     }
     tiny: ClassVar[Mapping[str, Any]] = {"filters": 4, "blocks": 1}

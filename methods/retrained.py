@@ -50,7 +50,7 @@ class Retrained(Method):
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "default": _DEFAULT,
         "logits": dataclasses.replace(_DEFAULT, losses={"logits": 1.0}, optimizer="adam", lr=1e-4),
-        "demo": dataclasses.replace(_DEFAULT, epochs=20, steps_per_epoch=40, batch_size=32),
+        "demo": dataclasses.replace(_DEFAULT, epochs=10, steps_per_epoch=50),
     }
 
     def __init__(self) -> None:
