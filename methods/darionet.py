@@ -84,7 +84,7 @@ class DarioNet(Method):
         "cpu-small": _CPU,
         "demo-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=16, steps_per_epoch=50, epochs=4, parameters=_DEMO),
         "demo": dataclasses.replace(
-            _CPU, lr=5e-4, batch_size=32, steps_per_epoch=40, epochs=10, parameters=_DEMO, init="esrgan:demo-psnr-x4"
+            _CPU, lr=5e-4, batch_size=16, steps_per_epoch=50, epochs=6, parameters=_DEMO, init="esrgan:demo-psnr-x4"
         ),
     }
     tiny: ClassVar[Mapping[str, Any]] = {"blocks": 1, "features": 8}

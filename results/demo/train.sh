@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every set of weights that ships for the demo task, and puts it where the package looks for it.
-#   results/demo/train.sh                  all of them, about half an hour on two cores
+#   results/demo/train.sh                  all of them, in this order
 #   results/demo/train.sh classifiers      the two classifiers alone; every other name below works the same way
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -29,9 +29,8 @@ esrgan() { # the recipe of the paper: a PSNR stage, then adversarial and feature
   fit esrgan demo-x4 esrgan --recipe demo-gan --init-from demo-psnr-x4 --classifier demo-resnet
 }
 
-darionet() {
-  fit darionet demo-psnr-x4 darionet --recipe demo-psnr --classifier demo-resnet
-  fit darionet demo-x4 darionet --recipe demo --init-from demo-psnr-x4 --classifier demo-resnet
+darionet() { # starts from esrgan's PSNR stage
+  fit darionet demo-x4 darionet --recipe demo --classifier demo-resnet
 }
 
 learned_resizer() {
