@@ -197,6 +197,19 @@ def test_bf16_trains_on_the_cpu(run):
     assert all(value.dtype == torch.float32 for value in tensors(result).values())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["auto", "fp32"])
+def test_a_gpu_trains_resumes_and_agrees_with_the_cpu_before_training(run, precision):
+    options = {"overrides": ["augment.flip=true", "ema=0.9", "losses.l1=1"], "precision": precision}
+    found = run(device="cuda", out=precision, **options)
+    resumed = run(device="cuda", out=precision, resume=True, **options)
+    reference = run(device="cpu", out=f"{precision}-cpu", overrides=options["overrides"])
+    assert equal(tensors(found), tensors(resumed))
+    for name in ("val_psnr", "val_logits", "val_ce_hr"):
+        assert found.history[name][0] == pytest.approx(reference.history[name][0], rel=1e-3)
+    assert found.history["loss"].iloc[-1] == pytest.approx(reference.history["loss"].iloc[-1], rel=0.05)
+
+
 def test_half_stores_sixteen_bits(run):
     result = run(epochs=1, overrides=["half=true"])
     assert {value.dtype for value in tensors(result).values()} == {torch.float16}
