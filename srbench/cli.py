@@ -125,11 +125,12 @@ def eval_(
         force=force,
         plugins=plugin or (),
     )
-    _print_board(result.board.of_tasks({cell.record.cell.task for cell in result.cells}), result.out)
-    typer.echo(_done(result), err=True)
-    for record in result.failed:
-        key = record.cell
-        typer.echo(f"srbench: failed: {key.method} with {key.classifier} on {key.task}: {record.reason}", err=True)
+    if result.rank == 0:
+        _print_board(result.board.of_tasks({cell.record.cell.task for cell in result.cells}), result.out)
+        typer.echo(_done(result), err=True)
+        for record in result.failed:
+            key = record.cell
+            typer.echo(f"srbench: failed: {key.method} with {key.classifier} on {key.task}: {record.reason}", err=True)
     if result.failed:
         raise typer.Exit(1)
 
@@ -250,12 +251,13 @@ def leaderboard(
     with _waiting("reading records"):
         from srbench import store
         from srbench.leaderboard import build
+        from srbench.tables import write
     if out is not None:
         store.check_out_dir(out)
     cells, problems = store.find_records(folders)
     board = build(cells, seed=seed, warnings=problems)
     if out is not None:
-        board.write(out)
+        write(board, out)
     _print_board(board, out or folders[0])
 
 

@@ -228,16 +228,6 @@ class Leaderboard:
             "rows": rows,
         }
 
-    def write(self, out_dir: Path | str) -> list[Path]:
-        """Write leaderboard.json, .csv, .md and per_class.csv into a folder, each atomically; return them.
-
-        Raises:
-            RecordError: If the disk fails.
-        """
-        from srbench import tables  # it shows what this module computes, so it stands above it
-
-        return tables.write(self, Path(out_dir))
-
     @classmethod
     def from_json(cls, raw: Any, *, origin: str) -> Leaderboard:
         """Read the content of a leaderboard.json; `origin` names it in error messages.

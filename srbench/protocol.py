@@ -167,6 +167,15 @@ class Protocol:
             return "1"
         return f"{self.lr.lr_side}px" if self.lr.lr_side is not None else f"{self.lr.scale:.6g}"
 
+    @property
+    def effective_scale(self) -> float | None:
+        """LR side / HR side where the protocol fixes it, else None."""
+        if self.lr.scale is not None:
+            return self.lr.scale
+        if self.lr.lr_side is not None and self.hr.crop is not None:
+            return self.lr.lr_side / self.hr.crop
+        return None
+
     def sr_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the SR size in pixels, (height, width), for an HR size in pixels."""
         return (height, width) if self.sr.side is None else (self.sr.side, self.sr.side)

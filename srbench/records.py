@@ -7,6 +7,7 @@ Deltas are never part of a record: they are computed from the samples, between c
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -381,6 +382,9 @@ def _decode(kind: Any, raw: Any, where: str) -> Any:
     raise RecordError(f"{where} must be {_spell(kind)}, got {raw!r}")
 
 
+_type_hints = functools.cache(typing.get_type_hints)  # resolving them anew costs more than all the rest
+
+
 def _decode_dataclass(kind: type, raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         raise RecordError(f"{where} must be an object, got {raw!r}")
@@ -390,7 +394,7 @@ def _decode_dataclass(kind: type, raw: Any, where: str) -> Any:
             raise RecordError(f"{where} {verb} field {min(wrong)!r}; expected exactly {', '.join(names)}")
     if kind is Metric and raw["value"] in ("inf", "-inf"):
         raw = {**raw, "value": float(raw["value"])}
-    hints = typing.get_type_hints(kind)
+    hints = _type_hints(kind)
     return kind(**{name: _decode(hints[name], raw[name], f"{where}: {name}") for name in names})
 
 

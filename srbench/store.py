@@ -414,6 +414,14 @@ def is_fresh(folder: Path, input_hash: str) -> bool:
     return record.input_hash == input_hash and record.status in ("ok", "skipped")
 
 
+def is_skipped(folder: Path) -> bool:
+    """Say whether a cell is stored as skipped."""
+    try:
+        return load_cell(folder).record.status == "skipped"
+    except RecordError:
+        return False
+
+
 def find_records(folders: Iterable[Path | str]) -> tuple[list[StoredCell], list[str]]:
     """Find every record below --out directories; return them with one sentence for each that is damaged.
 

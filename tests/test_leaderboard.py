@@ -477,7 +477,7 @@ def test_few_batches_have_no_interval_and_too_few_images_no_psnr(tmp_path: Path)
 
 
 def test_written_files_agree(board: Leaderboard, tmp_path: Path) -> None:
-    paths = board.write(tmp_path)
+    paths = tables.write(board, tmp_path)
     assert [path.name for path in paths] == ["leaderboard.json", "leaderboard.csv", "leaderboard.md", "per_class.csv"]
     assert leaderboard.read_leaderboard(paths[0]).rows == board.rows
     table = pd.read_csv(paths[1], keep_default_na=False, na_values=[""])

@@ -145,14 +145,14 @@ def per_class_of(samples: pd.DataFrame, scored: ScoredClassifier, source: Source
     names = dict(zip(scored.outputs.tolist(), source.classes, strict=True))
     return tuple(
         ClassPart(
-            index=int(row.class_index),
-            name=names[int(row.class_index)],
-            support=int(row.support),
-            precision=float(row.precision),
-            recall=float(row.recall),
-            f1=float(row.f1),
+            index=int(row["class_index"]),
+            name=names[int(row["class_index"])],
+            support=int(row["support"]),
+            precision=float(row["precision"]),
+            recall=float(row["recall"]),
+            f1=float(row["f1"]),
         )
-        for row in _class_table(samples, scored).itertuples()
+        for row in _class_table(samples, scored).to_dict("records")
     )
 
 
@@ -172,6 +172,8 @@ def why_no_quality(contender: Contender | None, protocol: Protocol) -> str | Non
     """Return why a cell has no PSNR and SSIM, or None if it has."""
     if protocol.lr.none:
         return "the protocol has no LR, so there is no ground truth at SR size"
+    if protocol.sr.side is not None and protocol.sr.side != protocol.hr.crop:
+        return "SR does not stand at HR size, so it cannot be compared with HR pixel by pixel"
     info = contender.method.info if contender is not None and contender.method is not None else None
     if info is not None and info.output == "lr":
         return "LR is not upscaled, so it cannot be compared with HR pixel by pixel"

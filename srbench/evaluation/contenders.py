@@ -185,21 +185,12 @@ def _misfit(ref: weights.WeightsRef, classifiers: Sequence[Classifier], protocol
         return f"are for {', '.join(card.tasks)}"
     if dataset == "demo" and "demo" not in card.tasks:
         return "are not demo weights"
-    scale = effective_scale(protocol)
+    scale = protocol.effective_scale
     if card.scale is not None and scale is not None and abs(card.scale - scale) > 1e-3:
         return f"were trained for scale {card.scale:g}"
     teacher = card.teacher
     if teacher and teacher.get("sha256") not in {classifier.info.weights_sha256 for classifier in classifiers}:
         return f"were trained against classifier {teacher.get('id')}, which is not in this run"
-    return None
-
-
-def effective_scale(protocol: Protocol) -> float | None:
-    """Return LR side / HR side where the protocol fixes it, else None."""
-    if protocol.lr.scale is not None:
-        return protocol.lr.scale
-    if protocol.lr.lr_side is not None and protocol.hr.crop is not None:
-        return protocol.lr.lr_side / protocol.hr.crop
     return None
 
 

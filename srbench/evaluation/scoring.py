@@ -140,9 +140,15 @@ def score(
     slice_ = np.array_split(np.arange(len(hr_store)), settings.world)[settings.rank]
     for start in range(0, len(slice_), CHUNK):
         chunk = slice_[start : start + CHUNK]
-        missing = [cell for cell in cells if cell.folder not in failures and not done[cell.folder].issuperset(chunk)]
-        if missing:
-            _score_chunk(missing, chunk, hr_store, protocol, settings, counters, failures, done)
+        # A stopped run leaves whole chunks, unless it had another number of ranks: then cells lack different rows.
+        by_rows: dict[tuple[int, ...], list[Cell]] = {}
+        for cell in cells:
+            if cell.folder not in failures:
+                rows = tuple(position for position in chunk.tolist() if position not in done[cell.folder])
+                by_rows.setdefault(rows, []).append(cell)
+        for rows, group in by_rows.items():
+            if rows:
+                _score_chunk(group, np.array(rows), hr_store, protocol, settings, counters, failures)
         advance(len(chunk))
     return failures
 
@@ -155,13 +161,22 @@ def _score_chunk(
     settings: PassSettings,
     counters: Counters,
     failures: dict[Path, str],
-    done: dict[Path, set[int]],
 ) -> None:
-    logits_of_hr = {
-        scored.id: _hr_logits(scored.classifier, chunk, hr_store, settings, counters)
-        for scored in {cell.scored.id: cell.scored for cell in cells}.values()
-        if scored.classifier is not None
-    }
+    logits_of_hr: dict[str | None, Tensor] = {}
+    for scored in {cell.scored.id: cell.scored for cell in cells}.values():
+        if scored.classifier is None:
+            continue
+        try:
+            logits_of_hr[scored.id] = _hr_logits(scored.classifier, chunk, hr_store, settings, counters)
+        except RecordError:
+            raise
+        except Exception as error:  # noqa: BLE001 a classifier that fails is a record; the others go on
+            known = isinstance(error, ContractError)
+            reason = sentence(error) if known else f"classifier {scored.id} fails on HR: {sentence(error)}"
+            failures.update({cell.folder: reason for cell in cells if cell.scored.id == scored.id})
+    cells = [cell for cell in cells if cell.folder not in failures]
+    if not cells:
+        return
     rows: dict[Path, _Rows] = {cell.folder: _Rows() for cell in cells}
     by_contender: dict[int, list[Cell]] = {}
     for cell in cells:
@@ -178,10 +193,6 @@ def _score_chunk(
     for cell in cells:
         if cell.folder not in failures:
             frame, sums = rows[cell.folder].collect()
-            finished = done[cell.folder]
-            if finished:  # a run with another number of ranks left other slices: keep what is missing
-                keep = ~frame["position"].isin(finished)
-                frame = frame[keep].reset_index(drop=True)
             store.write_shard(cell.folder, cell.input_hash, frame, sums=sums)
 
 
@@ -239,13 +250,13 @@ def _score_group(
     except RecordError:
         raise
     except Exception as error:  # noqa: BLE001 a method that fails is a record; the others go on
-        failures.update({cell.folder: _sentence(error) for cell in cells})
+        failures.update({cell.folder: sentence(error) for cell in cells})
         return
     for cell in cells:
         try:
             columns, scores, sums, classify_s = _classify(cell, sr, batch, places, logits_of_hr, settings, counters)
         except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
-            failures[cell.folder] = _sentence(error)
+            failures[cell.folder] = sentence(error)
             continue
         sums["pass_s"] = np.float64(restore_s + classify_s)
         rows[cell.folder].add(batch, quality | columns, scores, sums)
@@ -254,6 +265,7 @@ def _score_group(
 def _restore(contender: Contender, batch: _Batch, protocol: Protocol, settings: PassSettings) -> tuple[Tensor, float]:
     method, lr = contender.method, batch.lr
     assert method is not None and lr is not None
+    lr = lr.clone()  # a method that writes to its input must not change what the others see
     with _Stopwatch(settings.device) as watch, autocast(settings):
         sr = method(lr, batch.sr_size)
     check_output(contender.name, method.info, sr, lr, batch.sr_size)
@@ -283,6 +295,11 @@ def check_output(name: str, info: Any, sr: Tensor, lr: Tensor, size: tuple[int, 
         raise ContractError(f"expected a floating-point sr from {name!r}, got {sr.dtype}")
     if not bool(torch.isfinite(sr).all()):
         raise ContractError(f"expected finite values from {name!r}, got NaN or infinity; check its weights")
+
+
+def _check_finite(logits: Tensor, classifier: str | None) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise ContractError(f"classifier {classifier} returned NaN or infinite logits; check its weights")
 
 
 def autocast(settings: PassSettings) -> torch.autocast:
@@ -328,8 +345,7 @@ def _classify(
             logits = network(sr)
         logits, seconds = logits.float(), watch.seconds
         counters.add(counters.sr_classified, f"{_name(cell.contender)} {scored.id}", len(batch.ids))
-    if not bool(torch.isfinite(logits).all()):
-        raise ContractError(f"classifier {scored.id} returned NaN or infinite logits; check its weights")
+    _check_finite(logits, scored.id)
     columns, scores, sums = _columns(scored, logits, hr_logits, batch.labels)
     return columns, scores, sums, seconds
 
@@ -387,21 +403,30 @@ def _hr_logits(
     key = hashlib.sha256(
         f"{hr_store.key}|{classifier.info.sha256}|{settings.precision}|{settings.device.type}".encode()
     ).hexdigest()
-    path = cache_dir() / "logits" / key / f"{int(chunk[0]):08d}-{int(chunk[-1]) + 1:08d}.npy"
-    if path.is_file():
-        cached = np.load(path, allow_pickle=False)
-        if cached.shape == (len(chunk), classifier.info.n_classes):
-            return torch.from_numpy(cached)
+    rows = hashlib.sha256(np.ascontiguousarray(chunk, dtype=np.int64).tobytes()).hexdigest()[:16]
+    path = cache_dir() / "logits" / key / f"{int(chunk[0]):08d}-{int(chunk[-1]) + 1:08d}-{rows}.npy"
+    cached = _load_array(path)
+    if cached is not None and cached.shape == (len(chunk), classifier.info.n_classes):
+        return torch.from_numpy(cached)
     logits = torch.empty(len(chunk), classifier.info.n_classes)
     offsets = {int(position): place for place, position in enumerate(chunk)}
     for positions in hr_store.groups(chunk, settings.batch_size):
         hr = _to_float(hr_store.batch(positions), settings.device)
         with autocast(settings):
             out = classifier(hr)
+        _check_finite(out, classifier.id)
         logits[[offsets[int(position)] for position in positions]] = out.float().cpu()
         counters.add(counters.hr_classified, classifier.id, len(positions))
     store.write_bytes(path, lambda stream: np.save(stream, logits.numpy(), allow_pickle=False))
     return logits
+
+
+def _load_array(path: Path) -> np.ndarray | None:
+    """Read a cached array, or return None where there is none or it is damaged."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 class _Rows:
@@ -459,6 +484,7 @@ def _name(contender: Contender) -> str:
     return f"{contender.name}@{contender.label}" if contender.label else contender.name
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
+    """Return the first line of an error, with its type where it is not one of ours."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
     return text if isinstance(error, ContractError) else f"{type(error).__name__}: {text}"

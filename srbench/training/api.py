@@ -25,7 +25,6 @@ from srbench.classifiers import Classifier, demo_classifiers, label_map, load_cl
 from srbench.data.source import Source
 from srbench.degrade import degrade, restore_size
 from srbench.errors import TrainingError, UsageError
-from srbench.evaluation.contenders import effective_scale
 from srbench.method import Batch, Method
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
@@ -457,7 +456,7 @@ class _Run:
             val_images=self._val_images,
             classifier_state=adapted,
             parameters=self._parameters,
-            scale=effective_scale(setting.protocol),
+            scale=setting.protocol.effective_scale,
             factor=factor if isinstance(factor, int) else None,
             teacher={"id": teacher.id, "sha256": teacher.weights_sha256} if teacher is not None else None,
             extra={"validated_with": self._teacher.id if self._teacher is not None else None},
@@ -638,7 +637,7 @@ def blurred(image: Tensor, largest: float, probability: float) -> Tensor:
 
 def training_degradation(protocol: Protocol) -> Any:
     """Return the degradation for HR of any size: an LR side in pixels becomes the scale that it stands for."""
-    scale = effective_scale(protocol)
+    scale = protocol.effective_scale
     if protocol.lr.lr_side is None or scale is None:
         return protocol.lr
     return dataclasses.replace(protocol.lr, scale=scale, lr_side=None)
