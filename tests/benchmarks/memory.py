@@ -1,0 +1,119 @@
+"""Anonymous memory of an evaluation against the number of images; run as a script, it prints the figures.
+
+    python tests/benchmarks/memory.py 2000 20000
+
+Each size runs in a process of its own on 32-pixel images made for it, with a dummy classifier. The mapped cache is not
+anonymous memory and does not count; /proc tells the two apart, so this runs on Linux only.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+SIDE, CLASSES = 32, 4
+
+
+def main() -> None:
+    """Print the peak of each size, and the ratio of the last to the first."""
+    sizes = [int(word) for word in sys.argv[1:]] or [2000, 20000]
+    peaks = []
+    for size in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, __file__, "--one", str(size), folder]
+            peaks.append(float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout))
+        print(f"{size:>7} images: peak anonymous memory {peaks[-1]:.1f} MiB", flush=True)
+    print(f"ratio of the last to the first: {peaks[-1] / peaks[0]:.3f}")
+
+
+def one(size: int, folder: Path) -> None:
+    """Make the images, evaluate them, print the peak in MiB."""
+    import os
+
+    os.environ |= {"SRBENCH_CACHE": str(folder / "cache"), "SRBENCH_WEIGHTS": str(folder / "weights")}
+    card = make_classifier(folder)
+    make_images(folder / "data", size)
+    import srbench
+
+    with PeakAnonymous() as peak:
+        srbench.evaluate(
+            ["nearest", "bicubic"],
+            data=f"folder:{folder / 'data'}",
+            classifiers=[str(card)],
+            protocol=make_protocol(folder),
+            out=folder / "out",
+            progress=False,
+        )
+    print(peak.mib)
+
+
+def make_images(folder: Path, size: int) -> None:
+    """Write `size` PNGs of noise, in folders of classes."""
+    import numpy as np
+    from PIL import Image
+
+    draws = np.random.default_rng(0)
+    for number in range(size):
+        target = folder / f"class{number % CLASSES}" / f"{number:06d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(target, compress_level=1)
+
+
+def make_protocol(folder: Path) -> str:
+    """Write a protocol that halves the images as they are."""
+    path = folder / "half.toml"
+    path.write_text("[lr]\nscale = 0.5\n", encoding="utf-8")
+    return str(path)
+
+
+def make_classifier(folder: Path) -> Path:
+    """Write a card of a tiny untrained classifier."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    args = {"num_classes": CLASSES, "channels": [8, 8, 8, 8], "stem_width": 8}
+    network = timm.create_model("resnet10t", **args)
+    save_file(network.state_dict(), folder / "dummy.safetensors")
+    (folder / "classes.txt").write_text("\n".join(f"class{number}" for number in range(CLASSES)), encoding="utf-8")
+    card = folder / "dummy.toml"
+    card.write_text(
+        'library = "timm"\nname = "resnet10t"\n'
+        f"args = {{ num_classes = {CLASSES}, channels = [8, 8, 8, 8], stem_width = 8 }}\n"
+        'weights = "dummy.safetensors"\nclasses = "classes.txt"\n'
+        "mean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n",
+        encoding="utf-8",
+    )
+    return card
+
+
+class PeakAnonymous:
+    """Samples RssAnon of this process every 20 ms while a block runs."""
+
+    def __enter__(self) -> PeakAnonymous:
+        self.mib = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _sample(self) -> None:
+        while not self._stop.wait(0.02):
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssAnon:"):
+                    self.mib = max(self.mib, int(line.split()[1]) / 1024)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--one"]:
+        one(int(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        main()
