@@ -13,10 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from srbench import weights
+from srbench.classifiers import label_map, load_classifier
 from srbench.data import demo
 from srbench.data.decode import decode
 from srbench.data.sources import open_source
+from srbench.degrade import degrade, for_classifier
 from srbench.errors import SrbenchError, UsageError
+from srbench.protocol import load_protocol
+from srbench.resample import resize
 
 PIXELS = {
     "train": "223b6f5b8fa51be7b4b2766ecbcbaf72d6f0c4d1d8709b4d7a290beb8c0bef5a",
@@ -136,3 +141,30 @@ def test_opening_runs_nothing_of_scikit_image():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["demo-resnet", "demo-vit"])
+def test_shipped_classifiers_are_calibrated(splits, name):
+    # HR at least 0.85, bilinear at scale 0.32 between 0.35 and 0.75, and small inputs go straight in.
+    classifier = load_classifier(name)
+    assert classifier.info.input_size is None
+    assert label_map(classifier.info, splits["test"].classes).tolist() == list(range(len(splits["test"].classes)))
+    protocol = load_protocol("demo")
+    hr = _pixels(splits["test"]).float() / 255
+    lr = degrade(hr, protocol.lr)
+    sr = for_classifier(resize(lr, BOX, "bilinear"), protocol)
+    labels = torch.tensor([sample.label for sample in splits["test"].samples])
+
+    def accuracy(images: torch.Tensor) -> float:
+        with torch.inference_mode():
+            return float((classifier(images).argmax(dim=1) == labels).float().mean())
+
+    assert accuracy(hr) >= 0.85
+    assert 0.35 <= accuracy(sr) <= 0.75
+    assert accuracy(lr) > 1 / len(splits["test"].classes)
+
+
+def test_shipped_classifiers_are_small_and_of_two_families():
+    refs = [ref for ref in weights.local("classifiers") if ref.uri.startswith("package:")]
+    assert len({ref.card.extra["name"] for ref in refs if "demo" in ref.card.tasks}) >= 2
+    assert sum(ref.path.stat().st_size for ref in refs) < 4_000_000
