@@ -21,7 +21,7 @@ BOOTSTRAP_DRAWS = 2000
 MINIMUM_GAP = 0.02
 
 # Values of one block of counts; 8 bytes each.
-_BLOCK_VALUES = 2**22
+_BLOCK_VALUES = 2**20
 # Values of F1 draws kept at a time; 4 bytes each.
 _F1_VALUES = 2**26
 
@@ -32,7 +32,7 @@ def resample_counts(
     """Yield how often each of n samples occurs in each bootstrap draw, (block, n), float64, rows sum to n.
 
     The rows follow Multinomial(n, 1/n). One seed gives one sequence of rows, however they are blocked; a block
-    holds about 34 MB.
+    holds about 8 MB.
 
     Args:
         n: Number of samples.
