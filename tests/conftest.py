@@ -11,13 +11,8 @@ REAL = Path(os.environ.get("SRBENCH_REAL") or Path(__file__).resolve().parents[2
 FOLDERS = {"SRBENCH_CACHE": "cache", "SRBENCH_DATA": "data", "SRBENCH_WEIGHTS": "weights"}
 VARIABLES_OF_RUNS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "COLUMNS")
 
-
-def pytest_configure(config):
-    if hasattr(config, "workerinput"):  # under xdist the workers share the cores
-        os.environ["OMP_NUM_THREADS"] = "1"
-        import torch
-
-        torch.set_num_threads(1)
+# The tensors of the tests are small: more threads only wait for each other, most of all under xdist.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items):

@@ -61,9 +61,12 @@ def make_classifier(
         batch = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
         features = network.forward_head(network.forward_features(batch), pre_logits=True)
         scale = 1 / features.std()
-        targets = torch.eye(len(classes)).repeat_interleave(40, 0) * 10
-        ones = torch.ones(len(features), 1)
-        solved = torch.linalg.lstsq(torch.cat([features * scale, ones], 1).double(), targets.double()).solution.float()
+        targets = torch.eye(len(classes), dtype=torch.float64).repeat_interleave(40, 0) * 8
+        known = torch.cat([features * scale, torch.ones(len(features), 1)], 1).double()
+        # A ridge keeps the weights small, so that rounding errors of the features stay small in the logits.
+        solved = torch.linalg.solve(
+            known.T @ known + 10 * torch.eye(known.shape[1]).double(), known.T @ targets
+        ).float()
         network.get_classifier().weight.copy_(solved[:-1].T * scale)
         network.get_classifier().bias.copy_(solved[-1])
     save_file(network.state_dict(), folder / f"{stem}.safetensors")
