@@ -38,8 +38,9 @@ learned_resizer() {
   fit learned_resizer demo-adapted learned_resizer --recipe demo-adapted --classifier demo-resnet
 }
 
-retrained() { # the control: as many image-steps as both stages of darionet together
-  fit retrained demo retrained --recipe demo --classifier demo-resnet
+retrained() { # the control, for each classifier: as many image-steps as esrgan's PSNR stage and darionet's together
+  fit retrained demo-resnet retrained --recipe demo --classifier demo-resnet
+  fit retrained demo-vit retrained --recipe demo --classifier demo-vit
 }
 
 for part in "${@:-classifiers esrgan darionet learned_resizer retrained}"; do
