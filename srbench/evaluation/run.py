@@ -316,6 +316,17 @@ class _Planned:
     adapted: torch.nn.Module | None = field(default=None, repr=False)
 
 
+def _stands_elsewhere(item: _Planned, row: Sequence[_Planned]) -> bool:
+    """Say whether adapted weights of another classifier are skipped where the method has weights for this one."""
+    return (
+        item.skip is not None
+        and item.key.track == "adapted"
+        and any(
+            other.key.method == item.key.method and other.key.track == "adapted" and not other.skip for other in row
+        )
+    )
+
+
 class _Task:
     """One dataset split under one protocol: plan, pass, timing, records."""
 
@@ -370,8 +381,8 @@ class _Task:
         classifiers: list[Classifier | None] = [*self._call.classifiers]
         for classifier in classifiers or [None]:
             scored = self._scored(classifier)
-            for contender in (None, *self._call.contenders[self._protocol.fingerprint]):
-                planned.append(self._cell(contender, scored))
+            row = [self._cell(contender, scored) for contender in self._call.contenders[self._protocol.fingerprint]]
+            planned += [self._cell(None, scored), *(item for item in row if not _stands_elsewhere(item, row))]
         return planned
 
     def _scored(self, classifier: Classifier | None) -> ScoredClassifier:
