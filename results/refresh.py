@@ -40,7 +40,7 @@ def main() -> None:
     (target / "made.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
     plot(board, target / "accuracy.svg", provenance)
     if not arguments.no_readme:
-        fill_readme(board, arguments.name)
+        fill_readme(board, arguments.name, provenance)
 
 
 def made_by(out: Path, command: str) -> dict[str, object]:
@@ -101,12 +101,17 @@ def drawn(board: Leaderboard) -> list[Row]:
     return [row for row in board.rows if row.status == "ok" and row.accuracy is not None and "accuracy" in row.ci]
 
 
-def fill_readme(board: Leaderboard, name: str) -> None:
+def fill_readme(board: Leaderboard, name: str, provenance: dict[str, object]) -> None:
     """Put the table and the picture between README's markers."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     picture = f"![accuracy of every method with its 95 % interval](results/{name}/accuracy.svg)"
-    text = between(text, f"table:{name}", short_table(board))
+    made = (
+        f"Made by `{provenance['command']}` at commit {', '.join(each[:9] for each in provenance['commits'])}"  # type: ignore[attr-defined]
+        f" on {', '.join(provenance['devices'])}, {', '.join(provenance['dates'])};"  # type: ignore[arg-type]
+        f" every column is in [results/{name}](results/{name}/leaderboard.md). † control, ‡ classifier trained too."
+    )
+    text = between(text, f"table:{name}", f"{short_table(board)}\n\n{made}")
     text = between(text, f"picture:{name}", picture)
     readme.write_text(text, encoding="utf-8")
 
