@@ -20,6 +20,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,16 +194,20 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def sweep(root: Path | str) -> int:
-    """Remove the temporary files that killed runs left below an --out directory; return how many.
+def sweep(root: Path | str, *, older_than_s: float = 0.0) -> int:
+    """Remove the temporary files that killed runs left below a folder; return how many.
 
-    Call it before the run starts writing, from one process.
+    Call it before the run starts writing, from one process. Where other runs may be writing (a cache), files younger
+    than `older_than_s` seconds stay.
     """
-    found = [path for path in Path(root).rglob(".*.tmp") if _LEFTOVER.fullmatch(path.name) and path.is_file()]
-    for path in found:
-        with contextlib.suppress(OSError):
-            path.unlink(missing_ok=True)
-    return len(found)
+    removed = 0
+    for path in Path(root).rglob(".*.tmp"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file():
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime >= older_than_s:
+                    path.unlink(missing_ok=True)
+                    removed += 1
+    return removed
 
 
 # --- samples -----------------------------------------------------------------------------------------------------

@@ -955,3 +955,15 @@ def test_network_of_a_native_factor_returns_to_hr_size(run, tmp_path, protocol, 
     sr = F.interpolate(large, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1).mul(255).round() / 255
     np.testing.assert_allclose(samples(result, "x4")["mse"], (sr - hr).square().mean((1, 2, 3)).numpy(), rtol=1e-4)
     assert record(result, "x4").method.factor == 4
+
+
+def test_temporary_files_of_killed_runs_are_swept(run, tmp_path, own_folders):
+    name = ".00000000-00000066.npy.0123456789ab.tmp"
+    stale, fresh = own_folders / "cache" / "logits" / "a" / name, own_folders / "cache" / "logits" / "b" / name
+    ours = tmp_path / "out" / "records" / "task" / name
+    for path in (stale, fresh, ours):
+        path.parent.mkdir(parents=True)
+        path.write_text("half")
+    os.utime(stale, (1, 1))
+    run()
+    assert (stale.exists(), fresh.exists(), ours.exists()) == (False, True, False)  # another run may be writing `fresh`

@@ -30,13 +30,15 @@ PER_CLASS, SIDE = 190, 16  # 570 images: three shards a cell
 # Imports once what a run needs, then forks a process for every command line that it reads: each is a process of its own
 # that can be killed, without the seconds that importing torch takes.
 NURSERY = """
-    import json, os, sys, traceback
+    import json, os, signal, sys, traceback
     import scipy.stats, sklearn.metrics, timm, torch
     from srbench.evaluation import costs
     from srbench.cli import main
     from srbench.registry import Registry
 
     Registry().working()
+    # Whoever starts the tests in the background lets them ignore Ctrl-C, and every process below them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     costs.BUDGET_S = 0.01  # the seconds of a run go into what is to be interrupted, not into the timing pass
     for line in sys.stdin:
         words, environment, log = json.loads(line)

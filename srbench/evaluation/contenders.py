@@ -179,12 +179,12 @@ def _ready(method: Method, protocol: Protocol) -> Method:
 
 def _misfit(ref: weights.WeightsRef, classifiers: Sequence[Classifier], protocol: Protocol, dataset: str) -> str | None:
     card = ref.card
+    if dataset == "demo" and (card is None or "demo" not in card.tasks):
+        return "are not demo weights"
     if card is None:
         return None
     if card.tasks and dataset not in card.tasks:
         return f"are for {', '.join(card.tasks)}"
-    if dataset == "demo" and "demo" not in card.tasks:
-        return "are not demo weights"
     scale = protocol.effective_scale
     if card.scale is not None and scale is not None and abs(card.scale - scale) > 1e-3:
         return f"were trained for scale {card.scale:g}"

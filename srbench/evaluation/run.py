@@ -27,6 +27,7 @@ from srbench.evaluation.costs import Costs, Stopwatches
 from srbench.evaluation.scoring import Cell, Counters, PassSettings, ScoredClassifier, score, sentence
 from srbench.leaderboard import ORACLE, Leaderboard
 from srbench.method import TaskInfo
+from srbench.paths import cache_dir
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
 from srbench.provenance import code_state, environment
@@ -171,6 +172,7 @@ def evaluate(
     cells: list[store.StoredCell] = []
     if call.settings.rank == 0:
         store.sweep(call.out)
+        store.sweep(cache_dir() / "logits", older_than_s=3600.0)
     _barrier(call.settings)
     for each in call.protocols:
         cells += _Task(call, each, counters).run()
