@@ -429,6 +429,7 @@ def test_help_and_quick_refusals_import_nothing_heavy():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_two_ranks_score_what_one_does(images, card, tmp_path, evaluate):
     names = ["bicubic", "lanczos"]
     (images / "net" / "0007.png").rename(tmp_path / "kept.png")  # 23 images: two ranks cannot share them evenly

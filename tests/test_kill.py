@@ -22,7 +22,7 @@ from dummies import make_classifier, make_images
 
 from srbench import store
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 KILLS = 10
 PER_CLASS, SIDE = 190, 16  # 570 images: three shards a cell
@@ -185,7 +185,6 @@ def same(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> N
         pd.testing.assert_frame_equal(found[method], frame, check_exact=True)
 
 
-@pytest.mark.timeout(600)
 def test_run_killed_at_ten_random_moments_ends_as_if_nothing_had_happened(world, nursery, whole):
     draw = random.Random(0)
     kills, finished, moments = 0, 0, set()
