@@ -285,7 +285,7 @@ def build(
             the field.
         RecordError: If samples cannot be read.
     """
-    kept, repeated = _newest(cells)
+    kept, repeated = newest_cells(cells)
     tasks: dict[str, Mapping[str, Any]] = {}
     rows: list[Row] = []
     tables: list[pd.DataFrame] = []
@@ -312,7 +312,7 @@ def build(
 # --- which cells may stand together ------------------------------------------------------------------------------
 
 
-def _newest(cells: Iterable[StoredCell]) -> tuple[list[StoredCell], list[str]]:
+def newest_cells(cells: Iterable[StoredCell]) -> tuple[list[StoredCell], list[str]]:
     """Keep the newest of cells that several folders hold; say so where their inputs differ."""
     kept: dict[Any, StoredCell] = {}
     said = []
