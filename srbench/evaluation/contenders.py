@@ -136,7 +136,7 @@ def _contenders(
     if not needs_weights(name, cls):
         if given:
             raise UsageError(f"method {name!r} takes no weights, so --weights {name}={given[0]} cannot apply")
-        return [Contender(name, cls, _ready(cls(), protocol), None)]
+        return [load_contender(name, cls, None, protocol)]
     if given:
         refs = _distinct(name, [weights.find(name, spec, cls.weights) for spec in given])
     else:
@@ -147,7 +147,7 @@ def _contenders(
             if asked:
                 raise UsageError(f"method {name!r} cannot run: {reason}")
             return [Contender(name, cls, None, None, track=_usual_track(cls), skip=reason)]
-    return [_loaded(name, cls, ref, protocol) for ref in refs]
+    return [load_contender(name, cls, ref, protocol) for ref in refs]
 
 
 def _distinct(name: str, refs: Sequence[weights.WeightsRef]) -> list[weights.WeightsRef]:
@@ -162,7 +162,14 @@ def _distinct(name: str, refs: Sequence[weights.WeightsRef]) -> list[weights.Wei
     return list(by_label.values())
 
 
-def _loaded(name: str, cls: type[Method], ref: weights.WeightsRef, protocol: Protocol) -> Contender:
+def load_contender(name: str, cls: type[Method], ref: weights.WeightsRef | None, protocol: Protocol) -> Contender:
+    """Return a method in eval mode, prepared for a protocol and filled with weights where it has some.
+
+    Raises:
+        WeightsError: If the weights cannot be read or do not fit the method.
+    """
+    if ref is None:
+        return Contender(name, cls, _ready(cls(), protocol), None)
     loaded = weights.load(ref)
     method = _ready(cls.from_weights(loaded), protocol)
     track: Literal["frozen", "adapted"] = "adapted" if loaded.classifier_state is not None else "frozen"
