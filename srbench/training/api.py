@@ -70,6 +70,23 @@ class TrainingResult:
     seconds: float
     network: nn.Module = field(repr=False)
 
+    @property
+    def images_per_s(self) -> float:
+        """Images trained on a second, validation left out; 0 where nothing was trained."""
+        spent = self._of_epochs("seconds").sum()
+        return float(self.images / spent) if spent else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the time of training that was spent waiting for data, [0, 1]."""
+        spent = self._of_epochs("seconds")
+        return float((self._of_epochs("wait_share") * spent).sum() / spent.sum()) if spent.sum() else 0.0
+
+    def _of_epochs(self, column: str) -> pd.Series:
+        if column not in self.history:  # nothing but the validation before training
+            return pd.Series(dtype=float)
+        return self.history[column].dropna()
+
     def summary(self) -> str:
         """Say in a few lines what was trained, how good it is, and how to use it."""
         card = self.weights.card
@@ -84,7 +101,8 @@ class TrainingResult:
         return (
             f"{owner} {self.weights.label}: epoch {self.epoch} is {by} ({found})\n"
             f"{self.steps} steps, {self.images} images, {self.seconds:.0f} s;"
-            f" weights in {self.out / 'weights' / self.weights.path.name}, curves in {self.out / 'curves.csv'}\n"
+            f" {self.images_per_s:.3g} images/s while training, {self.wait_share:.0%} of it waiting for data\n"
+            f"weights in {self.out / 'weights' / self.weights.path.name}, curves in {self.out / 'curves.csv'}\n"
             f"use them with: {use}"
         )
 
