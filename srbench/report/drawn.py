@@ -6,8 +6,10 @@ transparent ground, so that a page can replace that one colour with its own.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,48 @@ from matplotlib.figure import Figure
 
 INK = "#12345a"
 SECTIONS = ("cost", "sweep", "training", "classes", "scores", "transfer", "correlation", "resampler")
+FONT_PT = 9.5
+RASTER_DPI = 120
+
+_SETTINGS: Mapping[str, Any] = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # the one that ships with matplotlib, so that every machine draws the same
+    "font.size": FONT_PT,
+    "axes.titlesize": FONT_PT,
+    "axes.labelsize": FONT_PT,
+    "xtick.labelsize": FONT_PT - 0.5,
+    "ytick.labelsize": FONT_PT - 0.5,
+    "legend.fontsize": FONT_PT - 0.5,
+    **dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color"), INK
+    ),
+    "grid.color": INK,
+    "grid.alpha": 0.15,
+    "grid.linewidth": 0.6,
+    "axes.facecolor": "none",
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "savefig.dpi": RASTER_DPI,
+    "figure.dpi": RASTER_DPI,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+}
+
+
+@contextlib.contextmanager
+def drawing() -> Iterator[None]:
+    """Settings in which figures are made and written, whatever the user's matplotlibrc says.
+
+    Names from the data may hold letters that the font lacks; a reader's browser has them, so that is no warning.
+    """
+    with mpl.rc_context(), warnings.catch_warnings():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_SETTINGS)  # type: ignore[arg-type]
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from")
+        warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support")
+        yield
 
 
 @dataclass(frozen=True)
@@ -23,7 +67,7 @@ class Drawn:
     """One figure of the report.
 
     Attributes:
-        name: File stem, unique within a report, letters, digits and hyphens only.
+        name: File stem, unique within a report: lower-case letters, digits and hyphens only.
         section: One of `SECTIONS`.
         task: Id of the task, None where the figure spans several.
         classifier: Id of the classifier, None where the figure spans several or has none.
@@ -50,7 +94,7 @@ class Drawn:
         """
         buffer = io.StringIO()
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": self.name}):
+        with drawing(), mpl.rc_context({"svg.hashsalt": self.name}):
             self.figure.savefig(buffer, format="svg", facecolor=ground or "none", metadata=metadata)
         return buffer.getvalue()
 
@@ -62,5 +106,6 @@ class Drawn:
             dpi: Dots an inch.
         """
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=dpi, facecolor=ground or "none", metadata={"Software": None})
+        with drawing():
+            self.figure.savefig(buffer, format="png", dpi=dpi, facecolor=ground or "none", metadata={"Software": None})
         return buffer.getvalue()
