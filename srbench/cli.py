@@ -263,6 +263,56 @@ def leaderboard(
 
 @app.command()
 @_guarded
+def bench(
+    methods: Methods = None,
+    size: Annotated[list[str] | None, typer.Option(help="Size of LR in pixels, H or HxW; repeatable.")] = None,
+    factor: Annotated[float, typer.Option(help="SR side / LR side.")] = 4.0,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Images a batch, beside batch 1; repeatable; by the device if left out.")
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Send the networks through torch.compile.")] = False,
+    classifier: Annotated[
+        str | None, typer.Option(help="SPEC of a classifier, to be timed alone and end to end.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="METHOD=NAME, METHOD=FILE or METHOD=untrained; repeatable, one row each.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this .json file too.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Measure how fast methods run, and which share of the device's speed they reach; all of them if none is named."""
+    by_method = _weights(weights or [])
+    with _waiting("loading torch, methods and classifiers"):
+        from srbench import bench as speed
+        from srbench.bench_table import render
+    sizes = [speed.parse_size(text) for text in size or []]
+    if out is not None:
+        speed.check_out_file(out)
+    result = speed.bench(
+        methods or None,
+        sizes=sizes or [speed.DEFAULT_SIZE],
+        factor=factor,
+        batch_sizes=batch_size or [],
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        classifier=classifier,
+        weights=by_method,
+        plugins=plugin or (),
+    )
+    if out is not None:
+        speed.write(result, out)
+    from rich.console import Console
+
+    _print(render(result, width=Console().width))
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_guarded
 def compare(
     old: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of before.")],
     new: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of now.")],

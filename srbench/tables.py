@@ -52,28 +52,28 @@ def columns() -> tuple[Column, ...]:
     return (
         Column("rank", "#", lambda row: _whole(row.rank), 0),
         Column("method", "method", row_name, 0, "left"),
-        Column("cross_entropy", "cross-\nentropy", lambda row: _fixed(row.cross_entropy, 4), 1),
-        Column("psnr", "PSNR\ndB", lambda row: _fixed(row.psnr, 2), 2),
-        Column("accuracy", "accuracy", lambda row: _fixed(row.accuracy, 4), 1),
-        Column("total_time_s", "total\ntime s", lambda row: _fixed(row.total_time_s, 1), 3),
+        Column("cross_entropy", "cross-\nentropy", lambda row: fixed(row.cross_entropy, 4), 1),
+        Column("psnr", "PSNR\ndB", lambda row: fixed(row.psnr, 2), 2),
+        Column("accuracy", "accuracy", lambda row: fixed(row.accuracy, 4), 1),
+        Column("total_time_s", "total\ntime s", lambda row: fixed(row.total_time_s, 1), 3),
         Column("psnr_ci", "PSNR\n95 %", lambda row: _ends(row.ci.get("psnr"), 2), 5),
         Column("accuracy_ci", "accuracy\n95 %", lambda row: _ends(row.ci.get("accuracy"), 3), 5),
         Column("accuracy_delta", f"against\n{REFERENCE}", lambda row: _with_ends(row, "accuracy_delta", 3), 6),
         Column("p_holm", "p\n(Holm)", lambda row: _p(row.p_holm), 7),
-        Column("ssim", "SSIM", lambda row: _fixed(row.ssim, 4), 9),
-        Column("top5", "top-5", lambda row: _fixed(row.top5, 4), 11),
-        Column("agreement", "agrees\nwith HR", lambda row: _fixed(row.agreement, 4), 12),
+        Column("ssim", "SSIM", lambda row: fixed(row.ssim, 4), 9),
+        Column("top5", "top-5", lambda row: fixed(row.top5, 4), 11),
+        Column("agreement", "agrees\nwith HR", lambda row: fixed(row.agreement, 4), 12),
         Column("recovered_gap", "recovered\ngap", lambda row: _with_ends(row, "recovered_gap", 2, sign=""), 4),
-        Column("f1_macro", "F1\nmacro", lambda row: _fixed(row.f1_macro, 4), 13),
+        Column("f1_macro", "F1\nmacro", lambda row: fixed(row.f1_macro, 4), 13),
         Column("f1_macro_delta", f"F1 against\n{REFERENCE}", lambda row: _with_ends(row, "f1_macro_delta", 3), 14),
-        Column("latency_ms", "ms /\nimage", lambda row: _fixed(row.latency_ms, 2), 8),
-        Column("images_per_s", "images\n/ s", lambda row: _three(row.images_per_s), 10),
-        Column("parameters", "para-\nmeters", lambda row: _scaled(row.parameters), 15),
-        Column("macs", "MACs /\nimage", lambda row: _scaled(row.macs), 16),
-        Column("peak_memory_mb", "peak\nMB", lambda row: _three(row.peak_memory_mb), 17),
-        Column("ece", "ECE", lambda row: _fixed(row.ece, 4), 18),
-        Column("logit_mse_to_hr", "logit MSE\nto HR", lambda row: _fixed(row.logit_mse_to_hr, 3), 19),
-        Column("kl_to_hr", "KL\nto HR", lambda row: _fixed(row.kl_to_hr, 4), 20),
+        Column("latency_ms", "ms /\nimage", lambda row: fixed(row.latency_ms, 2), 8),
+        Column("images_per_s", "images\n/ s", lambda row: three(row.images_per_s), 10),
+        Column("parameters", "para-\nmeters", lambda row: scaled(row.parameters), 15),
+        Column("macs", "MACs /\nimage", lambda row: scaled(row.macs), 16),
+        Column("peak_memory_mb", "peak\nMB", lambda row: three(row.peak_memory_mb), 17),
+        Column("ece", "ECE", lambda row: fixed(row.ece, 4), 18),
+        Column("logit_mse_to_hr", "logit MSE\nto HR", lambda row: fixed(row.logit_mse_to_hr, 3), 19),
+        Column("kl_to_hr", "KL\nto HR", lambda row: fixed(row.kl_to_hr, 4), 20),
     )
 
 
@@ -269,7 +269,8 @@ def bar(share: float) -> str:
     return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(BAR_WIDTH, "░")
 
 
-def _fixed(value: float | None, digits: int) -> str:
+def fixed(value: float | None, digits: int) -> str:
+    """Return a number with so many digits behind the point, or a dash."""
     if value is None:
         return MISSING
     return "inf" if math.isinf(value) else f"{value:.{digits}f}"
@@ -279,14 +280,15 @@ def _whole(value: int | None) -> str:
     return MISSING if value is None else str(value)
 
 
-def _three(value: float | None) -> str:
-    """Three significant digits, never in powers of ten."""
+def three(value: float | None) -> str:
+    """Return three significant digits, never in powers of ten, or a dash."""
     if value is None:
         return MISSING
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def _scaled(value: float | None) -> str:
+def scaled(value: float | None) -> str:
+    """Return three significant digits with k, M, G or T, or a dash."""
     if value is None:
         return MISSING
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):

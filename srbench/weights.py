@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Network = TypeVar("Network", bound=nn.Module)
 
 SUFFIX = ".safetensors"
+UNTRAINED = "untrained"  # where the name of weights is asked for: the network as it is built
 _METADATA_KEY = "srbench"
 _METHOD_PREFIX, _CLASSIFIER_PREFIX = "method.", "classifier."
 
@@ -257,6 +258,17 @@ def read_state(path: Path) -> dict[str, Tensor]:
             f"{path.name} holds no state dict of named tensors; expected a mapping from parameter name to tensor"
         )
     return dict(content)
+
+
+def untrained(query: str = "") -> WeightsFile:
+    """Return the weights that a network has when it is built: none, with the constructor arguments in `query`.
+
+    Raises:
+        WeightsError: If `query` is no list of key=value pairs joined by &.
+    """
+    ref = WeightsRef(label=UNTRAINED, path=Path(UNTRAINED), uri=UNTRAINED, sha256="", card=None)
+    ref = _with_arguments(ref, query) if query else ref
+    return WeightsFile(ref, {}, None, dict(ref.arguments))
 
 
 def build(network_class: type[Network], loaded: WeightsFile) -> Network:

@@ -18,7 +18,7 @@ from PIL import Image
 from typer.main import get_command
 
 import srbench
-from srbench import classifiers, leaderboard, paths, protocol, records, store
+from srbench import bench, classifiers, leaderboard, paths, protocol, records, store
 from srbench.cli import app
 from srbench.compare import parse_rule
 from srbench.conformance import check
@@ -127,11 +127,12 @@ def test_commands_parse_and_name_what_exists(where, words):
     plugins = {path.stem for path in given.get("plugin") or ()}
     named = {
         "eval": given.get("methods") or [],
+        "bench": given.get("methods") or [],
         "train": [given.get("method")],
         "check": [given.get("method")],
     }.get(words[0], [])
     assert set(named) <= {*METHODS, *plugins, "classifier"}
-    for pair in (given.get("weights") or []) if words[0] == "eval" else []:
+    for pair in (given.get("weights") or []) if words[0] in {"eval", "bench"} else []:
         assert pair.partition("=")[0] in {*METHODS, *plugins}
     if words[0] == "eval":
         assert bool(given["every"]) != bool(given["methods"])
@@ -139,6 +140,8 @@ def test_commands_parse_and_name_what_exists(where, words):
         protocol.load_protocol(given["protocol"])
     for scale in _listed(given.get("scale")):
         protocol.parse_scale(scale)
+    for size in _listed(given.get("size")):
+        bench.parse_size(size)
     for spec in _listed(given.get("data")):
         assert spec.partition(":")[0] in {info.name for info in list_datasets()}
     for rule in given.get("fail_on") or []:

@@ -99,11 +99,7 @@ def choose(
     """
     available = registry.working()
     wanted = list(available) if names is None else list(dict.fromkeys(names))
-    for name in [*wanted, *given]:
-        registry.get(name)
-    for name in given:
-        if name not in wanted:
-            raise UsageError(f"--weights {name}=... is given, but {name!r} is not run; add it to the methods")
+    _check_names(wanted, given, registry)
     always = [name for name, cls in available.items() if cls.info.kind == "control" or name == REFERENCE]
     order = [REFERENCE, *(name for name in always if name != REFERENCE)]
     order += [name for name in sorted(wanted) if name not in order]
@@ -134,8 +130,7 @@ def _contenders(
     dataset: str,
 ) -> list[Contender]:
     if not needs_weights(name, cls):
-        if given:
-            raise UsageError(f"method {name!r} takes no weights, so --weights {name}={given[0]} cannot apply")
+        _refuse_weights(name, given)
         return [load_contender(name, cls, None, protocol)]
     if given:
         refs = _distinct(name, [weights.find(name, spec, cls.weights) for spec in given])
@@ -160,6 +155,57 @@ def _distinct(name: str, refs: Sequence[weights.WeightsRef]) -> list[weights.Wei
                 " table; rename one of the files"
             )
     return list(by_label.values())
+
+
+def choose_for_timing(
+    names: Sequence[str] | None, registry: Registry, *, given: Mapping[str, Sequence[str]], protocol: Protocol
+) -> list[Contender]:
+    """Return the contenders of a benchmark, in the order in which they are named.
+
+    How long a network takes does not depend on the values of its weights, so no task is asked for: the weights that are
+    given take part, else all that are here, else the network as its constructor builds it. The word "untrained" asks
+    for that network by name; constructor arguments may follow it, as in `untrained?blocks=8&features=64`.
+
+    Args:
+        names: Methods, or None for all that can be imported.
+        registry: Where methods come from.
+        given: Weights by method, each a name, a file, or "untrained".
+        protocol: The protocol that methods are prepared for.
+
+    Raises:
+        UnknownNameError: If a method or its weights do not exist.
+        UsageError: If weights are given for a method that is not timed or takes none.
+    """
+    wanted = list(registry.working()) if names is None else list(dict.fromkeys(names))
+    _check_names(wanted, given, registry)
+    chosen = []
+    for name in wanted:
+        cls, specs = registry.get(name), given.get(name, ())
+        if not needs_weights(name, cls):
+            _refuse_weights(name, specs)
+            chosen.append(load_contender(name, cls, None, protocol))
+            continue
+        specs = specs or [ref.label for ref in weights.local(name, cls.weights)] or [weights.UNTRAINED]
+        untrained = [spec for spec in specs if spec.partition("?")[0] == weights.UNTRAINED]
+        refs = _distinct(name, [weights.find(name, spec, cls.weights) for spec in specs if spec not in untrained])
+        chosen += [load_contender(name, cls, ref, protocol) for ref in refs]
+        for spec in dict.fromkeys(untrained):
+            loaded = weights.untrained(spec.partition("?")[2])
+            chosen.append(Contender(name, cls, _ready(weights.build(cls, loaded), protocol), loaded))
+    return chosen
+
+
+def _check_names(wanted: Sequence[str], given: Mapping[str, Sequence[str]], registry: Registry) -> None:
+    for name in [*wanted, *given]:
+        registry.get(name)
+    for name in given:
+        if name not in wanted:
+            raise UsageError(f"--weights {name}=... is given, but {name!r} is not run; add it to the methods")
+
+
+def _refuse_weights(name: str, given: Sequence[str]) -> None:
+    if given:
+        raise UsageError(f"method {name!r} takes no weights, so --weights {name}={given[0]} cannot apply")
 
 
 def load_contender(name: str, cls: type[Method], ref: weights.WeightsRef | None, protocol: Protocol) -> Contender:

@@ -15,6 +15,7 @@ from srbench.data.source import Source
 from srbench.degrade import degrade, for_classifier, restore_size
 from srbench.evaluation.contenders import Contender
 from srbench.evaluation.scoring import PassSettings, autocast
+from srbench.method import Method
 from srbench.protocol import Protocol
 from srbench.records import Spread
 from srbench.timing import Timing, count_macs, measure, peak_memory
@@ -74,8 +75,8 @@ class Stopwatches:
             with peak_memory(self._settings.device) as peak:
                 batched = self._measure(lambda: self._restore(contender, many), len(many))
             self._costs[id(contender)] = Costs(
-                latency_ms=_milliseconds(single),
-                throughput=_rate(batched),
+                latency_ms=milliseconds(single),
+                throughput=rate(batched),
                 batch=len(many),
                 peak_memory_mb=peak.mb,
                 macs=count_macs(method, one, self._sr_size),
@@ -89,7 +90,7 @@ class Stopwatches:
         if classifier.id not in self._classify:
             with autocast(self._settings):
                 timing = self._measure(lambda: classifier(self._hr), 1)
-            self._classify[classifier.id] = _milliseconds(timing)
+            self._classify[classifier.id] = milliseconds(timing)
         return self._classify[classifier.id]
 
     @torch.inference_mode()
@@ -104,7 +105,7 @@ class Stopwatches:
                 with autocast(self._settings):
                     classifier(seen)
 
-        return _milliseconds(self._measure(once, 1))
+        return milliseconds(self._measure(once, 1))
 
     def _lr(self, hr: Tensor) -> Tensor:
         real = self._store.lr_batch([0])
@@ -113,21 +114,30 @@ class Stopwatches:
         return degrade(hr, self._protocol.lr, sample_ids=[self._store.samples[0].id], seed=self._settings.seed)
 
     def _restore(self, contender: Contender, lr: Tensor) -> Tensor:
-        method = contender.method
-        assert method is not None
-        with autocast(self._settings):
-            sr = method(lr, self._sr_size)
-        return sr.float() if method.info.output == "lr" else restore_size(sr.float(), self._sr_size, self._protocol)
+        assert contender.method is not None
+        return restored(contender.method, lr, self._sr_size, self._protocol, self._settings)
 
     def _measure(self, call: Callable[[], object], batch_size: int) -> Timing:
         return measure(call, device=self._settings.device, batch_size=batch_size, budget_s=BUDGET_S)
 
 
-def _milliseconds(timing: Timing) -> Spread:
+def restored(method: Method, lr: Tensor, size: tuple[int, int], protocol: Protocol, settings: PassSettings) -> Tensor:
+    """Return SR of LR `(N, C, h, w)`, both RGB, float32, at `size`, or at LR size where a method's output stays there.
+
+    This is what "restoring" costs: the method in the precision of the run, and the way back to HR size.
+    """
+    with autocast(settings):
+        sr = method(lr, size)
+    return sr.float() if method.info.output == "lr" else restore_size(sr.float(), size, protocol)
+
+
+def milliseconds(timing: Timing) -> Spread:
+    """Return milliseconds an image."""
     scale = 1e3 / timing.batch_size
     return Spread(timing.median_s * scale, timing.p10_s * scale, timing.p90_s * scale)
 
 
-def _rate(timing: Timing) -> Spread:
+def rate(timing: Timing) -> Spread:
+    """Return images a second."""
     # the slow tail in seconds is the low tail in images a second
     return Spread(*(timing.batch_size / seconds for seconds in (timing.median_s, timing.p90_s, timing.p10_s)))
