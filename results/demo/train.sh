@@ -36,6 +36,7 @@ darionet() { # starts from esrgan's PSNR stage
 learned_resizer() {
   fit learned_resizer demo-frozen learned_resizer --recipe demo-frozen --classifier demo-resnet
   fit learned_resizer demo-adapted learned_resizer --recipe demo-adapted --classifier demo-resnet
+  fit learned_resizer demo-adapted-vit learned_resizer --recipe demo-adapted --classifier demo-vit
 }
 
 retrained() { # the control, for each classifier: as many image-steps as esrgan's PSNR stage and darionet's together
