@@ -2,6 +2,7 @@
 
     <root>/records/<task>/<classifier>/<method>@<weights>/record.json
                                                           samples.parquet
+                                                          kept.parquet
                                                           .partial/<input hash>/rows-<first>-<stop>.parquet
 
 A file appears under its name only when it is complete. `commit_cell` takes the old record away before it writes new
@@ -30,12 +31,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
 from srbench.errors import RecordError, UsageError
 from srbench.records import MAX_SCORE_CLASSES, Record, json_text
 
 RECORD_FILE = "record.json"
 SAMPLES_FILE = "samples.parquet"
+KEPT_FILE = "kept.parquet"
 PARTIAL_FOLDER = ".partial"
 NO_CLASSIFIER = "no-classifier"
 NO_WEIGHTS = "none"
@@ -56,6 +59,8 @@ SAMPLE_COLUMNS: Mapping[str, pa.DataType] = {
     "kl_to_hr": pa.float32(),
 }
 _SUMS_KEY = b"srbench.sums"
+_KEPT_KEY = b"srbench.kept"
+_KEPT_SCHEMA = pa.schema([("position", pa.int32()), ("name", pa.string()), ("png", pa.binary())])
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 
@@ -73,6 +78,17 @@ class StoredCell:
             RecordError: If the file is missing or damaged.
         """
         return read_samples(self.folder / SAMPLES_FILE, columns)
+
+    def kept(self) -> dict[int, dict[str, np.ndarray]]:
+        """Read the pixels that were kept: position of the sample -> name of the image -> `(H, W, C)`, RGB, uint8.
+
+        The oracle's cell has "hr" and, at LR size, "lr"; the others have "sr", as the classifier saw it. Empty where
+        nothing was kept.
+
+        Raises:
+            RecordError: If the file is damaged.
+        """
+        return read_kept(self.folder / KEPT_FILE)
 
 
 # --- folders -----------------------------------------------------------------------------------------------------
@@ -287,6 +303,54 @@ def read_samples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
     return frame if columns is None else frame[list(columns)]
 
 
+# --- kept pixels --------------------------------------------------------------------------------------------------
+
+
+def write_kept(path: Path, images: Mapping[int, Mapping[str, np.ndarray]], *, key: str) -> None:
+    """Write a few samples' images atomically, as lossless PNG; `key` says what they were made from.
+
+    Args:
+        path: The file.
+        images: Position of the sample -> name of the image -> `(H, W, C)` uint8, C being 1 or 3.
+        key: What `kept_key` returns.
+
+    Raises:
+        RecordError: As `write_bytes`.
+    """
+    lines = [(position, name, _png(image)) for position, named in images.items() for name, image in named.items()]
+    columns = list(zip(*lines, strict=True)) or [(), (), ()]
+    table = pa.table(dict(zip(_KEPT_SCHEMA.names, columns, strict=True)), schema=_KEPT_SCHEMA)
+    table = table.replace_schema_metadata({_KEPT_KEY: key.encode()})
+    write_bytes(path, lambda file: pq.write_table(table, file, compression="none"))
+
+
+def read_kept(path: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Read what `write_kept` wrote; empty where there is no such file.
+
+    Raises:
+        RecordError: If it is damaged.
+    """
+    if not path.is_file():
+        return {}
+    found: dict[int, dict[str, np.ndarray]] = {}
+    try:
+        for line in _read_table(path, _KEPT_SCHEMA.names).to_pylist():
+            with Image.open(io.BytesIO(line["png"])) as image:
+                pixels = np.array(image)
+            found.setdefault(line["position"], {})[line["name"]] = pixels.reshape(*pixels.shape[:2], -1)
+    except (OSError, ValueError, KeyError, SyntaxError) as error:  # PIL calls a broken PNG a SyntaxError
+        raise RecordError(f"{path} is damaged ({error}); delete it and run the evaluation again") from None
+    return found
+
+
+def kept_key(path: Path) -> str | None:
+    """Return the key that kept pixels were written with; None where there are none or they are damaged."""
+    try:
+        return _read_metadata(path).get(_KEPT_KEY, b"").decode() or None
+    except RecordError:
+        return None
+
+
 # --- shards of a running cell ------------------------------------------------------------------------------------
 
 
@@ -381,6 +445,7 @@ def commit_cell(folder: Path, record: Record, samples: pd.DataFrame | None) -> S
     text = json_text(record.to_json())
     try:
         (folder / RECORD_FILE).unlink(missing_ok=True)
+        (folder / KEPT_FILE).unlink(missing_ok=True)
         if samples is None:
             (folder / SAMPLES_FILE).unlink(missing_ok=True)
     except OSError as error:
@@ -419,12 +484,12 @@ def is_fresh(folder: Path, input_hash: str) -> bool:
     return record.input_hash == input_hash and record.status in ("ok", "skipped")
 
 
-def is_skipped(folder: Path) -> bool:
-    """Say whether a cell is stored as skipped."""
+def status_of(folder: Path) -> str | None:
+    """Return the status of a stored cell; None where there is none that can be read."""
     try:
-        return load_cell(folder).record.status == "skipped"
+        return load_cell(folder).record.status
     except RecordError:
-        return False
+        return None
 
 
 def find_records(folders: Iterable[Path | str]) -> tuple[list[StoredCell], list[str]]:
@@ -489,6 +554,12 @@ def _pack(sums: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{name: np.asarray(values) for name, values in sums.items()})  # type: ignore[arg-type]
     return base64.b64encode(buffer.getvalue())
+
+
+def _png(image: np.ndarray) -> bytes:
+    with io.BytesIO() as stream:
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
+        return stream.getvalue()
 
 
 def _unpack(text: bytes | None) -> dict[str, np.ndarray]:

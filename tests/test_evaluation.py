@@ -33,7 +33,7 @@ from srbench.errors import (
     UsageError,
     WeightsError,
 )
-from srbench.evaluation import costs, scoring
+from srbench.evaluation import costs, keep, scoring
 from srbench.weights import Card
 
 N, SIDE = 66, 24
@@ -629,7 +629,15 @@ def uninterrupted(images, card, tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("target", "after"),
-    [("rows-", 0), ("rows-", 5), ("samples.parquet", 1), ("record.json", 1), ("leaderboard.json", 0), (".npy", 1)],
+    [
+        ("rows-", 0),
+        ("rows-", 5),
+        ("samples.parquet", 1),
+        ("record.json", 1),
+        ("kept.parquet", 1),
+        ("leaderboard.json", 0),
+        (".npy", 1),
+    ],
 )
 def test_full_disk_ends_in_a_sentence_and_the_same_call_goes_on(
     run, monkeypatch, tmp_path, uninterrupted, target, after
@@ -654,7 +662,8 @@ def test_full_disk_ends_in_a_sentence_and_the_same_call_goes_on(
     for path in out.rglob("record.json"):
         store.load_cell(path.parent)
     for path in out.rglob("*.parquet"):
-        store.read_samples(path)
+        read = store.read_kept if path.name == store.KEPT_FILE else store.read_samples
+        assert len(read(path)) > 0
     resumed = run("bicubic")
     pd.testing.assert_frame_equal(resumed.samples, uninterrupted)
     assert leftovers(out) == []
@@ -955,6 +964,66 @@ def test_network_of_a_native_factor_returns_to_hr_size(run, tmp_path, protocol, 
     sr = F.interpolate(large, size=(SIDE, SIDE), mode="bicubic", antialias=True).clamp(0, 1).mul(255).round() / 255
     np.testing.assert_allclose(samples(result, "x4")["mse"], (sr - hr).square().mean((1, 2, 3)).numpy(), rtol=1e-4)
     assert record(result, "x4").method.factor == 4
+
+
+def kept(result) -> dict[str, dict[int, dict[str, np.ndarray]]]:
+    return {cell.record.cell.method: cell.kept() for cell in result.cells if cell.record.status == "ok"}
+
+
+def test_the_same_few_samples_of_every_method_keep_their_pixels(run, images):
+    result = run("bilinear", "nearest")
+    found = kept(result)
+    assert found["none"] == {}  # its pixels are the oracle's "lr"
+    positions = sorted(found["original"])
+    assert len(positions) == keep.KEPT and positions == sorted(found["bilinear"]) == sorted(found["nearest"])
+    hr, _, _ = by_hand(images)
+    lr = half_lr(hr)
+    sr = F.interpolate(lr, size=(SIDE, SIDE), mode="bilinear")
+    for position in positions:
+        for image, wanted in (
+            (found["original"][position]["hr"], hr),
+            (found["original"][position]["lr"], lr),
+            (found["bilinear"][position]["sr"], sr),
+        ):
+            assert image.dtype == np.uint8
+            expected = wanted[position].clamp(0, 1).mul(255).permute(1, 2, 0).numpy()
+            assert np.abs(image - expected).max() <= 0.5 + 1e-3
+    # worst and best under bilinear are among them
+    psnr = samples(result, "bilinear")["psnr"]
+    assert {*psnr.nsmallest(2).index, *psnr.nlargest(2).index} <= set(positions)
+
+
+def test_samples_of_the_classes_that_lost_most_are_kept(run, images, card):
+    result = run("bilinear")
+    original, bilinear = samples(result, "original"), samples(result, "bilinear")
+    lost = original[(original["pred"] == original["label"]) & (bilinear["pred"] != bilinear["label"])]
+    table = result.per_class.query("method == 'bilinear'")
+    falls = table[table["f1_delta_to_original"] < 0]["class_index"]
+    first = {int(lost[lost["label"] == label]["position"].min()) for label in falls if (lost["label"] == label).any()}
+    assert first and first <= set(kept(result)["original"])
+
+
+def test_a_further_method_keeps_the_same_samples_and_touches_no_other(run, tmp_path):
+    first = kept(run("bilinear"))
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(store.KEPT_FILE)}
+    second = kept(run("bilinear", "bicubic"))
+    assert sorted(second["bicubic"]) == sorted(first["original"])
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_pixels_that_were_lost_or_damaged_are_kept_again(run, tmp_path):
+    before = kept(run("bilinear"))["bilinear"]
+    (path,) = (tmp_path / "out").rglob(f"bilinear@none/{store.KEPT_FILE}")
+    for harm in (path.unlink, partial(path.write_bytes, b"PAR1")):
+        harm()
+        after = kept(run("bilinear"))["bilinear"]
+        assert after.keys() == before.keys()
+        assert all((after[position]["sr"] == before[position]["sr"]).all() for position in before)
+
+
+def test_large_images_keep_no_pixels(run, monkeypatch):
+    monkeypatch.setattr(keep, "MAX_SIDE", SIDE - 1)
+    assert kept(run("bilinear"))["original"] == {}
 
 
 def test_temporary_files_of_killed_runs_are_swept(run, tmp_path, own_folders):

@@ -95,11 +95,19 @@ class Nursery:
         self._process.stdin.write(json.dumps([words, {"SRBENCH_CACHE": str(cache)}, str(self._log)]) + "\n")
         self._process.stdin.flush()
         child = int(self._process.stdout.readline())
-        if wait is not None:
-            wait(partial(self._alive, child))
-            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-                os.kill(child, stop)
-        return int(self._process.stdout.readline())
+        assert child > 1  # 0 would signal the whole process group, the tests themselves included
+        try:
+            if wait is not None:
+                wait(partial(self._alive, child))
+        except BaseException:
+            stop = signal.SIGKILL
+            raise
+        finally:  # whatever went wrong, the next run must not read this one's exit code as its process id
+            if wait is not None:
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                    os.kill(child, stop)
+            code = int(self._process.stdout.readline())
+        return code
 
     @staticmethod
     def _alive(child: int) -> bool:
@@ -147,6 +155,15 @@ def samples(out: Path) -> dict[str, pd.DataFrame]:
     return {cell.record.cell.method: cell.samples() for cell in cells if cell.record.status == "ok"}
 
 
+def found_files(folder: Path, suffix: str) -> list[Path]:
+    """List the files below a folder that a run is still writing to and deleting from.
+
+    `Path.rglob` raises where a folder vanishes while it looks; `os.walk` goes on.
+    """
+    walk = os.walk(folder)
+    return [Path(here, name) for here, _, names in walk for name in names if name.endswith(suffix)]
+
+
 def check_files(out: Path) -> None:
     """Nothing under its final name is half-written."""
     for path in out.rglob("*.json"):
@@ -173,10 +190,18 @@ def whole(world, nursery):
     return found
 
 
+def shards(out: Path) -> list[Path]:
+    return [path for path in found_files(out, ".parquet") if path.name.startswith("rows-")]
+
+
 def progress(out: Path, cache: Path) -> int:
     """Count what a run has stored for good; a finished cell counts as its three shards and two more."""
-    shards = len(list(out.rglob("rows-*.parquet"))) + 5 * len(list(out.rglob("record.json")))
-    return shards + len(list(cache.rglob("*.hr"))) + len(list(cache.rglob("*.npy")))
+    return (
+        len(shards(out))
+        + 5 * len(found_files(out, "record.json"))
+        + len(found_files(cache, ".hr"))
+        + len(found_files(cache, ".npy"))
+    )
 
 
 def same(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:
@@ -220,7 +245,7 @@ def test_ctrl_c_exits_130_and_the_same_command_goes_on(world, nursery, whole):
     out, cache = world / "stopped", world / "cache-stopped"
 
     def first_shards(alive: Callable[[], bool]) -> None:
-        while alive() and len(list(out.rglob("rows-*.parquet"))) < 5:
+        while alive() and len(shards(out)) < 5:
             time.sleep(0.002)
 
     code = nursery.run(words(world, out), cache=cache, wait=first_shards, stop=signal.SIGINT)

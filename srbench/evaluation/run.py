@@ -21,11 +21,11 @@ from srbench.data.cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
 from srbench.data.sources import open_source
 from srbench.errors import SrbenchError, UsageError
-from srbench.evaluation import assemble
+from srbench.evaluation import assemble, keep
 from srbench.evaluation.contenders import Contender, choose
 from srbench.evaluation.costs import Costs, Stopwatches
-from srbench.evaluation.scoring import Cell, Counters, PassSettings, ScoredClassifier, score, sentence
-from srbench.leaderboard import ORACLE, Leaderboard
+from srbench.evaluation.scoring import Cell, Counters, PassSettings, ScoredClassifier, images_of, score, sentence
+from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard
 from srbench.method import TaskInfo
 from srbench.paths import cache_dir
 from srbench.progress import track
@@ -344,6 +344,7 @@ class _Task:
         _barrier(self._call.settings)
         if self._call.settings.rank == 0:
             self._write(planned, failures)
+            self._keep_pixels(planned)
         _barrier(self._call.settings)
         return [store.load_cell(item.folder) for item in planned]
 
@@ -479,13 +480,40 @@ class _Task:
                     self._commit_scored(item, watches, n_cells=len(timed))
                 advance(1)
 
+    @torch.inference_mode()
+    def _keep_pixels(self, planned: Sequence[_Planned]) -> None:
+        """Store the images of a few samples beside every record that has none yet."""
+        open_cells: list[tuple[_Planned, list[int], str]] = []
+        for classifier in dict.fromkeys(item.key.classifier for item in planned):
+            row = [
+                item for item in planned if item.key.classifier == classifier and store.status_of(item.folder) == "ok"
+            ]
+            by_method = {item.key.method: item for item in row if item.key.track == "frozen"}
+            if ORACLE not in by_method or REFERENCE not in by_method:
+                continue
+            original, bilinear = (store.load_cell(by_method[name].folder).samples() for name in (ORACLE, REFERENCE))
+            positions = keep.choose(original, bilinear, self._hr)
+            for item in row:
+                key = f"{item.input_hash} {positions}"
+                keeps = item.contender is None or item.contender.cls.info.output == "hr"
+                if keeps and store.kept_key(item.folder / store.KEPT_FILE) != key:
+                    open_cells.append((item, positions, key))
+        with track("keeping pixels", len(open_cells), show=self._call.progress, unit="cells") as advance:
+            for item, positions, key in open_cells:
+                images = {
+                    position: images_of(item.contender, position, self._hr, self._protocol, self._call.settings)
+                    for position in positions
+                }
+                store.write_kept(item.folder / store.KEPT_FILE, images, key=key)
+                advance(1)
+
     def _drop_placeholders(self, planned: Sequence[_Planned]) -> None:
         """Take away the rows that said a method had no weights, where it has some now."""
         for item in planned:
             key = item.key
             if key.weights is not None and item.skip is None:
                 folder = store.cell_folder(self._call.out, key.task, key.classifier, key.method, None)
-                if store.is_skipped(folder):
+                if store.status_of(folder) == "skipped":
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _commit_scored(self, item: _Planned, watches: Stopwatches, *, n_cells: int) -> None:

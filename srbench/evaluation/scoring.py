@@ -22,6 +22,7 @@ from srbench.evaluation.contenders import Contender
 from srbench.paths import cache_dir
 from srbench.protocol import Protocol
 from srbench.records import MAX_SCORE_CLASSES
+from srbench.resample import to_uint8
 
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
 HISTOGRAM_DECADES, HISTOGRAM_BINS = 8, 200
@@ -194,6 +195,25 @@ def _score_chunk(
         if cell.folder not in failures:
             frame, sums = rows[cell.folder].collect()
             store.write_shard(cell.folder, cell.input_hash, frame, sums=sums)
+
+
+def images_of(
+    contender: Contender | None, position: int, hr_store: HRStore, protocol: Protocol, settings: PassSettings
+) -> dict[str, np.ndarray]:
+    """Return one sample's images, `(H, W, C)`, RGB, uint8: "sr" as the classifier sees it, or the oracle's "hr", "lr".
+
+    They are what the pass made of it: the degradation depends on the sample's id, not on its batch.
+    """
+    batch = _batch(np.array([position]), hr_store, protocol, settings, needs_lr=True)
+    if contender is None:
+        assert batch.lr is not None
+        return {"hr": _pixels(batch.hr), "lr": _pixels(batch.lr)}
+    sr, _ = _restore(contender, batch, protocol, settings)
+    return {"sr": _pixels(for_classifier(sr, protocol))}
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    return to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
 
 
 @dataclass(frozen=True)
