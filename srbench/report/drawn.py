@@ -96,6 +96,7 @@ class Drawn:
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
         with drawing(), mpl.rc_context({"svg.hashsalt": self.name}):
             self.figure.savefig(buffer, format="svg", facecolor=ground or "none", metadata=metadata)
+            self._keep_layout()
         return buffer.getvalue()
 
     def png(self, *, ground: str | None = "white", dpi: float = 150) -> bytes:
@@ -108,4 +109,9 @@ class Drawn:
         buffer = io.BytesIO()
         with drawing():
             self.figure.savefig(buffer, format="png", dpi=dpi, facecolor=ground or "none", metadata={"Software": None})
+            self._keep_layout()
         return buffer.getvalue()
+
+    def _keep_layout(self) -> None:
+        """Finding room for labels takes half of the time, so the next format takes over what was found."""
+        self.figure.set_layout_engine("none")

@@ -31,7 +31,7 @@ from srbench.report.figures.style import (
 Floats = NDArray[np.float64]
 
 DISTRIBUTION_METHODS = 4
-DISTRIBUTION_STEPS = 200
+DISTRIBUTION_STEPS = 100
 HARDEST = 12
 EXTREMES = 8
 DIFFICULTY_BINS = 10
@@ -103,17 +103,19 @@ def _distribution(scope: Scope, looks: Looks) -> Drawn | None:
         return None
     shown = list(dict.fromkeys(id(entry) for _, curves in panels for entry, _ in curves))
     by_id = {id(entry): entry for _, curves in panels for entry, _ in curves}
-    labels = [by_id[key].row.label for key in shown]
+    labels = [by_id[key].label for key in shown]
     figure = canvas(0.3 + 2.1 * len(panels), legend=labels)
     grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
     data = []
+    widest = max(float(np.abs(values).max()) for _, curves in panels for _, values in curves)
+    edge = 1.04 * widest or 0.01
     for axes, (against, curves) in zip(grid[:, 0], panels, strict=True):
         dress(axes, x=f"F1 minus that of {against}, points", y="classes, %")
         axes.axvline(0.0, color=INK, linewidth=0.9, alpha=0.6)
         for entry, values in curves:
             steps, shares = _steps(values)
             look = looks.of(entry.row)
-            axes.step(steps, shares, where="post", **look.curve())
+            axes.step([-edge, *steps, edge], [0.0, *shares, 1.0], where="post", **look.curve())
             every = max(1, len(steps) // 6)
             axes.plot(steps[every // 2 :: every], shares[every // 2 :: every], **look.points(markersize=4.5))
             data.append(
@@ -128,6 +130,7 @@ def _distribution(scope: Scope, looks: Looks) -> Drawn | None:
                     "share": shares.tolist(),
                 }
             )
+        axes.set_xlim(-edge, edge)
         percent_axis(axes.xaxis)
         percent_axis(axes.yaxis)
     legend_below(figure, [handle(**looks.of(by_id[key].row).both(markersize=4.5)) for key in shown], labels)
@@ -170,7 +173,7 @@ def _difficulty(scope: Scope, looks: Looks, shown: Sequence[Entry]) -> Drawn:
     oracle = scope.oracle
     assert oracle is not None
     difficulty = 1.0 - _table(scope, oracle)["f1"].to_numpy(dtype=np.float64)
-    labels = [entry.row.label for entry in shown]
+    labels = [entry.label for entry in shown]
     figure = canvas(3.0, legend=[*labels, "mean"])
     axes = figure.subplots()
     dress(axes, x="difficulty: 1 - F1 on the original, points", y="F1 minus the original's, points")
@@ -180,8 +183,8 @@ def _difficulty(scope: Scope, looks: Looks, shown: Sequence[Entry]) -> Drawn:
     for entry in shown:
         look = looks.of(entry.row)
         delta = _table(scope, entry)[f"f1_delta_to_{ORACLE}"].to_numpy(dtype=np.float64)
-        size = 2.5 if dense else 5.5
-        axes.plot(difficulty, delta, **look.points(markersize=size, alpha=0.45 if dense else 0.85, rasterized=dense))
+        size = 2.2 if dense else 5.5
+        axes.plot(difficulty, delta, **look.points(markersize=size, alpha=0.3 if dense else 0.85, rasterized=dense))
         middles, means = _binned(difficulty, delta)
         if dense:
             axes.plot(middles, means, **look.both(markersize=5.0, linewidth=1.8))
@@ -291,7 +294,7 @@ def _hardest(scope: Scope, looks: Looks, shown: Sequence[Entry]) -> Drawn:
     truth = _table(scope, scope.oracle)
     places = np.argsort(truth["f1"].to_numpy(dtype=np.float64), kind="stable")[:HARDEST]
     names = truth["class"].iloc[places].tolist()
-    labels = [entry.row.label for entry in shown]
+    labels = [entry.label for entry in shown]
     figure = canvas(0.7 + 0.27 * len(names), legend=labels)
     axes = figure.subplots()
     dress(axes, x="F1, %")

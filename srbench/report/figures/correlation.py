@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
-from srbench.report.figures.style import Looks, canvas, dress, finite, handle, legend_below, percent_axis
+from srbench.report.figures.style import Looks, canvas, counted, dress, finite, handle, legend_below, percent_axis
 from srbench.stats import bootstrap_means, interval
 
 Floats = NDArray[np.float64]
@@ -71,9 +72,8 @@ def _correlated(x: Floats, y: Floats, draws: tuple[Floats, Floats] | None) -> di
 @drawing()
 def _methods(scope: Scope, looks: Looks) -> Drawn | None:
     """Accuracy of the frozen track's methods against PSNR and SSIM; the intervals resample the samples."""
-    panels = []
-    for quality in _QUALITY:
-        shown = [
+    compared = {
+        quality: [
             entry
             for entry in scope.entries
             if entry.row.track == "frozen"
@@ -81,14 +81,19 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
             and entry.row.accuracy is not None
             and isinstance(finite(getattr(entry.row, quality)), float)
         ]
-        if len(shown) >= MINIMUM_METHODS:
-            x = np.array([getattr(entry.row, quality) for entry in shown])
-            y = np.array([entry.row.accuracy for entry in shown], dtype=np.float64)
-            panels.append((quality, shown, x, y, _correlated(x, y, _draws(scope, shown, quality))))
-    if not panels:
+        for quality in _QUALITY
+    }
+    compared = {quality: shown for quality, shown in compared.items() if len(shown) >= MINIMUM_METHODS}
+    if not compared:
         return None
+    draws = _draws(scope, compared)
+    panels = []
+    for quality, shown in compared.items():
+        x = np.array([getattr(entry.row, quality) for entry in shown])
+        y = np.array([entry.row.accuracy for entry in shown], dtype=np.float64)
+        panels.append((quality, shown, x, y, _correlated(x, y, draws.get(quality))))
     everyone = list({id(entry): entry for panel in panels for entry in panel[1]}.values())
-    labels = [entry.row.label for entry in everyone]
+    labels = [entry.label for entry in everyone]
     figure = canvas(0.2 + 2.3 * len(panels), legend=labels)
     grid = figure.subplots(len(panels), 1, squeeze=False)
     data: dict[str, Any] = {}
@@ -100,6 +105,7 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
             look = looks.of(entry.row)
             axes.plot([across], [up], **look.points())
             points.append({"method": entry.row.method, "weights": entry.row.weights, "x": across, "accuracy": up})
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         percent_axis(axes.yaxis)
         data[quality] = {"points": points, "n_methods": len(points), **found}
         words.append(f"{quality.upper()}: Spearman {_told(found['spearman'])}, Kendall {_told(found['kendall'])}")
@@ -121,22 +127,27 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
     )
 
 
-def _draws(scope: Scope, shown: Sequence[Entry], quality: str) -> tuple[Floats, Floats] | None:
-    """Return resampled means of a quality and of accuracy, (draws, methods) each, paired.
+def _draws(scope: Scope, compared: Mapping[str, Sequence[Entry]]) -> dict[str, tuple[Floats, Floats]]:
+    """Return resampled means of each quality and of accuracy, (draws, methods) each, paired.
 
     A PSNR that is pooled over batches is no mean over the samples, so it has none.
     """
     pooled = scope.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch"
-    if quality == "psnr" and pooled:
-        return None
-    values, right = [], []
-    for entry in shown:
-        columns = scope.samples(entry, [quality, "label", "pred"])
-        values.append(columns[quality])
-        right.append((columns["label"] == columns["pred"]).astype(np.float64))
-    means = bootstrap_means(np.column_stack([*values, *right]), draws=DRAWS, seed=SEED)
-    kept = means[np.isfinite(means).all(axis=1)]
-    return (kept[:, : len(shown)], kept[:, len(shown) :]) if len(kept) else None
+    found: dict[tuple[str, int], Floats] = {}
+    for quality, shown in compared.items():
+        for entry in shown:
+            columns = scope.samples(entry, [*_QUALITY, "label", "pred"])
+            found["accuracy", id(entry)] = (columns["label"] == columns["pred"]).astype(np.float64)
+            found[quality, id(entry)] = columns[quality]
+    means = bootstrap_means(np.column_stack(list(found.values())), draws=DRAWS, seed=SEED)
+    place = {key: at for at, key in enumerate(found)}
+    draws = {}
+    for quality, shown in compared.items():
+        pair = [means[:, [place[name, id(entry)] for entry in shown]] for name in (quality, "accuracy")]
+        kept = np.isfinite(pair[0]).all(axis=1)
+        if kept.any() and not (quality == "psnr" and pooled):
+            draws[quality] = pair[0][kept], pair[1][kept]
+    return draws
 
 
 def _told(found: Mapping[str, Any]) -> str:
@@ -197,8 +208,8 @@ def _bins(gain: Floats, right: Floats, sure: Floats) -> list[dict[str, Any]] | N
         n = int(inside.sum())
         if n < 2:
             continue
-        entry: dict[str, Any] = {"n": n, "psnr_gain": float(gain[inside].mean())}
-        for name, values in (("right", right[inside]), ("probability", sure[inside])):
+        entry: dict[str, Any] = {"n": n}
+        for name, values in (("psnr_gain", gain[inside]), ("right", right[inside]), ("probability", sure[inside])):
             mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(n))
             entry[name] = {"value": mean, "low": mean - _Z * error, "high": mean + _Z * error}
         found.append(entry)
@@ -226,14 +237,17 @@ def _over_images(x: Floats, y: Floats) -> dict[str, Any]:
 
 @drawing()
 def _images(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[str, Any]]]) -> Drawn:
-    labels = [entry.row.label for entry, _ in found]
-    figure = canvas(4.6, legend=labels)
-    top, bottom = figure.subplots(2, 1, sharex=True)
-    _image_panel(top, looks, found, "right", "accuracy minus\nbilinear's, points")
-    _image_panel(bottom, looks, found, "probability", "true class's probability\nminus bilinear's, points")
-    bottom.set_xlabel("PSNR minus bilinear's, dB")
-    legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in found], labels)
+    labels = [entry.label for entry, _ in found]
     unit = scope.record.dataset.unit
+    figure = canvas(5.2, legend=labels)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    _image_panel(top, looks, found, "psnr_gain", "PSNR minus\nbilinear's, dB")
+    _image_panel(middle, looks, found, "right", "accuracy minus\nbilinear's, points")
+    _image_panel(bottom, looks, found, "probability", "true class's proba-\nbility minus\nbilinear's, points")
+    bottom.set_xlabel(f"{counted(2, unit)[2:]} in order of their PSNR minus bilinear's, %")
+    bottom.set_xlim(0.0, 1.0)
+    percent_axis(bottom.xaxis)
+    legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in found], labels)
     words = [
         f"{data['method']} {_told(data['correlation']['psnr']['right']['spearman'])} for PSNR and"
         f" {_told(data['correlation']['ssim']['right']['spearman'])} for SSIM"
@@ -241,7 +255,8 @@ def _images(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[str, A
     ]
     caption = (
         f"Does the {unit} that gains PSNR over bilinear become right? Each marker is one of up to {IMAGE_BINS} equally"
-        f" filled bins of the gain, with the 95 % interval of its mean, over {scope.over}."
+        f" filled bins of that gain, from the greatest loss on the left, with the 95 % interval of its mean, over"
+        f" {scope.over}."
         f" Spearman's correlation of gain and change (1 became right, -1 became wrong): {'; '.join(words)}."
     )
     return Drawn(
@@ -261,12 +276,16 @@ def _image_panel(
 ) -> None:
     dress(axes, y=title)
     axes.axhline(0.0, color=INK, linewidth=0.9, alpha=0.6)
-    for entry, data in found:
+    for place, (entry, data) in enumerate(found):
         look = looks.of(entry.row)
-        x = [each["psnr_gain"] for each in data["bins"]]
+        counts = np.array([each["n"] for each in data["bins"]])
+        # Side by side, so that the intervals of several methods can be told apart.
+        aside = 0.012 * (place - (len(found) - 1) / 2)
+        x = ((np.cumsum(counts) - counts / 2) / counts.sum() + aside).tolist()
         axes.plot(x, [each[outcome]["value"] for each in data["bins"]], **look.both(markersize=5, linewidth=1.3))
         for at, each in zip(x, data["bins"], strict=True):
             axes.plot(
                 [at, at], [each[outcome]["low"], each[outcome]["high"]], color=look.colour, linewidth=1.0, alpha=0.5
             )
-    percent_axis(axes.yaxis)
+    if outcome != "psnr_gain":
+        percent_axis(axes.yaxis)

@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from srbench.report.drawn import INK, Drawn, drawing
-from srbench.report.figures.scope import Entry, Scope
+from srbench.report.figures.scope import Scope
 from srbench.report.figures.style import (
     Looks,
     canvas,
@@ -89,7 +89,7 @@ def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
 @drawing()
 def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]], left_out: list[str]) -> Drawn:
     shown = [scope.entries[point["entry"]] for point in points]
-    labels = [_label(scope, entry) for entry in shown]
+    labels = [entry.label for entry in shown]
     handles = [handle(**looks.of(entry.row).points()) for entry in shown]
     oracle = scope.oracle
     best = finite(scope.score(oracle.row)) if oracle is not None else None
@@ -149,12 +149,6 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
         figure,
         data,
     )
-
-
-def _label(scope: Scope, entry: Entry) -> str:
-    """Both tracks may hold the same weights' name."""
-    twice = sum(other.row.label == entry.row.label for other in scope.entries) > 1
-    return f"{entry.row.label}, {entry.row.track}" if twice else entry.row.label
 
 
 def _front(main: Axes, zero: Axes | None, points: Sequence[dict[str, Any]], line: str, place: dict[int, int]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row, newest_cells
 from srbench.records import Record
-from srbench.report.figures.style import counted, slug
+from srbench.report.figures.style import counted, shortened, slug
 from srbench.store import StoredCell
 
 Floats = NDArray[np.float64]
@@ -30,6 +31,12 @@ class Entry:
     def record(self) -> Record:
         """The cell's record."""
         return self.cell.record
+
+    @property
+    def label(self) -> str:
+        """Name in a legend; what is of the adapted track says so, if its name does not."""
+        name = shortened(self.row.label, 34)
+        return name if self.row.track in ("frozen", *re.split(r"\W+", name)) else f"{name}, {self.row.track}"
 
     @property
     def named(self) -> dict[str, Any]:

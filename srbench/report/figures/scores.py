@@ -31,6 +31,7 @@ Floats = NDArray[np.float64]
 MATRIX_CLASSES = 30
 CONFUSIONS = 15
 CALIBRATION_BINS = 15
+JOINED_FROM = 5
 ROC_POINTS = 200
 _TEXT_CLASSES = 12
 
@@ -226,7 +227,7 @@ def _thinned(false: Floats, true: Floats) -> dict[str, list[float]]:
 
 @drawing()
 def _roc(scope: Scope, looks: Looks, curves: Sequence[tuple[Entry, dict[str, Any]]]) -> Drawn:
-    labels = [f"{entry.row.label}: AUC {curve['auc']:.4f}" for entry, curve in curves]
+    labels = [f"{entry.label}: AUC {curve['auc']:.4f}" for entry, curve in curves]
     figure = canvas(3.4, legend=labels)
     axes = figure.subplots()
     dress(axes, x="false positive rate, %", y="true positive rate, %")
@@ -282,14 +283,16 @@ def _calibration(scope: Scope, entry: Entry) -> dict[str, Any] | None:
 
 @drawing()
 def _reliability(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[str, Any]]]) -> Drawn:
-    labels = [f"{entry.row.label}: ECE {100 * bins['ece']:.1f} %" for entry, bins in found]
+    labels = [f"{entry.label}: ECE {100 * bins['ece']:.1f} %" for entry, bins in found]
     figure = canvas(3.4, legend=labels)
     axes = figure.subplots()
     dress(axes, x="confidence, %", y="accuracy, %")
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
     for entry, bins in found:
         look = looks.of(entry.row)
-        axes.plot(bins["confidence"], bins["accuracy"], **look.curve(linewidth=1.2, alpha=0.8))
+        joined = [at for at, count in enumerate(bins["count"]) if count >= JOINED_FROM]
+        x, y = ([bins[name][at] for at in joined] for name in ("confidence", "accuracy"))
+        axes.plot(x, y, **look.curve(linewidth=1.2, alpha=0.7))
         sizes = 10 + 110 * np.asarray(bins["count"]) / sum(bins["count"])
         axes.scatter(
             bins["confidence"],
@@ -308,8 +311,9 @@ def _reliability(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[s
     legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in found], labels)
     caption = (
         f"Accuracy against confidence in {CALIBRATION_BINS} bins of equal width, over {scope.over}; larger markers hold"
-        " more of them. On the diagonal the classifier is as often right as it is sure; below it is overconfident."
-        " ECE: expected calibration error, the mean distance to the diagonal."
+        f" more of them, those of fewer than {JOINED_FROM} are not joined. On the diagonal the classifier is as often"
+        " right as it is sure; below it is overconfident. ECE: expected calibration error, the mean distance to the"
+        " diagonal."
     )
     return Drawn(
         f"scores-reliability-{scope.tag}",

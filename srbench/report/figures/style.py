@@ -16,22 +16,26 @@ from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from srbench.leaderboard import ORACLE, REFERENCE, Row
 from srbench.report.drawn import FONT_PT, INK
 
-WIDTH = 4.8
+WIDTH = 5.0
 WIDE = 7.0
 
 # At least 3:1 on white and on #14171c, and apart under every kind of colour blindness.
 PALETTE = ("#0072b2", "#d55e00", "#871eff", "#d20fc3", "#6987ff", "#b43c3c")
 NEUTRAL = "#7f8790"
 MARKERS = ("o", "^", "D", "v", "P", "X", "<", "p", ">", "h", "d")
-_INCHES_A_CHARACTER = 0.075
+_INCHES_A_HANDLE = 0.45
+_INCHES_AROUND = 0.15
 _INCHES_A_LINE = 0.19
+_LEGEND_LIMIT = 60
 
 
 @dataclass(frozen=True)
@@ -92,10 +96,14 @@ class Looks:
 
 def plain(text: str, limit: int = 40) -> str:
     """Return text that matplotlib draws as it stands: no formula, no line break, at most `limit` characters."""
-    kept = "".join(" " if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text)
-    kept = kept if len(kept) <= limit else f"{kept[: limit - 1]}…"
+    kept = shortened("".join(" " if unicodedata.category(each) in ("Cc", "Zl", "Zp") else each for each in text), limit)
     # A legend leaves out labels that begin with an underscore.
     return (f" {kept}" if kept.startswith("_") else kept).replace("$", r"\$")
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return text of at most `limit` characters."""
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def slug(name: str | None) -> str:
@@ -158,19 +166,36 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     if handles:
         figure.legend(
             list(handles),
-            [plain(label) for label in labels],
+            [plain(label, _LEGEND_LIMIT) for label in labels],
             loc="outside lower center",
             ncols=_columns(labels, figure.get_figwidth()),
-            handlelength=2.0,
-            columnspacing=1.2,
+            handlelength=1.7,
+            columnspacing=1.0,
             borderaxespad=0.3,
             labelspacing=0.25,
         )
 
 
 def _columns(labels: Sequence[str], width: float) -> int:
-    longest = max((min(len(label), 40) for label in labels), default=0)
-    return max(1, min(len(labels), int(width / (0.55 + _INCHES_A_CHARACTER * longest))))
+    """Return in how many columns a legend fits; matplotlib fills the columns one after the other, evenly."""
+    widths = [_INCHES_A_HANDLE + _inches(label) for label in labels]
+    for columns in range(len(labels), 1, -1):
+        short, more = divmod(len(labels), columns)
+        sizes = [short + 1] * more + [short] * (columns - more)
+        starts = [sum(sizes[:at]) for at in range(columns)]
+        if (
+            sum(max(widths[start : start + size]) for start, size in zip(starts, sizes, strict=True))
+            <= width - _INCHES_AROUND
+        ):
+            return columns
+    return 1
+
+
+def _inches(label: str) -> float:
+    """Return how wide a label of a legend is."""
+    font = FontProperties(family="DejaVu Sans", size=FONT_PT - 0.5)
+    points, _, _ = text_to_path.get_text_width_height_descent(plain(label, _LEGEND_LIMIT), font, ismath=False)
+    return float(points) / 72
 
 
 def handle(**look: Any) -> Line2D:
@@ -242,7 +267,8 @@ def matrix(
         for column, text in enumerate(words):
             axes.text(column, row, text, ha="center", va="center", fontsize=FONT_PT - 0.5, color=INK)
     for row, column in outlined:
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=1.2))
+        corner = column - 0.5, row - 0.5
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=INK, linewidth=1.2, clip_on=False))
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)
     for spine in axes.spines.values():
