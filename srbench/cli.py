@@ -333,6 +333,46 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command()
+@_guarded
+def upscale(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    method: Annotated[str, typer.Option(help="Name of a method; see `srbench list methods`.")],
+    out: Annotated[str, typer.Option(help="File for a single image, else a folder.")],
+    factor: Annotated[float, typer.Option(help="Enlargement of both sides, any number above 0.")] = 4.0,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of a tile in pixels of the image, for images too large for the memory.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the method, a name or a file.")] = None,
+    classifier: Annotated[str | None, typer.Option(help="SPEC of a classifier that is asked before and after.")] = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
+) -> None:
+    """Enlarge images of any size; show what a classifier makes of them before and after."""
+    with _waiting("loading torch and the method"):
+        from srbench.upscale import render as render_guesses
+        from srbench.upscale import upscale as enlarge
+    result = enlarge(
+        images,
+        method,
+        out=out,
+        factor=factor,
+        tile=tile,
+        weights=weights,
+        classifier=classifier,
+        device=device,
+        plugins=plugin or (),
+    )
+    _print(render_guesses(result))
+    for note in [*result.notes, *(note for image in result.images for note in image.notes)]:
+        typer.echo(f"srbench: note: {note}", err=True)
+    typer.echo(f"srbench: {result.summary()}", err=True)
+    for problem in result.problems:
+        typer.echo(f"srbench: failed: {problem}", err=True)
+    if result.problems:
+        raise typer.Exit(1)
+
+
 def _print_board(board: Any, out: Path) -> None:
     from rich.console import Console
 
