@@ -7,8 +7,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -38,22 +36,16 @@ from srbench.pictures import (
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
 from srbench.registry import Registry
-from srbench.resample import resize, to_uint8
+from srbench.resample import resize
+from srbench.tiles import MARGIN, Restore, canvas, enlarged_side, spans, tiled
 from srbench.weights import WeightsRef, file_sha256, find, local, names
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-MARGIN = 32  # LR pixels that a tile sees beyond its core on every side, and that are thrown away
 TOP = 5
 _PROTOCOL = "clean"
 _KERNEL_MARGIN = 4  # LR pixels that a cubic kernel needs around a tile
-# Tiles begin where a pixel of the source and one of the result begin together. With a factor such as 5/2 that is every
-# second one, if the sides are whole multiples of 2: so they are extended to that. With an odd factor there are few such
-# places or none: then the best of the next ones is taken, and one that is this close (in pixels of the result) is it.
-_DENOMINATOR, _ALIGNED, _CANDIDATES = 64, 1 / 256, 64
-
-Restore = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -234,91 +226,6 @@ def render(result: UpscaleResult) -> list[Table]:
     return tables
 
 
-def tiled(
-    pixels: Pixels,
-    size: tuple[int, int],
-    restore: Restore,
-    *,
-    tile: int | None,
-    margin: int = MARGIN,
-    device: torch.device | str = "cpu",
-    tick: Callable[[], None] | None = None,
-) -> Pixels:
-    """Bring `(H, W, C)` uint8 to `(*size, C)` uint8 by a function of `(1, C, h, w)`, float32, [0, 1].
-
-    Each tile is restored with a margin that is then thrown away, and clamped and rounded to 8 bits at once, so that
-    no more of the picture than a tile is ever in floating point.
-
-    Args:
-        pixels: The picture.
-        size: Target (height, width) in pixels.
-        restore: Maps a window and its target size to `(1, C, *size)`; what it returns may leave [0, 1].
-        tile: Side of a tile's core, LR pixels; None takes the picture in one piece.
-        margin: LR pixels around a core, or as many pixels of the result where that is smaller.
-        device: Where `restore` runs.
-        tick: Called after every tile.
-    """
-    result = np.empty((*size, pixels.shape[2]), dtype=np.uint8)
-    for rows in _spans(pixels.shape[0], size[0], tile, margin):
-        for columns in _spans(pixels.shape[1], size[1], tile, margin):
-            window = np.ascontiguousarray(pixels[rows.read, columns.read].transpose(2, 0, 1))
-            lr = torch.from_numpy(window)[None].to(device).float() / 255
-            sr = restore(lr, (rows.size, columns.size))[..., rows.kept, columns.kept]
-            result[rows.filled, columns.filled] = to_uint8(sr)[0].permute(1, 2, 0).cpu().numpy()
-            if tick is not None:
-                tick()
-    return result
-
-
-@dataclass(frozen=True)
-class _Span:
-    """One tile along a side: the pixels it reads, how many they become, which of these are kept, and where they go."""
-
-    read: slice
-    size: int
-    kept: slice
-    filled: slice
-
-
-def _spans(side: int, target: int, tile: int | None, margin: int) -> list[_Span]:
-    if tile is None or tile >= side:
-        return [_Span(slice(0, side), target, slice(0, target), slice(0, target))]
-    ratio = min(1.0, target / side)
-    reach, choices = math.ceil(margin / ratio), math.ceil(_CANDIDATES / ratio)
-    spans = []
-    for start, stop in pairwise([*range(0, side, tile), side]):
-        filled = slice(_place(start, side, target), _place(stop, side, target))
-        if filled.start == filled.stop:  # so few pixels in the result that this tile has none
-            continue
-        read = slice(
-            _aligned(range(start - reach, start - reach - choices, -1), side, target),
-            _aligned(range(stop + reach, stop + reach + choices), side, target),
-        )
-        first, last = _place(read.start, side, target), _place(read.stop, side, target)
-        spans.append(_Span(read, last - first, slice(filled.start - first, filled.stop - first), filled))
-    return spans
-
-
-def _place(edge: int, side: int, target: int) -> int:
-    """Return the edge between pixels of the result that is nearest to an edge between pixels of the source."""
-    return (2 * edge * target + side) // (2 * side)
-
-
-def _aligned(edges: range, side: int, target: int) -> int:
-    """Return the first edge that falls onto one of the result, or else the one that misses it least."""
-    best, least = 0, side
-    for edge in edges:
-        if not 0 < edge < side:
-            return max(0, min(side, edge))  # the picture's own border always fits
-        remainder = edge * target % side
-        miss = min(remainder, side - remainder)
-        if miss < least:
-            best, least = edge, miss
-        if miss <= _ALIGNED * side:
-            break
-    return best
-
-
 # --- the call ------------------------------------------------------------------------------------------------------
 
 
@@ -447,7 +354,7 @@ def _count(source: Path, factor: float, tile: int | None) -> int:
     size = size_of(source) if tile is not None else None
     if size is None:
         return 1
-    return math.prod(len(_spans(side, target, tile, MARGIN)) for side, target in _canvas(size, factor))
+    return math.prod(len(spans(side, target, tile, MARGIN)) for side, target in canvas(size, factor))
 
 
 class _Meter:
@@ -565,13 +472,12 @@ class _Engine:
     def enlarge(self, picture: Picture, tick: Callable[[], None]) -> Picture:
         """Return the picture at its new size."""
         height, width = picture.pixels.shape[:2]
-        size = (_enlarged(height, self.factor), _enlarged(width, self.factor))
-        (tall, target_tall), (wide, target_wide) = _canvas((height, width), self.factor)
+        size = (enlarged_side(height, self.factor), enlarged_side(width, self.factor))
+        (tall, target_tall), (wide, target_wide) = canvas((height, width), self.factor)
 
         def whole(pixels: Pixels, restore: Restore, device: torch.device, tick: Callable[[], None] | None) -> Pixels:
             extended = np.pad(pixels, ((0, tall - height), (0, wide - width), (0, 0)), mode="edge")
-            canvas = (target_tall, target_wide)
-            result = tiled(extended, canvas, restore, tile=self.tile, device=device, tick=tick)
+            result = tiled(extended, (target_tall, target_wide), restore, tile=self.tile, device=device, tick=tick)
             return np.ascontiguousarray(result[: size[0], : size[1]])
 
         pixels, alpha = whole(_colour(picture), self.restore, self.device, tick), None
@@ -595,23 +501,6 @@ def _luma(rgb: Tensor) -> Tensor:
     return green + 0.299 * (red - green) + 0.114 * (blue - green)
 
 
-def _enlarged(side: int, factor: float) -> int:
-    return max(1, math.floor(side * factor + 0.5))
-
-
-def _canvas(size: tuple[int, int], factor: float) -> list[tuple[int, int]]:
-    """Return, for both sides, what the source is extended to and what that becomes, pixels.
-
-    A factor that is, on these sides, as good as p/q enlarges multiples of q to multiples of p; what was extended is cut
-    off again.
-    """
-    step = Fraction(factor).limit_denominator(_DENOMINATOR)
-    if step == 0 or abs(float(step) - factor) * max(size) >= 0.5:
-        return [(side, _enlarged(side, factor)) for side in size]
-    multiples = [math.ceil(side / step.denominator) for side in size]
-    return [(multiple * step.denominator, multiple * step.numerator) for multiple in multiples]
-
-
 def _colour(picture: Picture) -> Pixels:
     """Return `(H, W, C)` uint8 as the method and the classifier see it."""
     return picture.pixels if picture.alpha is None else without_fringe(picture.pixels, picture.alpha)
@@ -627,7 +516,7 @@ def _enlarge(
         return Upscaled(job.source, job.target, job.name, before, after, written=False), lr, sr
     picture = read_picture(job.source, job.name)
     height, width = picture.pixels.shape[:2]
-    size = (_enlarged(height, engine.factor), _enlarged(width, engine.factor))
+    size = (enlarged_side(height, engine.factor), enlarged_side(width, engine.factor))
     suffix = job.target.suffix.lower()
     check_target(suffix, size, job.name, opaque=picture.opaque)
     try:
@@ -675,7 +564,7 @@ class _Asked:
             return self.judge.info.input_size, self.judge.info.input_size
         side = self.engine.protocol.hr.crop
         shrink = min(1.0, side / math.sqrt(height * width)) if side is not None else 1.0
-        return _enlarged(height, shrink), _enlarged(width, shrink)
+        return enlarged_side(height, shrink), enlarged_side(width, shrink)
 
     def _seen(self, pixels: Pixels, size: tuple[int, int], kernel: str) -> Tensor:
         def resized(window: Tensor, target: tuple[int, int]) -> Tensor:

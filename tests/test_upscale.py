@@ -22,7 +22,8 @@ from srbench.cli import app
 from srbench.errors import SrbenchError, UsageError
 from srbench.pictures import WRITABLE, made_by, read_picture, without_fringe
 from srbench.resample import resize, to_uint8
-from srbench.upscale import MARGIN, render, tiled, upscale
+from srbench.tiles import MARGIN, spans, tiled
+from srbench.upscale import render, upscale
 from srbench.weights import Card
 
 NETWORK = '''"""A network of factor 4 that sees `reach` pixels around each."""
@@ -221,7 +222,7 @@ def test_no_window_is_larger_than_tile_and_margins(here, monkeypatch):
 def test_windows_cover_the_result_once_and_lie_on_the_grid():
     for side, target, tile in ((100, 400, 16), (97, 305, 16), (97, 305, 1), (1000, 13, 50), (5, 3000, 2), (64, 64, 64)):
         covered = np.zeros(target, dtype=int)
-        for span in module._spans(side, target, tile, MARGIN):
+        for span in spans(side, target, tile, MARGIN):
             covered[span.filled] += 1
             assert 0 <= span.read.start < span.read.stop <= side
             assert 0 <= span.kept.start <= span.kept.stop <= span.size
