@@ -313,6 +313,23 @@ def bench(
 
 @app.command()
 @_guarded
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of report.html; the first folder if left out.")] = None,
+    max_mb: Annotated[
+        float, typer.Option("--max-mb", help="Size of the page in MB that pictures are fitted to.")
+    ] = 5.0,
+) -> None:
+    """Write one HTML page that needs no network, with tables, figures and pictures; the figures as SVG and PNG too."""
+    with _waiting("loading matplotlib"):
+        from srbench.report import write_report
+    page, *figures = write_report(folders, out, max_mb=max_mb)
+    drawn = sum(path.suffix == ".svg" for path in figures)
+    typer.echo(f"srbench: wrote {page} ({page.stat().st_size / 1e6:.1f} MB) and {drawn} figures beside it")
+
+
+@app.command()
+@_guarded
 def compare(
     old: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of before.")],
     new: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of now.")],

@@ -7,12 +7,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def track(description: str, total: int, *, show: bool = True, unit: str = "images") -> Iterator[Callable[[int], None]]:
+def track(
+    description: str, total: int | None, *, show: bool = True, unit: str = "images"
+) -> Iterator[Callable[[int], None]]:
     """Show a bar while the body runs.
 
     Args:
         description: What is going on.
-        total: Number of units in all.
+        total: Number of units in all, None where nobody knows.
         show: Draw the bar; it is never drawn where the error stream is no terminal.
         unit: What is counted.
 

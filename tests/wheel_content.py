@@ -14,7 +14,10 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOMES = {"srbench": "srbench", "baselines": "srbench/baselines", "methods": "srbench/methods"}
-DATA = ("srbench/protocols/*.toml", "srbench/assets/**/*", "srbench/**/*.toml", "methods/**/*.toml", "srbench/py.typed")
+DATA = (
+    *("srbench/protocols/*.toml", "srbench/assets/**/*", "srbench/report/assets/*", "srbench/**/*.toml"),
+    *("methods/**/*.toml", "srbench/py.typed"),
+)
 
 
 def expected(checkout: Path) -> set[str]:

@@ -1,0 +1,181 @@
+"""The report: one HTML page that needs nothing beside it, and its figures as files."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from markupsafe import Markup
+
+from srbench import leaderboard, store
+from srbench.errors import RecordError, UsageError
+from srbench.leaderboard import Leaderboard
+from srbench.progress import track
+from srbench.report import figures, galleries, inline, page
+from srbench.report.drawn import Drawn
+from srbench.store import StoredCell
+
+PAGE_FILE = "report.html"
+FIGURES_FOLDER = "figures"
+MOST_SVG = 400_000  # characters; a figure of more marks stands in the page as pixels
+FIGURES_SHARE = 0.7  # of the page, so that pictures have a place too
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    folders: Iterable[Path | str],
+    out: Path | str | None = None,
+    *,
+    max_mb: float = 5.0,
+    progress: bool = True,
+) -> list[Path]:
+    """Write the report of one or several folders of results; return its files, the page first.
+
+    The intervals are those of the first folder's leaderboard.json where there is one: drawn with its seed.
+
+    Args:
+        folders: Folders that `srbench eval --out` wrote.
+        out: Folder of the report, the first of `folders` if left out.
+        max_mb: Size of the page in 10^6 bytes that pictures are fitted to.
+        progress: Show a bar.
+
+    Raises:
+        UsageError: If a folder is missing or holds no record, `out` cannot be written, or `max_mb` is not positive.
+        IncomparableError: If cells of one task were made under other conditions.
+        RecordError: If the disk fails.
+    """
+    given = [Path(folder) for folder in folders]
+    if not given:
+        raise UsageError("there is no folder to report on; give a directory that 'srbench eval --out' wrote")
+    if not max_mb > 0:
+        raise UsageError(f"the page's size must be positive, got {max_mb:g} MB; the default is 5")
+    out = given[0] if out is None else Path(out)
+    found, problems = store.find_records(given)
+    store.check_out_dir(out)
+    with track("reading and drawing", None, show=progress, unit="figures") as done:
+        board, cells = _board(found, problems, given)
+        shown = page.compose(board, cells)
+        limit = int(max_mb * 1e6)
+        paths: list[Path] = []
+        plates: list[page.Plate] = []
+        for drawn in figures.draw_all(board, cells):
+            files, plate = _keep(drawn, out / FIGURES_FOLDER)
+            paths += files
+            plates.append(plate)
+            done(1)
+        plates, left_out = _fitted(plates, int(limit * FIGURES_SHARE))
+        shown = dataclasses.replace(shown, plates=tuple(plates), left_out=tuple(left_out))
+        text = _with_pictures(shown, board, cells, limit)
+    store.write_text(out / PAGE_FILE, text)
+    return [out / PAGE_FILE, *paths]
+
+
+def _board(
+    found: Sequence[StoredCell], problems: Sequence[str], folders: Sequence[Path]
+) -> tuple[Leaderboard, list[StoredCell]]:
+    """The board of all cells whose samples can be read, and these cells, each once."""
+    how = _draws(folders[0])
+    try:
+        board = leaderboard.build(found, **how, warnings=problems)
+    except RecordError:
+        found, problems = _readable(found, problems)
+        board = leaderboard.build(found, **how, warnings=problems)
+    return board, leaderboard.newest_cells(found)[0]
+
+
+def _draws(folder: Path) -> dict[str, int]:
+    """Draws and seed of the folder's own leaderboard, so that the page shows its numbers."""
+    try:
+        how = leaderboard.read_leaderboard(folder / "leaderboard.json").bootstrap
+        return {"draws": int(how["draws"]), "seed": int(how["seed"])}
+    except (RecordError, KeyError, TypeError, ValueError):
+        return {}
+
+
+def _readable(cells: Sequence[StoredCell], problems: Sequence[str]) -> tuple[list[StoredCell], list[str]]:
+    kept, said = [], list(problems)
+    for cell in cells:
+        try:
+            if cell.record.status == "ok":
+                cell.samples()
+            kept.append(cell)
+        except RecordError as error:
+            said.append(str(error))
+    return kept, said
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+
+def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.Plate]:
+    """Save a figure with its numbers; return its files, the SVG first, and what the page shows of it."""
+    svg = drawn.svg()
+    drawn.figure.set_layout_engine("none")  # everything has its place now; finding it again takes as long as drawing
+    png = drawn.png()
+    numbers = json.dumps(drawn.data, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+    files = [folder / f"{drawn.name}.{end}" for end in ("svg", "png", "json")]
+    store.write_text(files[0], inline.grounded_svg(svg, "#ffffff"))
+
+    def write(file: BinaryIO) -> None:
+        file.write(png)
+
+    store.write_bytes(files[1], write)
+    store.write_text(files[2], numbers)
+    if len(svg) <= MOST_SVG:
+        body = Markup(inline.inline_svg(svg, name=drawn.name, label=drawn.title))
+    else:
+        uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        body = Markup('<img src="{}" alt="{}">').format(uri, drawn.title)
+    plate = page.Plate(
+        drawn.name,
+        drawn.section,
+        drawn.task,
+        drawn.classifier,
+        drawn.title,
+        drawn.caption,
+        body,
+        Markup(inline.script_json(dict(drawn.data))),
+    )
+    return files, plate
+
+
+def _fitted(plates: Sequence[page.Plate], budget: int) -> tuple[list[page.Plate], list[str]]:
+    """Take the largest numbers out of the page, which their files hold too, until the figures fit."""
+    size = sum(len(plate.body) + len(plate.data or "") for plate in plates)
+    dropped: set[str] = set()
+    for plate in sorted(plates, key=lambda plate: -len(plate.data or "")):
+        if size <= budget:
+            break
+        size -= len(plate.data or "")
+        dropped.add(plate.name)
+    kept = [dataclasses.replace(plate, data=None) if plate.name in dropped else plate for plate in plates]
+    if not dropped:
+        return kept, []
+    return kept, [
+        f"for the page's size the numbers of {len(dropped)} figures are only in {FIGURES_FOLDER}/: "
+        + ", ".join(f"{plate.name}.json" for plate in plates if plate.name in dropped)
+    ]
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+def _with_pictures(shown: page.Page, board: Leaderboard, cells: Sequence[StoredCell], limit: int) -> str:
+    """The page's text with as many pictures as its size allows."""
+    shelves, problems = galleries.collect(board, cells)
+    bare = len(page.render(shown).encode())
+    if bare > limit:
+        note = f"tables and figures alone take {bare / 1e6:.1f} MB, more than the {limit / 1e6:g} MB of --max-mb"
+        shown = dataclasses.replace(shown, left_out=(*shown.left_out, note))
+    text = ""
+    for share in (1.0, 0.8, 0.5, 0.0):
+        pictures = galleries.arrange(shelves, budget=int((limit - bare) * share), problems=problems)
+        text = page.render(dataclasses.replace(shown, pictures=pictures))
+        if len(text.encode()) <= limit:
+            break
+    return text

@@ -1,0 +1,614 @@
+"""Pictures of the report: kept pixels beside each other, their errors, and patches; each distinct image once.
+
+Numbers come from the exact pixels. What is embedded may be compressed, or left out, so that the page keeps its size;
+the page then says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from srbench import tables
+from srbench.errors import RecordError
+from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row
+from srbench.report.best import scored
+from srbench.store import StoredCell
+
+PLAIN = "bicubic"  # what an ordinary editor would do: the yardstick of the zoomed patches
+HEAT_MAX = 64  # of 255; larger errors are rare, and a fixed end makes any two maps comparable
+PATCH_SHARE, SMALLEST_PATCH = 4, 12
+MOST_ZOOMED = 6
+FEWEST_METHODS = 8
+TILE_BYTES = 750  # of markup around one picture
+COLUMNS = ("position", "sample_id", "label", "pred", "hr_pred", "confidence", "psnr")
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """What was kept of one task.
+
+    Attributes:
+        task: Its id.
+        hr: Position -> original `(H, W, 3)`, RGB, uint8.
+        lr: Position -> small image `(h, w, 3)`, RGB, uint8.
+        racks: One for each classifier, in the board's order.
+    """
+
+    task: str
+    hr: Mapping[int, Pixels]
+    lr: Mapping[int, Pixels]
+    racks: tuple[Rack, ...]
+
+
+@dataclass(frozen=True)
+class Rack:
+    """The rows of one table that have pixels, with the samples at the kept positions.
+
+    Attributes:
+        classifier: Its id, or None.
+        rows: Rows with pixels, in the board's order.
+        sr: Key of a row -> position -> restored image.
+        samples: Key of a row (and of the oracle's) -> samples by position.
+        names: Index of a class -> its name.
+        classes: The board's per-class table of this classifier.
+    """
+
+    classifier: str | None
+    rows: tuple[Row, ...]
+    sr: Mapping[Any, Mapping[int, Pixels]]
+    samples: Mapping[Any, pd.DataFrame]
+    names: Mapping[int, str]
+    classes: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One embedded image."""
+
+    id: str
+    width: int
+    height: int
+    uri: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the classifier decided; `right` is None where nothing tells."""
+
+    text: str
+    confidence: float | None
+    right: bool | None
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture with what stands below it."""
+
+    name: str
+    mark: str
+    picture: Picture
+    verdict: Verdict | None
+    psnr: str | None
+    heat: Picture | None = None
+    error: float | None = None
+    remark: str | None = None
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One sample: original, LR and every method."""
+
+    sample_id: str
+    label: str | None
+    right: tuple[int, int] | None
+    remarks: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The strips of one task and classifier."""
+
+    task: str
+    classifier: str | None
+    labelled: bool
+    strips: tuple[Strip, ...]
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A patch of a picture: x, y and side in its pixels."""
+
+    name: str
+    picture: Picture
+    box: tuple[int, int, int]
+    psnr: str | None
+
+
+@dataclass(frozen=True)
+class Zoom:
+    """The patches of one method's highest and lowest PSNR, each as (original, plain, method)."""
+
+    task: str
+    name: str
+    mark: str
+    plain: str
+    highest: tuple[Crop, ...]
+    lowest: tuple[Crop, ...]
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Everything of the page that has pixels."""
+
+    store: tuple[Picture, ...]
+    galleries: tuple[Gallery, ...]
+    zooms: tuple[Zoom, ...]
+    notes: tuple[str, ...]
+    heats: bool
+
+    @property
+    def compare(self) -> dict[str, Any]:
+        """What the slider needs: sizes by picture, and for each gallery its images with their versions."""
+        return {
+            "sizes": {picture.id: [picture.width, picture.height] for picture in self.store},
+            "galleries": [
+                {
+                    "task": gallery.task,
+                    "classifier": gallery.classifier or "",
+                    "images": [
+                        {
+                            "name": " · ".join(filter(None, (strip.label, strip.sample_id))),
+                            "versions": [[_title(tile), tile.picture.id, _below(tile)] for tile in strip.tiles],
+                        }
+                        for strip in gallery.strips
+                    ],
+                }
+                for gallery in self.galleries
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is shown: None is everything (of quality: lossless)."""
+
+    quality: int | None
+    heats: int | None
+    methods: int | None
+    images: int | None
+
+
+# --- what was kept -----------------------------------------------------------------------------------------------
+
+
+def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[Shelf], list[str]]:
+    """Read the kept pixels and the samples that belong to them; return them and what could not be read."""
+    by_key = scored(cells)
+    problems: list[str] = []
+    shelves: dict[str, tuple[dict[int, Pixels], dict[int, Pixels], list[Rack]]] = {}
+    for task, classifier, rows in tables.groups(board):
+        hr, lr, racks = shelves.setdefault(task, ({}, {}, []))
+        sr: dict[Any, Mapping[int, Pixels]] = {}
+        samples: dict[Any, pd.DataFrame] = {}
+        for row in rows:
+            cell = by_key.get(row.key)
+            if cell is None:
+                continue
+            try:
+                kept = cell.kept()
+                if not kept:
+                    continue
+                if row.method == ORACLE:
+                    hr.update({at: _rgb(images["hr"]) for at, images in kept.items() if "hr" in images})
+                    lr.update({at: _rgb(images["lr"]) for at, images in kept.items() if "lr" in images})
+                else:
+                    sr[row.key] = {at: _rgb(images["sr"]) for at, images in kept.items() if "sr" in images}
+                frame = cell.samples(COLUMNS)
+                samples[row.key] = frame[frame["position"].isin(list(kept))].set_index("position")
+            except RecordError as error:
+                problems.append(str(error))
+        classes = board.per_class
+        mine = classes[(classes["task"] == task) & (classes["classifier"] == classifier)]
+        shown = tuple(row for row in rows if row.key in sr)
+        racks.append(Rack(classifier, shown, sr, samples, _class_names(by_key, rows), mine))
+    return [
+        Shelf(task, hr, lr, tuple(rack for rack in racks if rack.rows))
+        for task, (hr, lr, racks) in shelves.items()
+        if hr and any(rack.rows for rack in racks)
+    ], problems
+
+
+def _rgb(image: NDArray[np.uint8]) -> Pixels:
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _class_names(by_key: Mapping[Any, StoredCell], rows: Iterable[Row]) -> dict[int, str]:
+    names: dict[int, str] = {}
+    for row in rows:
+        cell = by_key.get(row.key)
+        for part in (cell.record.per_class or ()) if cell else ():
+            names.setdefault(part.index, part.name)
+    return names
+
+
+# --- how much of it fits -----------------------------------------------------------------------------------------
+
+
+def arrange(shelves: Sequence[Shelf], *, budget: int, problems: Sequence[str] = ()) -> Pictures:
+    """Return as many pictures as fit into a number of characters, at the best quality that fits.
+
+    Args:
+        shelves: What `collect` returned.
+        budget: Characters of the page that pictures may take.
+        problems: Sentences to show with them.
+    """
+    encoder = _Encoder()
+    for plan in _plans(shelves):
+        if _estimate(shelves, plan, encoder) > budget:
+            continue
+        pictures = _arrange(shelves, plan, encoder, problems)
+        tiles = sum(len(strip.tiles) for gallery in pictures.galleries for strip in gallery.strips)
+        if sum(len(picture.uri) for picture in pictures.store) + tiles * TILE_BYTES <= budget:
+            return pictures
+    left = ["every picture was left out, so that the page keeps its size; --max-mb allows more"] if shelves else []
+    return Pictures((), (), (), (*problems, *left), False)
+
+
+def _plans(shelves: Sequence[Shelf]) -> Iterator[Plan]:
+    """Ever smaller selections: first quality goes, then maps of the error, then methods, then images."""
+    most = max((len(shelf.hr) for shelf in shelves), default=0)
+    yield Plan(None, None, None, None)
+    yield Plan(92, None, None, None)
+    yield Plan(80, None, None, None)
+    for heats in (most // 2, 2, 0):
+        yield Plan(80, heats, None, None)
+    for heats, methods, images in ((2, FEWEST_METHODS, 8), (2, FEWEST_METHODS, 4), (0, FEWEST_METHODS, 4), (0, 4, 2)):
+        yield Plan(80, heats, methods, images)
+
+
+def _estimate(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder) -> int:
+    """Characters that a plan would take, judged by one sample of each task."""
+    total = 0
+    for shelf in shelves:
+        positions = _positions(shelf, plan)
+        first, count = positions[:1], len(positions)
+        heats = count if plan.heats is None else min(plan.heats, count)
+        seen: set[str] = set()
+        for rack in shelf.racks:
+            rows = _rows(rack, plan)
+            total += count * (len(rows) + 2) * TILE_BYTES
+            for at in first:
+                shown = [shelf.hr[at], *([shelf.lr[at]] if at in shelf.lr else [])]
+                shown += [rack.sr[row.key][at] for row in rows if at in rack.sr[row.key]]
+                for image in shown:
+                    if (digest := _digest(image)) in seen:
+                        continue
+                    seen.add(digest)
+                    total += count * len(encoder.picture(image, plan.quality).uri)
+                    if heats and image.shape == shelf.hr[at].shape and image is not shelf.hr[at]:
+                        total += heats * len(encoder.picture(_heat(image, shelf.hr[at]), plan.quality).uri)
+    return total
+
+
+def _positions(shelf: Shelf, plan: Plan) -> list[int]:
+    return _ordered(shelf)[: plan.images]
+
+
+def _ordered(shelf: Shelf) -> list[int]:
+    """Kept positions, those of the classes that lose most from the original to bilinear first."""
+    rack = shelf.racks[0]
+    falls = _falls(rack)
+    frame = next(iter(rack.samples.values()))
+
+    def fall(at: int) -> float:
+        label = None if at not in frame.index else _whole(frame.at[at, "label"])
+        return falls.get(label, math.inf) if label is not None else math.inf
+
+    return sorted(shelf.hr, key=lambda at: (fall(at), at))
+
+
+def _falls(rack: Rack) -> dict[int, float]:
+    """Class index -> F1 of bilinear minus F1 of the original."""
+    table = rack.classes[(rack.classes["method"] == REFERENCE) & (rack.classes["track"] == "frozen")]
+    known = table.dropna(subset=[f"f1_delta_to_{ORACLE}"])
+    return dict(zip(known["class_index"].astype(int), known[f"f1_delta_to_{ORACLE}"].astype(float), strict=True))
+
+
+def _rows(rack: Rack, plan: Plan) -> list[Row]:
+    """The rows of a plan: the yardsticks stay, then networks and what stands highest."""
+    if plan.methods is None or len(rack.rows) <= plan.methods:
+        return list(rack.rows)
+    first = [row for row in rack.rows if row.method in (REFERENCE, PLAIN)]
+    rest = sorted(
+        (row for row in rack.rows if row not in first), key=lambda row: (row.kind != "network", row.rank or 0)
+    )
+    kept = {row.key for row in [*first, *rest][: plan.methods]}
+    return [row for row in rack.rows if row.key in kept]
+
+
+class _Encoder:
+    """Embeds each distinct image once, and remembers what it encoded."""
+
+    def __init__(self) -> None:
+        self._done: dict[tuple[str, int | None], Picture] = {}
+
+    def picture(self, image: Pixels, quality: int | None) -> Picture:
+        """Return the picture of `(H, W, 3)` or `(H, W)` uint8."""
+        digest = _digest(image)
+        if (digest, quality) not in self._done:
+            with io.BytesIO() as stream:
+                kind = "webp" if features.check("webp") else "png"
+                options: dict[str, Any] = {}
+                if kind == "webp":
+                    lossless = {"lossless": True, "quality": 40, "method": 3, "exact": True}
+                    options = lossless if quality is None else {"quality": quality, "method": 3}
+                Image.fromarray(image).save(stream, kind, **options)
+                text = base64.b64encode(stream.getvalue()).decode()
+            height, width = image.shape[:2]
+            self._done[digest, quality] = Picture(
+                f"px-{digest[:12]}", width, height, f"data:image/{kind};base64,{text}"
+            )
+        return self._done[digest, quality]
+
+
+def _digest(image: Pixels) -> str:
+    return hashlib.sha256(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
+
+
+# --- what is shown -----------------------------------------------------------------------------------------------
+
+
+def _arrange(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder, problems: Sequence[str]) -> Pictures:
+    used: dict[str, Picture] = {}
+
+    def embed(image: Pixels) -> Picture:
+        picture = encoder.picture(image, plan.quality)
+        return used.setdefault(picture.id, picture)
+
+    galleries, zooms = [], []
+    for shelf in shelves:
+        positions = _positions(shelf, plan)
+        with_heat = set(positions[: plan.heats])
+        for rack in shelf.racks:
+            rows = _rows(rack, plan)
+            strips = tuple(_strip(shelf, rack, rows, at, embed, heat=at in with_heat) for at in positions)
+            galleries.append(Gallery(shelf.task, rack.classifier, _labelled(rack), strips))
+        zooms += _zooms(shelf, plan, positions, embed)
+    return Pictures(
+        store=tuple(used.values()),
+        galleries=tuple(galleries),
+        zooms=tuple(zooms),
+        notes=(*problems, *_left_out(shelves, plan)),
+        heats=plan.heats != 0,
+    )
+
+
+def _left_out(shelves: Sequence[Shelf], plan: Plan) -> list[str]:
+    """Say what a plan leaves out."""
+    lines = []
+    images = sum(len(shelf.hr) for shelf in shelves)
+    shown = sum(len(_positions(shelf, plan)) for shelf in shelves)
+    if plan.quality is not None:
+        lines.append(
+            f"the pictures are compressed (quality {plan.quality} of 100), so the finest texture is not to be judged by"
+            " them; all numbers come from the exact pixels"
+        )
+    if shown < images:
+        lines.append(f"{images - shown} of {images} kept images are left out")
+    if plan.methods is not None and any(len(rack.rows) > plan.methods for shelf in shelves for rack in shelf.racks):
+        lines.append(f"the galleries show at most {plan.methods} methods; the tables have all of them")
+    if plan.heats is not None:
+        with_heat = sum(min(plan.heats, len(_positions(shelf, plan))) for shelf in shelves)
+        if with_heat < shown:
+            lines.append(f"maps of the error are shown for {with_heat} of {shown} images")
+    if lines:
+        lines[-1] += "; --max-mb allows a larger page"
+    return lines
+
+
+def _strip(
+    shelf: Shelf, rack: Rack, rows: Sequence[Row], at: int, embed: Callable[[Pixels], Picture], *, heat: bool
+) -> Strip:
+    hr = shelf.hr[at]
+    oracle = next((frame for key, frame in rack.samples.items() if key[1] == ORACLE), None)
+    any_frame = next(frame for frame in rack.samples.values() if at in frame.index)
+    label = _whole(any_frame.at[at, "label"])
+    tiles = [Tile(ORACLE, "HR", embed(hr), _verdict(oracle, at, rack), None)]
+    small = [row for row in rows if at in rack.sr[row.key] and _stays_small(shelf, rack.sr[row.key][at], at)]
+    if at in shelf.lr:
+        height, width = shelf.lr[at].shape[:2]
+        direct = _verdict(rack.samples[small[0].key], at, rack) if small else None
+        remark = f"{width} × {height}, pixels enlarged" + (", straight to the classifier" if direct else "")
+        tiles.append(Tile("LR", "", embed(shelf.lr[at]), direct, None, remark=remark))
+    for row in rows:
+        if row in small or at not in rack.sr[row.key]:
+            continue
+        sr, frame = rack.sr[row.key][at], rack.samples[row.key]
+        same = sr.shape == hr.shape
+        tiles.append(
+            Tile(
+                row.label,
+                _mark(row),
+                embed(sr),
+                _verdict(frame, at, rack),
+                _decibels(frame.at[at, "psnr"]),
+                heat=embed(_heat(sr, hr)) if heat and same else None,
+                error=float(_error(sr, hr).mean()) if same else None,
+            )
+        )
+    decided = [tile.verdict.right for tile in tiles[1:] if tile.verdict is not None and tile.verdict.right is not None]
+    return Strip(
+        sample_id=str(any_frame.at[at, "sample_id"]),
+        label=None if label is None else _named(label, rack),
+        right=(sum(decided), len(decided)) if decided else None,
+        remarks=tuple(_class_remarks(rack, label)),
+        tiles=tuple(tiles),
+    )
+
+
+def _stays_small(shelf: Shelf, sr: Pixels, at: int) -> bool:
+    return at in shelf.lr and sr.shape == shelf.lr[at].shape != shelf.hr[at].shape
+
+
+def _verdict(frame: pd.DataFrame | None, at: int, rack: Rack) -> Verdict | None:
+    """The decision on one sample: right by its label, or, without one, the same as on the original."""
+    if rack.classifier is None or frame is None or at not in frame.index:
+        return None
+    pred, label, hr_pred = (_whole(frame.at[at, name]) for name in ("pred", "label", "hr_pred"))
+    if pred is None:
+        return None
+    sure: Any = frame.at[at, "confidence"]
+    confidence = float(sure)
+    truth = hr_pred if label is None else label
+    right = None if truth is None else pred == truth
+    return Verdict(_named(pred, rack), confidence if math.isfinite(confidence) else None, right)
+
+
+def _class_remarks(rack: Rack, label: int | None) -> Iterator[str]:
+    """How F1 of the sample's class changed: what bilinear loses, what the best ranked method wins back."""
+    if label is None:
+        return
+    best = next((row for row in rack.rows if row.rank == 1 and row.track == "frozen"), None)
+    for method, weights, other in (
+        (REFERENCE, None, ORACLE),
+        *([(best.method, best.weights, REFERENCE)] if best else []),
+    ):
+        table = rack.classes[
+            (rack.classes["method"] == method)
+            & (rack.classes["track"] == "frozen")
+            & (rack.classes["class_index"] == label)
+        ]
+        if weights is not None:
+            table = table[table["weights"] == weights]
+        if table.empty or method == other:
+            continue
+        value, low, high = (float(table[f"f1_delta_to_{other}{end}"].to_numpy()[0]) for end in ("", "_low", "_high"))
+        if math.isfinite(value):
+            ends = f" [{low:+.2f}, {high:+.2f}]" if math.isfinite(low) else ""
+            name = f"{method} ({weights})" if weights else method
+            yield f"{name} {value:+.2f}{ends} against {other}"
+
+
+def _labelled(rack: Rack) -> bool:
+    return any(frame["label"].notna().any() for frame in rack.samples.values())
+
+
+def _named(index: int, rack: Rack) -> str:
+    return rack.names.get(index, f"class {index}")
+
+
+def _mark(row: Row) -> str:
+    return (tables.CONTROL_MARK if row.kind == "control" else "") + (
+        tables.ADAPTED_MARK if row.track == "adapted" else ""
+    )
+
+
+def _title(tile: Tile) -> str:
+    return f"{tile.name} {tile.mark}".strip()
+
+
+def _below(tile: Tile) -> str:
+    """The caption of a tile as one line of text."""
+    parts = []
+    if tile.verdict is not None:
+        sign = {True: "✓ ", False: "✗ ", None: ""}[tile.verdict.right]
+        sure = "" if tile.verdict.confidence is None else f" {tile.verdict.confidence:.2f}"
+        parts.append(f"{sign}{tile.verdict.text}{sure}")
+    parts += [text for text in (tile.psnr, tile.remark) if text]
+    return " · ".join(parts)
+
+
+def _whole(value: Any) -> int | None:
+    return None if pd.isna(value) else int(value)
+
+
+def _decibels(value: Any) -> str | None:
+    if pd.isna(value):
+        return None
+    return "identical" if math.isinf(value) else f"{float(value):.1f} dB"
+
+
+# --- errors and patches ------------------------------------------------------------------------------------------
+
+
+def _error(sr: Pixels, hr: Pixels) -> NDArray[np.float32]:
+    """Mean over the channels of |SR - HR|, `(H, W)`, [0, 255]."""
+    return np.abs(sr.astype(np.float32) - hr.astype(np.float32)).mean(axis=2)
+
+
+def _heat(sr: Pixels, hr: Pixels) -> Pixels:
+    """The error as a grey image, 255 standing for `HEAT_MAX` and more; the page's filter gives it colours."""
+    return np.rint(np.minimum(_error(sr, hr) / HEAT_MAX, 1.0) * 255).astype(np.uint8)
+
+
+def _zooms(shelf: Shelf, plan: Plan, positions: Sequence[int], embed: Callable[[Pixels], Picture]) -> list[Zoom]:
+    """Zoomed patches of the networks, or else of the best ranked rows, of every track once."""
+    found: list[Zoom] = []
+    seen: set[Any] = set()
+    for rack in shelf.racks:
+        plain = next((row for name in (PLAIN, REFERENCE) for row in rack.rows if row.method == name), None)
+        rivals = [row for row in rack.rows if row is not plain and row.kind != "control" and not row.partial]
+        rivals = [row for row in rivals if row.kind == "network"] or sorted(rivals, key=lambda row: row.rank or 0)[:3]
+        wanted = {row.key for row in _rows(rack, plan)}
+        for row in rivals:
+            identity = (row.method, row.weights, row.track)
+            if plain is None or row.key not in wanted or identity in seen or len(found) == MOST_ZOOMED:
+                continue
+            seen.add(identity)
+            patches = sorted(_patches(shelf, rack.sr[row.key], positions), key=lambda patch: patch[0])
+            patches = [patch for patch in patches if patch[1] in rack.sr[plain.key]]
+            if patches:
+                lowest, highest = (_crops(shelf, rack, row, plain, patch, embed) for patch in (patches[0], patches[-1]))
+                found.append(Zoom(shelf.task, row.label, _mark(row), plain.label, highest, lowest))
+    return found
+
+
+def _patches(
+    shelf: Shelf, sr: Mapping[int, Pixels], positions: Iterable[int]
+) -> Iterator[tuple[float, int, tuple[int, int, int]]]:
+    """(PSNR, position, (x, y, side)) of the patches of a grid over all images."""
+    for at in positions:
+        hr = shelf.hr[at]
+        if at not in sr or sr[at].shape != hr.shape:
+            continue
+        height, width = hr.shape[:2]
+        side = min(max(min(height, width) // PATCH_SHARE, SMALLEST_PATCH), height, width)
+        for y in range(0, height - side + 1, side):
+            for x in range(0, width - side + 1, side):
+                yield _patch_psnr(sr[at], hr, (x, y, side)), at, (x, y, side)
+
+
+def _patch_psnr(sr: Pixels, hr: Pixels, box: tuple[int, int, int]) -> float:
+    x, y, side = box
+    ours, theirs = (image[y : y + side, x : x + side].astype(np.float64) for image in (sr, hr))
+    mse = float(((ours - theirs) ** 2).mean()) / 255**2
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def _crops(
+    shelf: Shelf, rack: Rack, row: Row, plain: Row, patch: tuple[float, int, tuple[int, int, int]],
+    embed: Callable[[Pixels], Picture],
+) -> tuple[Crop, ...]:  # fmt: skip
+    psnr, at, box = patch
+    hr, other, own = shelf.hr[at], rack.sr[plain.key][at], rack.sr[row.key][at]
+    return (
+        Crop(ORACLE, embed(hr), box, None),
+        Crop(
+            plain.label, embed(other), box, _decibels(_patch_psnr(other, hr, box)) if other.shape == hr.shape else None
+        ),
+        Crop(row.label, embed(own), box, _decibels(psnr)),
+    )
