@@ -11,6 +11,7 @@ import hashlib
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,9 @@ PLAIN = "bicubic"  # what an ordinary editor would do: the yardstick of the zoom
 HEAT_MAX = 64  # of 255; larger errors are rare, and a fixed end makes any two maps comparable
 PATCH_SHARE, SMALLEST_PATCH = 4, 12
 MOST_ZOOMED = 6
-FEWEST_METHODS = 8
+FEWER_METHODS, FEWER_IMAGES = (16, 12, 8), (8, 6, 4)
+MOST_JUDGED = 6
+SAFETY = 1.03  # encoding everything to find that it is too much takes seconds
 TILE_BYTES = 750  # of markup around one picture
 COLUMNS = ("position", "sample_id", "label", "pred", "hr_pred", "confidence", "psnr")
 
@@ -270,38 +273,43 @@ def arrange(shelves: Sequence[Shelf], *, budget: int, problems: Sequence[str] = 
 
 def _plans(shelves: Sequence[Shelf]) -> Iterator[Plan]:
     """Ever smaller selections: first quality goes, then maps of the error, then methods, then images."""
-    most = max((len(shelf.hr) for shelf in shelves), default=0)
+    images = max((len(shelf.hr) for shelf in shelves), default=0)
+    methods = max((len(rack.rows) for shelf in shelves for rack in shelf.racks), default=0)
     yield Plan(None, None, None, None)
-    yield Plan(92, None, None, None)
-    yield Plan(80, None, None, None)
-    for heats in (most // 2, 2, 0):
-        yield Plan(80, heats, None, None)
-    for heats, methods, images in ((2, FEWEST_METHODS, 8), (2, FEWEST_METHODS, 4), (0, FEWEST_METHODS, 4), (0, 4, 2)):
-        yield Plan(80, heats, methods, images)
+    for quality, heats in ((92, None), (80, None), (80, images // 2), (65, images // 2), (65, 2)):
+        yield Plan(quality, heats, None, None)
+    for fewer in (number for number in FEWER_METHODS if number < methods):
+        yield Plan(65, 2, fewer, None)
+    for count in (number for number in FEWER_IMAGES if number < images):
+        yield Plan(65, 2 if count > 4 else 0, FEWER_METHODS[-1], count)
+    yield Plan(65, 0, 4, 2)
 
 
 def _estimate(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder) -> int:
-    """Characters that a plan would take, judged by one sample of each task."""
-    total = 0
+    """Characters that a plan would take, judged by a few methods on two samples of each task."""
+    total = 0.0
     for shelf in shelves:
         positions = _positions(shelf, plan)
-        first, count = positions[:1], len(positions)
+        count = len(positions)
         heats = count if plan.heats is None else min(plan.heats, count)
-        seen: set[str] = set()
-        for rack in shelf.racks:
-            rows = _rows(rack, plan)
-            total += count * (len(rows) + 2) * TILE_BYTES
-            for at in first:
-                shown = [shelf.hr[at], *([shelf.lr[at]] if at in shelf.lr else [])]
-                shown += [rack.sr[row.key][at] for row in rows if at in rack.sr[row.key]]
-                for image in shown:
-                    if (digest := _digest(image)) in seen:
-                        continue
-                    seen.add(digest)
-                    total += count * len(encoder.picture(image, plan.quality).uri)
-                    if heats and image.shape == shelf.hr[at].shape and image is not shelf.hr[at]:
-                        total += heats * len(encoder.picture(_heat(image, shelf.hr[at]), plan.quality).uri)
-    return total
+        judged = dict.fromkeys((positions[0], positions[count // 2])) if positions else {}
+        rows = {(row.method, row.weights, row.track): rack for rack in shelf.racks for row in _rows(rack, plan)}
+        total += sum(count * (len(_rows(rack, plan)) + 2) * TILE_BYTES for rack in shelf.racks)
+        chosen = list(rows)[:: -(-len(rows) // MOST_JUDGED) or 1]
+        for at in judged:
+            originals = [shelf.hr[at], *([shelf.lr[at]] if at in shelf.lr else [])]
+            total += sum(len(encoder.picture(image, plan.quality).uri) for image in originals) * count / len(judged)
+            for key in chosen:
+                sr = next(
+                    (sr[at] for row, sr in rows[key].sr.items() if (row[1], row[2], row[4]) == key and at in sr), None
+                )
+                if sr is None:
+                    continue
+                share = len(rows) / len(chosen) / len(judged)
+                total += len(encoder.picture(sr, plan.quality).uri) * count * share
+                if heats and sr.shape == shelf.hr[at].shape:
+                    total += len(encoder.picture(_heat(sr, shelf.hr[at]), plan.quality).uri) * heats * share
+    return round(SAFETY * total)
 
 
 def _positions(shelf: Shelf, plan: Plan) -> list[int]:
@@ -354,7 +362,7 @@ class _Encoder:
                 kind = "webp" if features.check("webp") else "png"
                 options: dict[str, Any] = {}
                 if kind == "webp":
-                    lossless = {"lossless": True, "quality": 40, "method": 3, "exact": True}
+                    lossless = {"lossless": True, "quality": 40, "method": 2, "exact": True}
                     options = lossless if quality is None else {"quality": quality, "method": 3}
                 Image.fromarray(image).save(stream, kind, **options)
                 text = base64.b64encode(stream.getvalue()).decode()
@@ -374,6 +382,8 @@ def _digest(image: Pixels) -> str:
 
 def _arrange(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder, problems: Sequence[str]) -> Pictures:
     used: dict[str, Picture] = {}
+    with ThreadPoolExecutor() as pool:  # Pillow encodes outside of the interpreter's lock
+        list(pool.map(lambda image: encoder.picture(image, plan.quality), _needed(shelves, plan)))
 
     def embed(image: Pixels) -> Picture:
         picture = encoder.picture(image, plan.quality)
@@ -395,6 +405,27 @@ def _arrange(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder, problems: 
         notes=(*problems, *_left_out(shelves, plan)),
         heats=plan.heats != 0,
     )
+
+
+def _needed(shelves: Sequence[Shelf], plan: Plan) -> Iterator[Pixels]:
+    """Every image that a plan shows, some of them repeatedly."""
+    for shelf in shelves:
+        positions = _positions(shelf, plan)
+        for number, at in enumerate(positions):
+            yield shelf.hr[at]
+            if at in shelf.lr:
+                yield shelf.lr[at]
+            with_heat = plan.heats is None or number < plan.heats
+            rows = {
+                (row.method, row.weights, row.track): rack.sr[row.key]
+                for rack in shelf.racks
+                for row in _rows(rack, plan)
+            }
+            for sr in rows.values():
+                if at in sr:
+                    yield sr[at]
+                    if with_heat and sr[at].shape == shelf.hr[at].shape:
+                        yield _heat(sr[at], shelf.hr[at])
 
 
 def _left_out(shelves: Sequence[Shelf], plan: Plan) -> list[str]:
