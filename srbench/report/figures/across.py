@@ -308,12 +308,10 @@ def _choices_table(family: Sequence[Scope]) -> Drawn:
 
 
 def _choices_axis(axes: Any, names: Sequence[str]) -> None:
-    names_axis(axes.xaxis, names, limit=40)
+    names_axis(axes.xaxis, names)
+    axes.xaxis.set_ticklabels([plain(name, 80).replace(", ", ",\n") for name in names])
     axes.xaxis.set_ticks_position("top")
     axes.tick_params(length=0)
-    for text, name in zip(axes.get_xticklabels(), names, strict=True):
-        text.set_text(plain(name, 60).replace(", ", ",\n"))
-    axes.xaxis.set_ticklabels([text.get_text() for text in axes.get_xticklabels()])
 
 
 @drawing()

@@ -111,7 +111,7 @@ def slug(name: str | None) -> str:
     if name is None:
         return "none"
     kept = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:48].strip("-")
-    if re.sub(r"[._ :/-]+", "-", name).strip("-") == kept:
+    if kept and re.sub(r"[._ :/-]+", "-", name).strip("-") == kept:
         return kept
     return f"{kept}-{hashlib.sha256(name.encode()).hexdigest()[:6]}".lstrip("-")
 
