@@ -11,3 +11,5 @@ test:
 bench:
 	mkdir -p out/bench
 	pytest tests/benchmarks --override-ini addopts= -p no:xdist --benchmark-json out/bench/benchmarks.json
+	python tests/benchmarks/table.py out/bench/benchmarks.json > out/bench/benchmarks.md
+	cat out/bench/benchmarks.md

@@ -187,11 +187,12 @@ def test_networks_are_compiled_where_asked_each_shape_anew(conv, card, monkeypat
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # a compiler of C++ at work
 def test_really_compiles(conv):
-    result = speed.bench(["conv"], sizes=[(8, 8)], batch_sizes=[2], compiled=True, plugins=[conv], device="cpu")
+    result = speed.bench(["conv"], sizes=[(8, 8)], batch_sizes=[1], compiled=True, plugins=[conv], device="cpu")
     assert not result.failed, result.failed
-    slow = [row for row in result.rows if row.case.stage == "restore"]
-    assert all(row.compile_s > 10 * row.latency_ms.median * row.case.batch / 1e3 for row in slow)
+    restore = next(row for row in result.rows if row.case.stage == "restore")
+    assert restore.compile_s > 10 * restore.latency_ms.median / 1e3
 
 
 # --- which networks ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-SIDE, CLASSES = 32, 4
+SIDE, CLASSES = 32, ("bar", "dot", "net", "web")
 
 
 def main() -> None:
@@ -34,9 +34,13 @@ def one(size: int, folder: Path) -> None:
     import os
 
     os.environ |= {"SRBENCH_CACHE": str(folder / "cache"), "SRBENCH_WEIGHTS": str(folder / "weights")}
-    card = make_classifier(folder)
-    make_images(folder / "data", size)
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from dummies import make_classifier, make_images
+
     import srbench
+
+    card = make_classifier(folder, classes=CLASSES, side=SIDE)
+    make_images(folder / "data", size // len(CLASSES), side=SIDE, classes=CLASSES)
 
     with PeakAnonymous() as peak:
         srbench.evaluate(
@@ -50,45 +54,11 @@ def one(size: int, folder: Path) -> None:
     print(peak.mib)
 
 
-def make_images(folder: Path, size: int) -> None:
-    """Write `size` PNGs of noise, in folders of classes."""
-    import numpy as np
-    from PIL import Image
-
-    draws = np.random.default_rng(0)
-    for number in range(size):
-        target = folder / f"class{number % CLASSES}" / f"{number:06d}.png"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(draws.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(target, compress_level=1)
-
-
 def make_protocol(folder: Path) -> str:
     """Write a protocol that halves the images as they are."""
     path = folder / "half.toml"
     path.write_text("[lr]\nscale = 0.5\n", encoding="utf-8")
     return str(path)
-
-
-def make_classifier(folder: Path) -> Path:
-    """Write a card of a tiny untrained classifier."""
-    import timm
-    import torch
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    args = {"num_classes": CLASSES, "channels": [8, 8, 8, 8], "stem_width": 8}
-    network = timm.create_model("resnet10t", **args)
-    save_file(network.state_dict(), folder / "dummy.safetensors")
-    (folder / "classes.txt").write_text("\n".join(f"class{number}" for number in range(CLASSES)), encoding="utf-8")
-    card = folder / "dummy.toml"
-    card.write_text(
-        'library = "timm"\nname = "resnet10t"\n'
-        f"args = {{ num_classes = {CLASSES}, channels = [8, 8, 8, 8], stem_width = 8 }}\n"
-        'weights = "dummy.safetensors"\nclasses = "classes.txt"\n'
-        "mean = [0.5, 0.5, 0.5]\nstd = [0.5, 0.5, 0.5]\n",
-        encoding="utf-8",
-    )
-    return card
 
 
 class PeakAnonymous:

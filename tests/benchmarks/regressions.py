@@ -1,0 +1,447 @@
+"""Is a commit slower than the one before it? Both are measured on the same machine, in turn, and noise sets the bound.
+
+    python tests/benchmarks/regressions.py                        the working tree against its base commit
+    python tests/benchmarks/regressions.py --base HEAD --head HEAD    what the machine's noise alone looks like
+
+The benchmarks marked `gate` of both commits run in fresh processes: base, head, base, head, ..., base. In each process
+the fastest repeat counts, in CPU time. Every head lies between two bases, so drift of the machine cancels, and the two
+bases tell how much noise there is: base against base. A benchmark is slower if the median of its ratios lies above a
+bound that this noise justifies, and does so again when it is measured a second time.
+
+Exit codes: 0 nothing is slower, or there is nothing to compare with; 1 something is; 2 the call was wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import math
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tabulate import tabulate
+
+FOLDER = "tests/benchmarks"
+ROUNDS = 7
+# Smaller differences are not told apart: code that did not change moves in memory and differs by a few per cent.
+LEAST_BOUND = 1.10
+# Of the standard error of a median of ratios. Noise is itself estimated from few rounds and has heavy tails, and some
+# twenty benchmarks are judged at once: with 4.5 no base is slower than itself in a thousand simulated runs (tests).
+ERRORS = 4.5
+# A bound above this would not notice the slowdown of 1.5 that the gate is for.
+USEFUL_BOUND = 1.4
+
+Verdict = Literal["same", "faster", "slower", "too noisy", "only at base", "only at head", "fails at head"]
+Runner = Callable[[str, Sequence[str]], "Process"]
+
+
+class CallError(Exception):
+    """The call was wrong."""
+
+
+class NothingToCompareError(Exception):
+    """There is no base."""
+
+
+@dataclass(frozen=True)
+class Process:
+    """What one process found.
+
+    Attributes:
+        seconds: Fastest repeat of each benchmark.
+        failed: Benchmarks that failed.
+    """
+
+    seconds: dict[str, float]
+    failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Round:
+    """A head between two bases, seconds."""
+
+    before: float
+    head: float
+    after: float
+
+    @property
+    def ratio(self) -> float:
+        """Head over base, logarithm."""
+        return math.log(self.head) - (math.log(self.before) + math.log(self.after)) / 2
+
+    @property
+    def noise(self) -> float:
+        """Base over base, logarithm."""
+        return math.log(self.after / self.before)
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is known of a benchmark.
+
+    Attributes:
+        name: Its name.
+        verdict: What follows.
+        ratio: Median of head over base, or None where there is nothing to compare.
+        bound: What the ratio must not exceed.
+        rounds: The rounds that were judged.
+        again: It was measured a second time, and those rounds are the ones judged.
+    """
+
+    name: str
+    verdict: Verdict
+    ratio: float | None = None
+    bound: float | None = None
+    rounds: tuple[Round, ...] = field(default=(), repr=False)
+    again: bool = False
+
+
+def spread(rounds: Sequence[Round]) -> float:
+    """Return the standard deviation of one time's logarithm, estimated from base against base without its outliers."""
+    # 0.6745 is the median of a normal variable's absolute value; a difference of two times has twice the variance
+    return statistics.median(abs(each.noise) for each in rounds) / 0.6745 / math.sqrt(2)
+
+
+def scatter(rounds: Sequence[Round]) -> float:
+    """Return the same deviation as the ratios of head over base show it: what is slower is so in every round."""
+    middle = statistics.median(each.ratio for each in rounds)
+    return statistics.median(abs(each.ratio - middle) for each in rounds) / 0.6745 / math.sqrt(1.5)
+
+
+def common_spread(by_name: Mapping[str, Sequence[Round]]) -> float:
+    """Return the deviation that the benchmarks have in common: the median of their root mean squares.
+
+    A machine that changes its speed changes all times alike, and in a handful of rounds the outlier-proof estimate of
+    each may then seem small by the same luck; a root mean square hardly can. Its outliers are some benchmarks' alone,
+    and the median over benchmarks leaves them out.
+    """
+    squares = [statistics.fmean(each.noise**2 for each in rounds) for rounds in by_name.values()]
+    return math.sqrt(statistics.median(squares) / 2) if squares else 0.0
+
+
+def bound_of(deviation: float, rounds: int) -> float:
+    """Return the ratio that noise alone does not exceed.
+
+    Args:
+        deviation: Standard deviation of one time's logarithm.
+        rounds: Number of ratios whose median is judged.
+    """
+    # A head between two bases has 1 + 1/4 + 1/4 of the variance; a median has pi / 2 of a mean's.
+    error = deviation * math.sqrt(1.5) * math.sqrt(math.pi / 2 / rounds)
+    return max(LEAST_BOUND, math.exp(ERRORS * error))
+
+
+def judge(
+    by_name: Mapping[str, Sequence[Round]], *, common: float, earlier: Mapping[str, Sequence[Round]] | None = None
+) -> dict[str, Line]:
+    """Compare every benchmark that both sides have.
+
+    A benchmark's own noise is known from a handful of rounds and may seem small by luck, so the noise that all of them
+    have in common is the least that is assumed, and the scatter of its ratios.
+
+    Args:
+        by_name: Rounds of each benchmark.
+        common: Deviation that is assumed at least.
+        earlier: Further rounds that tell about noise alone.
+    """
+    lines = {}
+    for name, rounds in by_name.items():
+        own = spread([*rounds, *(earlier or {}).get(name, ())])
+        bound = bound_of(max(own, common, scatter(rounds)), len(rounds))
+        ratio = math.exp(statistics.median(each.ratio for each in rounds))
+        # Where the whole machine is restless, the tails of its noise lie far beyond what few rounds show.
+        restless = bound_of(common, len(rounds)) > USEFUL_BOUND
+        verdict: Verdict = "slower" if ratio > (bound**2 if restless else bound) else "same"
+        if verdict == "same" and bound > USEFUL_BOUND:
+            verdict = "too noisy"
+        elif ratio < 1 / bound:
+            verdict = "faster"
+        lines[name] = Line(name, verdict, ratio, bound, tuple(rounds))
+    return lines
+
+
+def compare(run: Runner, *, rounds: int = ROUNDS, say: Callable[[str], None] = lambda _: None) -> list[Line]:
+    """Measure base and head in turn and judge; what seems slower, or is too noisy to tell, is measured a second time.
+
+    Args:
+        run: Runs the benchmarks of "base" or "head" in a fresh process, all of them where no names are given.
+        rounds: Heads between bases.
+        say: Takes a line about what is going on.
+    """
+    chain, heads = _chain(run, (), rounds, say)
+    sides = {"base": set.intersection(*(set(each.seconds) for each in chain))}
+    sides["head"] = set.intersection(*(set(each.seconds) for each in heads))
+    failed = {name for each in heads for name in each.failed}
+    both = sides["base"] & sides["head"]
+    measured = _rounds(chain, heads, both)
+    common = common_spread(measured)
+    first = judge(measured, common=common)
+    doubtful = sorted(name for name, line in first.items() if line.verdict in ("slower", "too noisy"))
+    if doubtful:
+        say(f"measuring {len(doubtful)} again: {', '.join(map(short, doubtful))}")
+        chain, heads = _chain(run, doubtful, rounds, say)
+        remeasured = _rounds(chain, heads, set(doubtful))
+        # The machine may be calmer now, but few benchmarks take part, and few seem calm by luck.
+        calmer = min(common, max(common_spread(remeasured), common / 2))
+        found = judge(remeasured, common=calmer, earlier=measured)
+        whole = judge({name: [*measured[name], *more] for name, more in remeasured.items()}, common=common)
+        for name, line in found.items():
+            by_chance = line.verdict == "slower" and whole[name].verdict != "slower"
+            verdict: Verdict = "same" if by_chance else line.verdict
+            first[name] = Line(name, verdict, line.ratio, line.bound, line.rounds, again=True)
+    lines = list(first.values())
+    lines += [Line(name, "fails at head") for name in failed]
+    lines += [Line(name, "only at base") for name in sides["base"] - sides["head"] - failed]
+    lines += [Line(name, "only at head") for name in sides["head"] - sides["base"]]
+    return sorted(lines, key=lambda line: line.name)
+
+
+def _chain(
+    run: Runner, names: Sequence[str], rounds: int, say: Callable[[str], None]
+) -> tuple[list[Process], list[Process]]:
+    bases, heads = [run("base", names)], []
+    for number in range(rounds):
+        began = time.monotonic()
+        heads.append(run("head", names))
+        bases.append(run("base", names))
+        say(f"round {number + 1} of {rounds}: {time.monotonic() - began:.0f} s")
+    return bases, heads
+
+
+def _rounds(bases: Sequence[Process], heads: Sequence[Process], names: set[str]) -> dict[str, list[Round]]:
+    return {
+        name: [
+            Round(before.seconds[name], head.seconds[name], after.seconds[name])
+            for before, head, after in zip(bases, heads, bases[1:], strict=False)
+        ]
+        for name in sorted(names)
+        if all(name in each.seconds for each in (*bases, *heads))
+    }
+
+
+def broken(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines that make the gate fail."""
+    return [line for line in lines if line.verdict in ("slower", "fails at head")]
+
+
+def markdown(lines: Sequence[Line], *, base: str, head: str, rounds: int) -> str:
+    """Return the table and what must be known to read it."""
+    body = []
+    for line in lines:
+        if line.ratio is None or line.bound is None:
+            body.append((short(line.name), "", "", "", "", "", line.verdict))
+            continue
+        noise = sorted(math.exp(each.noise) for each in line.rounds)
+        body.append(
+            (
+                short(line.name),
+                seconds(statistics.median(each.before for each in line.rounds)),
+                seconds(statistics.median(each.head for each in line.rounds)),
+                f"{line.ratio:.3f}",
+                f"{line.bound:.3f}",
+                f"{noise[0]:.2f} to {noise[-1]:.2f}",
+                f"{line.verdict}, measured again" if line.again else line.verdict,
+            )
+        )
+    headers = ("benchmark", "base", "head", "head / base", "bound", "base / base", "")
+    align = ("left", "right", "right", "right", "right", "right", "left")
+    table = tabulate(body, headers=headers, tablefmt="github", colalign=align, disable_numparse=True) if body else ""
+    found = broken(lines)
+    verdict = f"**{len(found)} slower or failing**" if found else "Nothing is slower"
+    return (
+        f"### Timing: {head} against {base}\n\n{verdict}.\n\n{table}\n\n"
+        f"CPU time of the fastest repeat in a fresh process of one thread; medians over {rounds} heads, each between"
+        f" two bases. The bound is {ERRORS:g} standard errors of the noise of base against base, at least"
+        f" {LEAST_BOUND:g}.\n"
+    )
+
+
+def short(name: str) -> str:
+    """Return a benchmark's name without its file."""
+    return name.rpartition("::")[2].removeprefix("test_")
+
+
+def seconds(value: float) -> str:
+    """Return a duration with three significant digits and a unit."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"
+
+
+# --- trees and processes -------------------------------------------------------------------------------------------
+
+
+def git(root: Path, *words: str) -> str | None:
+    """Return what git prints, or None where it fails."""
+    done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def base_of(root: Path, asked: str | None) -> str:
+    """Return the commit to compare with: the one asked for, where this branch left main, or on main the one before.
+
+    Raises:
+        CallError: If the one asked for does not exist.
+        NothingToCompareError: If there is none, as in a shallow clone.
+    """
+    head = git(root, "rev-parse", "--verify", "HEAD^{commit}")
+    if head is None:
+        raise NothingToCompareError("this is no git checkout with a commit")
+    if asked and asked.strip("0"):  # a push that makes a branch names its past as zeros
+        found = git(root, "rev-parse", "--verify", f"{asked}^{{commit}}")
+        if found is None and re.fullmatch(r"[0-9a-f]{40}", asked):  # named by a machine, perhaps before a forced push
+            raise NothingToCompareError(f"the base {asked[:9]} is not in this clone")
+        if found is None:
+            raise CallError(f"there is no commit {asked} here")
+        return found
+    for branch in ("origin/main", "main"):
+        found = git(root, "merge-base", "HEAD", branch)
+        if found is not None and found != head:
+            return found
+    found = git(root, "rev-parse", "--verify", "HEAD~1^{commit}")
+    if found is None:
+        raise NothingToCompareError("there is no commit before this one here: it is the first, or the clone is shallow")
+    return found
+
+
+def lay_out(root: Path, commit: str | None, target: Path) -> None:
+    """Put a commit, or the working tree where it is None, into a folder from which Python can import it."""
+    target.mkdir(parents=True)
+    if commit is not None:
+        archive = subprocess.run(["git", "-C", str(root), "archive", commit], capture_output=True, check=True).stdout
+        subprocess.run(["tar", "-x", "-C", str(target)], input=archive, check=True)
+    else:
+        listed = git(root, "ls-files", "-z", "--cached", "--others", "--exclude-standard") or ""
+        for name in filter(None, listed.split("\0")):
+            if (root / name).is_file():
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(root / name, target / name)
+    for module, folder in _homes(target / "setup.py").items():
+        link = target.joinpath(*module.split("."))
+        if not link.exists():
+            link.symlink_to(target / folder, target_is_directory=True)
+
+
+def _homes(setup: Path) -> dict[str, str]:
+    """Return where setup.py says that packages lie which are not below their parent."""
+    if not setup.is_file():
+        return {}
+    for node in ast.parse(setup.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "HOMES":
+            return dict(ast.literal_eval(node.value))
+    return {}
+
+
+class Processes:
+    """Runs the benchmarks of either tree, each time in a fresh process."""
+
+    def __init__(self, trees: dict[str, Path], scratch: Path, *, timer: str) -> None:
+        """Keep the settings.
+
+        Args:
+            trees: Folder of "base" and of "head".
+            scratch: Where the processes may write.
+            timer: The clock, as pytest-benchmark names it.
+        """
+        self._trees, self._scratch, self._timer = trees, scratch, timer
+        self._checked: set[Path] = set()
+        scratch.mkdir(exist_ok=True)
+
+    def __call__(self, side: str, names: Sequence[str]) -> Process:
+        """Run the benchmarks of a side that are marked `gate`, or those named.
+
+        Raises:
+            CallError: If pytest itself fails, or imports anything but the side's own code.
+        """
+        tree, found = self._trees[side], self._scratch / "found.json"
+        found.unlink(missing_ok=True)
+        if not (tree / FOLDER).is_dir():
+            return Process({})
+        words = [sys.executable, "-m", "pytest", *(names or [FOLDER]), "-m", "gate", "-q"]
+        words += ["-p", "pytest_benchmark.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
+        words += ["--override-ini", "addopts="]
+        words += ["--benchmark-only", f"--benchmark-json={found}", f"--benchmark-timer={self._timer}"]
+        words += ["--benchmark-min-time=0.002", "--benchmark-max-time=0.1", "--benchmark-min-rounds=3"]
+        folders = {name: str(self._scratch / name.lower()) for name in ("SRBENCH_CACHE", "SRBENCH_WEIGHTS")}
+        # Nothing but the code differs: one thread, the same order of sets, the tree's own modules first.
+        environment = dict(os.environ, **folders, PYTHONPATH=str(tree), PYTHONHASHSEED="0", OMP_NUM_THREADS="1")
+        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # half of a short process's time
+        self._check_imports(tree, environment)
+        done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode == 5 or "no tests ran" in done.stdout:  # nothing is marked there
+            return Process({})
+        if done.returncode not in (0, 1):
+            raise CallError(f"pytest ends with {done.returncode} at {side}:\n{(done.stdout + done.stderr)[-3000:]}")
+        content = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {"benchmarks": []}
+        times = {each["fullname"]: each["stats"]["min"] for each in content["benchmarks"]}
+        failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        return Process(times, tuple(failed))
+
+    def _check_imports(self, tree: Path, environment: dict[str, str]) -> None:
+        """Refuse to compare a tree with itself: an editable install elsewhere must not stand in for it."""
+        if tree in self._checked:
+            return
+        code = (
+            "import importlib.util as u; "
+            "print(*(u.find_spec(name).origin for name in ('srbench', 'srbench.baselines') if u.find_spec(name)))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tree, env=environment, capture_output=True, text=True, check=False
+        )
+        strangers = [path for path in done.stdout.split() if not Path(path).is_relative_to(tree)]
+        if done.returncode or strangers:
+            raise CallError(f"srbench of {tree} is not what Python imports there: {done.stdout}{done.stderr[-1000:]}")
+        self._checked.add(tree)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, print the table, return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--base", help="commit to compare with; where this branch left main, or the one before")
+    parser.add_argument("--head", help="commit to judge; the working tree if left out")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="heads between bases")
+    parser.add_argument("--timer", default="time.process_time", help="clock, as pytest-benchmark names it")
+    parser.add_argument("--markdown", type=Path, help="file that the table is appended to")
+    parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2], help="the checkout")
+    options = parser.parse_args(arguments)
+    root = options.root.resolve()
+    try:
+        if options.rounds < 3:
+            raise CallError("--rounds takes at least 3: noise cannot be told from fewer")
+        base = base_of(root, options.base)
+        head = base_of(root, options.head) if options.head else None
+        with tempfile.TemporaryDirectory(prefix="srbench-timing-") as folder:
+            trees = {"base": Path(folder) / "base", "head": Path(folder) / "head"}
+            lay_out(root, base, trees["base"])
+            lay_out(root, head, trees["head"])
+            run = Processes(trees, Path(folder) / "scratch", timer=options.timer)
+            lines = compare(run, rounds=options.rounds, say=lambda text: print(text, file=sys.stderr, flush=True))
+    except NothingToCompareError as reason:
+        print(f"timing: skipped, {reason}")
+        return 0
+    except CallError as error:
+        print(f"timing: {error}", file=sys.stderr)
+        return 2
+    label = head[:9] if head else "the working tree"
+    text = markdown(lines, base=base[:9], head=label, rounds=options.rounds)
+    print(text, end="")
+    if options.markdown is not None:
+        with options.markdown.open("a", encoding="utf-8") as stream:
+            stream.write(text)
+    return 1 if broken(lines) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

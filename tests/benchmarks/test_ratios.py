@@ -1,0 +1,232 @@
+"""The harness as a ratio to a bare loop, and one pass over several methods as a ratio to a pass for each.
+
+A ratio is taken inside one process, the two sides in turn, so that the speed of the machine cancels. It stands in the
+JSON under `extra_info` and in the table of `make bench`.
+"""
+
+from __future__ import annotations
+
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pytest
+import torch
+from dummies import make_classifier, make_images
+from torch import Tensor
+
+import srbench
+from srbench import metrics
+from srbench.classifiers import Classifier, load_classifier
+from srbench.data.cache import build_hr_store
+from srbench.data.sources import open_source
+from srbench.degrade import degrade, restore_size, round_8bit
+from srbench.evaluation import run as engine
+from srbench.evaluation.contenders import Contender, choose
+from srbench.method import TaskInfo
+from srbench.protocol import Protocol, load_protocol
+from srbench.registry import Registry
+
+BATCH = 8  # what an evaluation takes on a CPU
+
+
+@dataclass(frozen=True)
+class Work:
+    """What both sides do: the same images, networks and metrics."""
+
+    data: str
+    card: str
+    methods: tuple[str, ...]
+    weights: dict[str, list[str]]
+    limit: int | None = None
+
+
+@pytest.fixture
+def no_statistics(monkeypatch):
+    """Leave the leaderboard out: its bootstrap is not the pass."""
+    monkeypatch.setattr(engine.leaderboard, "build", lambda *_, **__: None)
+    monkeypatch.setattr(engine.tables, "write", lambda *_, **__: None)
+
+
+def harness(work: Work, out) -> Callable[[], None]:
+    def run():
+        result = srbench.evaluate(
+            work.methods,
+            data=work.data,
+            classifiers=[work.card],
+            weights=work.weights,
+            limit=work.limit,
+            device="cpu",
+            out=out,
+            force=True,
+            measure=False,
+            progress=False,
+        )
+        assert not result.failed
+
+    return run
+
+
+def bare(work: Work) -> Callable[[], None]:
+    """Return a loop over tensors that lie in memory: networks and metrics, and nothing that a harness is for."""
+    source = open_source(work.data)
+    protocol = load_protocol("demo" if source.name == "demo" else "clean")
+    store = build_hr_store(source, protocol.hr, limit=work.limit)
+    classifier = load_classifier(work.card)
+    classifier.to(memory_format=torch.channels_last)
+    contenders = choose(
+        work.methods, Registry(), given=work.weights, classifiers=[classifier], protocol=protocol, dataset=source.name
+    )
+    task = TaskInfo("bench", protocol, classifier.id, classifier.info.weights_sha256, classifier.info.input_size)
+    taking_part = [each for each in contenders if each.skip_reason(task) is None]
+    for each in taking_part:
+        assert each.method is not None
+        each.method.to(memory_format=torch.channels_last)
+    adapted = {id(each): each.adapted_network(classifier) for each in taking_part if each.track == "adapted"}
+    outputs = torch.from_numpy(engine.label_map(classifier.info, source.classes))
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(store), BATCH):
+            positions = list(range(start, min(start + BATCH, len(store))))
+            hr = store.batch(positions).float() / 255
+            batches.append((hr, degrade(hr, protocol.lr), classifier(hr), outputs[store.labels[positions]]))
+
+    @torch.inference_mode()
+    def run():
+        for hr, lr, hr_logits, target in batches:
+            for each in taking_part:
+                network = adapted.get(id(each), classifier)
+                one_method(each, network, hr, lr, hr_logits, target, protocol)
+
+    return run
+
+
+def one_method(
+    contender: Contender,
+    network: Classifier,
+    hr: Tensor,
+    lr: Tensor,
+    hr_logits: Tensor,
+    target: Tensor,
+    protocol: Protocol,
+) -> list[Tensor]:
+    assert contender.method is not None
+    size = (hr.shape[-2], hr.shape[-1])
+    sr = contender.method(lr, size)
+    found = []
+    if contender.method.info.output == "hr":
+        sr = round_8bit(restore_size(sr, size, protocol))
+        mse = metrics.mse_per_image(sr, hr)
+        found += [mse, metrics.psnr_from_mse(mse), metrics.ssim_per_image(sr, hr)]
+    logits = network(sr)
+    found += [
+        logits.argmax(1),
+        metrics.confidence(logits),
+        metrics.logit_mse(logits, hr_logits),
+        metrics.kl_to_hr(logits, hr_logits),
+        metrics.cross_entropy(logits, target),
+        metrics.topk_hit(logits, target),
+    ]
+    return found
+
+
+def ratio(benchmark, numerator, denominator, *, of: str, rounds: int) -> None:
+    """Time the two in turn; the numerator is the benchmark, the median of the ratios stands beside it."""
+    below: list[float] = []
+
+    def denominator_first():
+        start = time.perf_counter()
+        denominator()
+        below.append(time.perf_counter() - start)
+
+    numerator()  # fills caches, warms up
+    denominator()
+    benchmark.pedantic(numerator, setup=denominator_first, rounds=rounds)
+    ratios = [above / base for above, base in zip(benchmark.stats.stats.data, below, strict=True)]
+    benchmark.extra_info |= {"ratio": statistics.median(ratios), "ratio_of": of, "ratios": ratios}
+
+
+DEMO = Work("demo", "demo-resnet", ("nearest", "bilinear", "bicubic", "lanczos", "area"), {}, limit=128)
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("methods", [DEMO.methods, ("esrgan",)], ids=["interpolations", "esrgan"])
+def test_harness_over_bare_loop_on_128_demo_patches(benchmark, methods, tmp_path, no_statistics):
+    given = {"esrgan": ["demo-x4"]} if "esrgan" in methods else {}
+    work = Work(DEMO.data, DEMO.card, methods, given, DEMO.limit)
+    ratio(benchmark, harness(work, tmp_path), bare(work), of="srbench.evaluate / bare loop", rounds=5)
+
+
+@pytest.mark.real
+@pytest.mark.timeout(3600)
+def test_harness_over_bare_loop_on_500_photographs(benchmark, real, tmp_path, no_statistics):
+    card = str(real / "weights" / "mobilenetv2_tfquant.toml")
+    work = Work(f"folder:{real / 'photos'}", card, DEMO.methods, {})
+    ratio(benchmark, harness(work, tmp_path), bare(work), of="srbench.evaluate / bare loop", rounds=3)
+
+
+@pytest.mark.timeout(1800)
+def test_one_pass_over_five_methods_in_one_process(benchmark, tmp_path, monkeypatch, no_statistics):
+    card = str(make_classifier(tmp_path, side=64))
+    data = f"folder:{make_images(tmp_path / 'photos', 32, side=64)}"
+    protocol = tmp_path / "half.toml"
+    protocol.write_text("[lr]\nscale = 0.5\n")
+    calls: list[int] = []
+
+    def evaluate(methods: Sequence[str]):
+        calls.append(1)
+        cold = tmp_path / str(len(calls))  # nothing of an earlier call
+        monkeypatch.setenv("SRBENCH_CACHE", str(cold / "cache"))
+        options = {"protocol": str(protocol), "device": "cpu", "measure": False, "progress": False}
+        srbench.evaluate(methods, data=data, classifiers=[card], out=cold / "out", **options)
+
+    ratio(
+        benchmark,
+        lambda: evaluate(DEMO.methods),
+        lambda: [evaluate([method]) for method in DEMO.methods],
+        of="one pass over 5 methods / 5 passes",
+        rounds=5,
+    )
+
+
+@pytest.mark.real
+@pytest.mark.timeout(3600)
+def test_one_command_over_five_methods_on_100_photographs(benchmark, real, tmp_path, monkeypatch):
+    """Whole commands on cold caches, start-up included."""
+    shared = f"--data folder:{real / 'photos'} --classifier {real / 'weights' / 'mobilenetv2_tfquant.toml'} --limit 100"
+    calls: list[int] = []
+
+    def command(methods: Sequence[str]):
+        calls.append(1)
+        cold = tmp_path / str(len(calls))
+        monkeypatch.setenv("SRBENCH_CACHE", str(cold / "cache"))
+        words = [
+            sys.executable,
+            "-m",
+            "srbench.cli",
+            "eval",
+            *methods,
+            *shlex.split(shared),
+            "--out",
+            str(cold / "out"),
+        ]
+        subprocess.run(words, check=True, capture_output=True)
+
+    def separately():
+        for method in DEMO.methods:
+            command([method])
+
+    below: list[float] = []
+
+    def denominator_first():
+        start = time.perf_counter()
+        separately()
+        below.append(time.perf_counter() - start)
+
+    benchmark.pedantic(command, args=(DEMO.methods,), setup=denominator_first, rounds=1)
+    found = benchmark.stats.stats.data[0] / below[0]
+    benchmark.extra_info |= {"ratio": found, "ratio_of": "one command over 5 methods / 5 commands", "ratios": [found]}
