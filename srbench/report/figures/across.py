@@ -159,7 +159,7 @@ def _sweep(family: Sequence[Scope], looks: Looks, name: str) -> Drawn | None:
         for point in points:
             if point["low"] is not None:
                 ends = [point["low"], point["high"]]
-                axes.plot([point["scale"]] * 2, ends, color=look.colour, linewidth=1.0, alpha=0.5)
+                axes.plot([point["scale"]] * 2, ends, color=look.colour, linewidth=1.0, alpha=0.75)
     if ceiling is not None:
         axes.axhline(ceiling, color=INK, linestyle=":", linewidth=1.4)
     if share:

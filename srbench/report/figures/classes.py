@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
@@ -245,11 +246,12 @@ def _space(scope: Scope, looks: Looks, entry: Entry) -> Drawn:
         axis.label.set_color(INK)
         axis._axinfo["grid"].update({"color": (*_ink_rgb(), 0.15), "linewidth": 0.6})  # type: ignore[attr-defined]
         percent_axis(axis)
+        axis.set_major_locator(MaxNLocator(5))
         axis.set_tick_params(colors=INK, labelsize=9)
     dense = len(difficulty) > _RASTER_FROM
     if not dense:
         for x, y, z in zip(difficulty, base, delta, strict=True):
-            axes.plot([x, x], [y, y], [0.0, z], color=look.colour, linewidth=0.9, alpha=0.5)
+            axes.plot([x, x], [y, y], [0.0, z], color=look.colour, linewidth=0.9, alpha=0.75)
     axes.plot(
         difficulty,
         base,
@@ -312,9 +314,10 @@ def _hardest(scope: Scope, looks: Looks, shown: Sequence[Entry]) -> Drawn:
     axes.set_xlim(0.0, 1.0)
     percent_axis(axes.xaxis)
     legend_below(figure, [handle(**looks.of(entry.row).points()) for entry in shown], labels)
+    which = f"the {len(names)} classes of {len(truth)} with the lowest F1 on the original"
     caption = (
-        f"F1 of the {len(names)} classes with the lowest F1 on the original, of {len(truth)}, the hardest on top"
-        f" ({scope.over}). {_per_class_error(scope, scope.oracle)}"
+        f"F1 of {which if len(names) < len(truth) else f'all {len(names)} classes'}, those hardest on the original on"
+        f" top ({scope.over}). {_per_class_error(scope, scope.oracle)}"
     )
     return Drawn(
         f"classes-hardest-{scope.tag}",
@@ -354,7 +357,7 @@ def _extremes(scope: Scope, looks: Looks, entry: Entry, against: str) -> Drawn:
         axes.axhline(split - 0.5, color=INK, linewidth=0.8, linestyle=":")
     for place, left, right in zip(places, low, high, strict=True):
         if math.isfinite(left) and math.isfinite(right):
-            axes.plot([left, right], [place, place], color=look.colour, linewidth=1.2, alpha=0.6)
+            axes.plot([left, right], [place, place], color=look.colour, linewidth=1.2, alpha=0.75)
     axes.plot(delta, places, **look.points())
     axes.set_ylim(len(names) - 0.5, -0.5)
     percent_axis(axes.xaxis)
@@ -366,7 +369,7 @@ def _extremes(scope: Scope, looks: Looks, entry: Entry, against: str) -> Drawn:
             if len(table) > len(names)
             else f"for all {len(names)} classes"
         )
-        + f" ({scope.over}); {excluded} of these intervals exclude 0. {_per_class_error(scope, entry)}"
+        + f" ({scope.over}); {excluded} of the {len(names)} intervals leave 0 out. {_per_class_error(scope, entry)}"
         + (" The extremes of many classes are extreme by chance too." if len(table) > len(names) else "")
     )
     data = {

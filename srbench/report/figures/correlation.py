@@ -113,7 +113,7 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
     caption = (
         f"Rank correlation of image quality with accuracy over {len(everyone)} methods of the frozen track."
         f" {'; '.join(words)}. The 95 % intervals resample the {scope.over}, for these methods;"
-        " 1 would mean that the sharper picture always classifies better."
+        " 1 would mean that the method with the better picture is always the more accurate one."
     )
     return Drawn(
         f"correlation-methods-{scope.tag}",
@@ -249,9 +249,9 @@ def _images(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[str, A
     percent_axis(bottom.xaxis)
     legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in found], labels)
     words = [
-        f"{data['method']} {_told(data['correlation']['psnr']['right']['spearman'])} for PSNR and"
+        f"{entry.label} {_told(data['correlation']['psnr']['right']['spearman'])} for PSNR and"
         f" {_told(data['correlation']['ssim']['right']['spearman'])} for SSIM"
-        for _, data in found
+        for entry, data in found
     ]
     caption = (
         f"Does the {unit} that gains PSNR over bilinear become right? Each marker is one of up to {IMAGE_BINS} equally"
@@ -285,7 +285,7 @@ def _image_panel(
         axes.plot(x, [each[outcome]["value"] for each in data["bins"]], **look.both(markersize=5, linewidth=1.3))
         for at, each in zip(x, data["bins"], strict=True):
             axes.plot(
-                [at, at], [each[outcome]["low"], each[outcome]["high"]], color=look.colour, linewidth=1.0, alpha=0.5
+                [at, at], [each[outcome]["low"], each[outcome]["high"]], color=look.colour, linewidth=1.0, alpha=0.75
             )
     if outcome != "psnr_gain":
         percent_axis(axes.yaxis)

@@ -122,7 +122,7 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
         assert axes is not None
         look = looks.of(entry.row)
         if point["low"] is not None:
-            axes.plot([x, x], [point["low"], point["high"]], color=look.colour, linewidth=1.0, alpha=0.55)
+            axes.plot([x, x], [point["low"], point["high"]], color=look.colour, linewidth=1.0, alpha=0.75)
         axes.plot([x], [point["y"]], **look.points(markersize=7.5 if point["on_front"] else 5.5))
     for axes in (zero, main):
         if axes is not None and isinstance(best, float):

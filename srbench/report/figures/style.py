@@ -32,7 +32,7 @@ WIDE = 7.0
 PALETTE = ("#0072b2", "#d55e00", "#871eff", "#d20fc3", "#6987ff", "#b43c3c")
 NEUTRAL = "#7f8790"
 MARKERS = ("o", "^", "D", "v", "P", "X", "<", "p", ">", "h", "d")
-_INCHES_A_HANDLE = 0.45
+_INCHES_A_HANDLE = 0.42
 _INCHES_AROUND = 0.15
 _INCHES_A_LINE = 0.19
 _LEGEND_LIMIT = 60
@@ -169,7 +169,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
             [plain(label, _LEGEND_LIMIT) for label in labels],
             loc="outside lower center",
             ncols=_columns(labels, figure.get_figwidth()),
-            handlelength=1.7,
+            handlelength=1.5,
             columnspacing=1.0,
             borderaxespad=0.3,
             labelspacing=0.25,

@@ -146,7 +146,7 @@ def _draw(record: Record, history: Mapping[str, list[float | None]], panels: Seq
         " the other panels on the validation images; epoch 0 is before training."
     )
     if selected is not None:
-        why = f", selected by {by.replace('_', ' ')}" if by else ""
+        why = f", selected by {by.replace('_', ' ')}" if by and by != "none" else ""
         caption += f" The vertical line marks the epoch whose weights were kept ({selected:g}{why})."
     columns = {curve.column for panel in panels for curve in panel.curves}
     data = {
