@@ -67,6 +67,7 @@ def opened(browser, file: Path, *, width: int = 1400, scheme: str = "light", **o
     said: list[str] = []
     asked: list[str] = []
     page = context.new_page()
+    page.set_default_timeout(120_000)  # on a busy machine a browser is slow
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
@@ -230,6 +231,7 @@ def test_a_smuggled_script_does_not_run(browser, tmp_path, page_file):
     changed.write_text(text.replace("</main>", "<script>document.title = 'taken'</script></main>"), encoding="utf-8")
     context = browser.new_context()
     page = context.new_page()
+    page.set_default_timeout(120_000)  # on a busy machine a browser is slow
     page.goto(changed.as_uri())
     assert page.title().startswith("srbench report")
     context.close()

@@ -510,7 +510,7 @@ def keep_pixels(
         if method == "original":
             images = {at: {"hr": made["original", at], "lr": lr[at]} for at in positions}
         elif method == "none":
-            images = {at: {"sr": lr[at]} for at in positions}
+            continue  # it has no pixels of its own
         elif method_names is None or method in method_names:
             for at in positions:
                 noise = np.random.default_rng(len(method) + at).normal(0, 9, (side, side, 3))
@@ -606,6 +606,21 @@ def test_patches_are_those_of_the_extreme_psnr(kept):
         assert f"{extreme:.1f} dB" in trio.text and f"{psnr(at, x, y, 'bicubic'):.1f} dB" in trio.text
         boxes = {svg.attributes["viewbox"] for svg in trio.find("svg")}
         assert boxes == {f"{x} {y} 12 12"}
+
+
+def test_classifiers_that_keep_other_samples_have_their_own_strips(tmp_path, figures):
+    labels = np.arange(20) % 4
+    for classifier, positions in (("net", (1, 2)), ("other", (2, 7))):
+        for seed, method in enumerate(("original", "none", "bilinear")):
+            kind = "control" if method != "bilinear" else "baseline"
+            samples = make_samples(labels, predictions(labels, 0.8 - 0.2 * seed, seed=seed), mse=np.full(20, 0.01))
+            commit(tmp_path / classifier, make_record(method, kind=kind, n=20, classifier=classifier), samples)
+        keep_pixels(tmp_path / classifier, positions=positions)
+    galleries_of = list(write(tmp_path / "net", tmp_path / "other").find("section", **{"class": "gallery scoped"}))
+    found = [sorted(re.findall(r"s000\d\d", gallery.text)) for gallery in galleries_of]
+    assert found == [["s00001", "s00002"], ["s00002", "s00007"]]
+    small = next(tile for tile in galleries_of[1].find("figure") if next(tile.find("b")).text == "LR")
+    assert "straight to the classifier" in small.text and ("✓" in small.text or "✗" in small.text)
 
 
 def test_the_slider_has_every_version(kept):

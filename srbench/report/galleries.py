@@ -27,6 +27,7 @@ from srbench.report.best import scored
 from srbench.store import StoredCell
 
 PLAIN = "bicubic"  # what an ordinary editor would do: the yardstick of the zoomed patches
+DIRECT = "none"  # the control that hands LR to the classifier as it is; it keeps no pixels, LR has them
 HEAT_MAX = 64  # of 255; larger errors are rare, and a fixed end makes any two maps comparable
 PATCH_SHARE, SMALLEST_PATCH = 4, 12
 MOST_ZOOMED = 6
@@ -63,14 +64,17 @@ class Rack:
     Attributes:
         classifier: Its id, or None.
         rows: Rows with pixels, in the board's order.
+        positions: Kept positions, those of the classes that lose most from the original to bilinear first; classifiers
+            keep different ones.
         sr: Key of a row -> position -> restored image.
-        samples: Key of a row (and of the oracle's) -> samples by position.
+        samples: Key of a row (and of the oracle's and of `DIRECT`) -> samples by position.
         names: Index of a class -> its name.
         classes: The board's per-class table of this classifier.
     """
 
     classifier: str | None
     rows: tuple[Row, ...]
+    positions: tuple[int, ...]
     sr: Mapping[Any, Mapping[int, Pixels]]
     samples: Mapping[Any, pd.DataFrame]
     names: Mapping[int, str]
@@ -213,26 +217,37 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[Shelf
                 continue
             try:
                 kept = cell.kept()
-                if not kept:
+                if not kept and row.method != DIRECT:
                     continue
                 if row.method == ORACLE:
                     hr.update({at: _rgb(images["hr"]) for at, images in kept.items() if "hr" in images})
                     lr.update({at: _rgb(images["lr"]) for at, images in kept.items() if "lr" in images})
-                else:
+                elif row.method != DIRECT:
                     sr[row.key] = {at: _rgb(images["sr"]) for at, images in kept.items() if "sr" in images}
                 frame = cell.samples(COLUMNS)
-                samples[row.key] = frame[frame["position"].isin(list(kept))].set_index("position")
+                samples[row.key] = frame[frame["position"].isin(list(kept or hr))].set_index("position")
             except RecordError as error:
                 problems.append(str(error))
         classes = board.per_class
         mine = classes[(classes["task"] == task) & (classes["classifier"] == classifier)]
         shown = tuple(row for row in rows if row.key in sr)
-        racks.append(Rack(classifier, shown, sr, samples, _class_names(by_key, rows), mine))
-    return [
-        Shelf(task, hr, lr, tuple(rack for rack in racks if rack.rows))
-        for task, (hr, lr, racks) in shelves.items()
-        if hr and any(rack.rows for rack in racks)
-    ], problems
+        positions = _ordered({at for images in sr.values() for at in images} & set(hr), mine, samples)
+        if positions:
+            racks.append(Rack(classifier, shown, positions, sr, samples, _class_names(by_key, rows), mine))
+    return [Shelf(task, hr, lr, tuple(racks)) for task, (hr, lr, racks) in shelves.items() if racks], problems
+
+
+def _ordered(positions: Iterable[int], classes: pd.DataFrame, samples: Mapping[Any, pd.DataFrame]) -> tuple[int, ...]:
+    """Positions in the order of how much F1 their class loses from the original to bilinear."""
+    table = classes[(classes["method"] == REFERENCE) & (classes["track"] == "frozen")]
+    known = table.dropna(subset=[f"f1_delta_to_{ORACLE}"])
+    falls = dict(zip(known["class_index"].astype(int), known[f"f1_delta_to_{ORACLE}"].astype(float), strict=True))
+
+    def fall(at: int) -> float:
+        label = next((_whole(frame.at[at, "label"]) for frame in samples.values() if at in frame.index), None)
+        return math.inf if label is None else falls.get(label, math.inf)
+
+    return tuple(sorted(positions, key=lambda at: (fall(at), at)))
 
 
 def _rgb(image: NDArray[np.uint8]) -> Pixels:
@@ -289,51 +304,49 @@ def _estimate(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder) -> int:
     """Characters that a plan would take, judged by a few methods on two samples of each task."""
     total = 0.0
     for shelf in shelves:
-        positions = _positions(shelf, plan)
-        count = len(positions)
-        heats = count if plan.heats is None else min(plan.heats, count)
-        judged = dict.fromkeys((positions[0], positions[count // 2])) if positions else {}
-        rows = {(row.method, row.weights, row.track): rack for rack in shelf.racks for row in _rows(rack, plan)}
-        total += sum(count * (len(_rows(rack, plan)) + 2) * TILE_BYTES for rack in shelf.racks)
-        chosen = list(rows)[:: -(-len(rows) // MOST_JUDGED) or 1]
+        shown, versions = _shown(shelf, plan), _versions(shelf, plan)
+        total += sum(len(_positions(rack, plan)) * (len(_rows(rack, plan)) + 2) * TILE_BYTES for rack in shelf.racks)
+        order = list(shown)
+        judged = dict.fromkeys((order[0], order[len(order) // 2]))
+        sizes: dict[str, list[int]] = {"original": [], "restored": [], "heat": []}
         for at in judged:
             originals = [shelf.hr[at], *([shelf.lr[at]] if at in shelf.lr else [])]
-            total += sum(len(encoder.picture(image, plan.quality).uri) for image in originals) * count / len(judged)
-            for key in chosen:
-                sr = next(
-                    (sr[at] for row, sr in rows[key].sr.items() if (row[1], row[2], row[4]) == key and at in sr), None
-                )
-                if sr is None:
-                    continue
-                share = len(rows) / len(chosen) / len(judged)
-                total += len(encoder.picture(sr, plan.quality).uri) * count * share
-                if heats and sr.shape == shelf.hr[at].shape:
-                    total += len(encoder.picture(_heat(sr, shelf.hr[at]), plan.quality).uri) * heats * share
+            sizes["original"].append(sum(len(encoder.picture(image, plan.quality).uri) for image in originals))
+            having = [sr[at] for sr in versions.values() if at in sr]
+            for sr in having[:: -(-len(having) // MOST_JUDGED) or 1]:
+                sizes["restored"].append(len(encoder.picture(sr, plan.quality).uri))
+                if any(shown.values()) and sr.shape == shelf.hr[at].shape:
+                    sizes["heat"].append(len(encoder.picture(_heat(sr, shelf.hr[at]), plan.quality).uri))
+        counts = {
+            "original": len(shown),
+            "restored": sum(len(sr) for sr in versions.values()),
+            "heat": sum(shown[at] for sr in versions.values() for at in sr),
+        }
+        total += sum(counts[name] * sum(each) / len(each) for name, each in sizes.items() if each)
     return round(SAFETY * total)
 
 
-def _positions(shelf: Shelf, plan: Plan) -> list[int]:
-    return _ordered(shelf)[: plan.images]
+def _positions(rack: Rack, plan: Plan) -> tuple[int, ...]:
+    return rack.positions[: plan.images]
 
 
-def _ordered(shelf: Shelf) -> list[int]:
-    """Kept positions, those of the classes that lose most from the original to bilinear first."""
-    rack = shelf.racks[0]
-    falls = _falls(rack)
-    frame = next(iter(rack.samples.values()))
-
-    def fall(at: int) -> float:
-        label = None if at not in frame.index else _whole(frame.at[at, "label"])
-        return falls.get(label, math.inf) if label is not None else math.inf
-
-    return sorted(shelf.hr, key=lambda at: (fall(at), at))
+def _shown(shelf: Shelf, plan: Plan) -> dict[int, bool]:
+    """Positions of a plan in any rack -> whether their errors are mapped."""
+    found: dict[int, bool] = {}
+    for rack in shelf.racks:
+        for number, at in enumerate(_positions(rack, plan)):
+            found[at] = found.get(at, False) or plan.heats is None or number < plan.heats
+    return found
 
 
-def _falls(rack: Rack) -> dict[int, float]:
-    """Class index -> F1 of bilinear minus F1 of the original."""
-    table = rack.classes[(rack.classes["method"] == REFERENCE) & (rack.classes["track"] == "frozen")]
-    known = table.dropna(subset=[f"f1_delta_to_{ORACLE}"])
-    return dict(zip(known["class_index"].astype(int), known[f"f1_delta_to_{ORACLE}"].astype(float), strict=True))
+def _versions(shelf: Shelf, plan: Plan) -> dict[tuple[str, str | None, str], dict[int, Pixels]]:
+    """Restored images of a plan by method, weights and track; a frozen method restores alike for every classifier."""
+    found: dict[tuple[str, str | None, str], dict[int, Pixels]] = {}
+    for rack in shelf.racks:
+        for row in _rows(rack, plan):
+            images = {at: rack.sr[row.key][at] for at in _positions(rack, plan) if at in rack.sr[row.key]}
+            found.setdefault((row.method, row.weights, row.track), {}).update(images)
+    return found
 
 
 def _rows(rack: Rack, plan: Plan) -> list[Row]:
@@ -391,13 +404,12 @@ def _arrange(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder, problems: 
 
     galleries, zooms = [], []
     for shelf in shelves:
-        positions = _positions(shelf, plan)
-        with_heat = set(positions[: plan.heats])
+        shown = _shown(shelf, plan)
         for rack in shelf.racks:
-            rows = _rows(rack, plan)
-            strips = tuple(_strip(shelf, rack, rows, at, embed, heat=at in with_heat) for at in positions)
+            rows, positions = _rows(rack, plan), _positions(rack, plan)
+            strips = tuple(_strip(shelf, rack, rows, at, embed, heat=shown[at]) for at in positions)
             galleries.append(Gallery(shelf.task, rack.classifier, _labelled(rack), strips))
-        zooms += _zooms(shelf, plan, positions, embed)
+        zooms += _zooms(shelf, plan, embed)
     return Pictures(
         store=tuple(used.values()),
         galleries=tuple(galleries),
@@ -408,31 +420,26 @@ def _arrange(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder, problems: 
 
 
 def _needed(shelves: Sequence[Shelf], plan: Plan) -> Iterator[Pixels]:
-    """Every image that a plan shows, some of them repeatedly."""
+    """Every image that a plan shows."""
     for shelf in shelves:
-        positions = _positions(shelf, plan)
-        for number, at in enumerate(positions):
+        shown = _shown(shelf, plan)
+        for at in shown:
             yield shelf.hr[at]
             if at in shelf.lr:
                 yield shelf.lr[at]
-            with_heat = plan.heats is None or number < plan.heats
-            rows = {
-                (row.method, row.weights, row.track): rack.sr[row.key]
-                for rack in shelf.racks
-                for row in _rows(rack, plan)
-            }
-            for sr in rows.values():
-                if at in sr:
-                    yield sr[at]
-                    if with_heat and sr[at].shape == shelf.hr[at].shape:
-                        yield _heat(sr[at], shelf.hr[at])
+        for sr in _versions(shelf, plan).values():
+            for at, image in sr.items():
+                yield image
+                if shown[at] and image.shape == shelf.hr[at].shape:
+                    yield _heat(image, shelf.hr[at])
 
 
 def _left_out(shelves: Sequence[Shelf], plan: Plan) -> list[str]:
     """Say what a plan leaves out."""
     lines = []
-    images = sum(len(shelf.hr) for shelf in shelves)
-    shown = sum(len(_positions(shelf, plan)) for shelf in shelves)
+    whole = Plan(None, None, None, None)
+    images = sum(len(_shown(shelf, whole)) for shelf in shelves)
+    shown = sum(len(_shown(shelf, plan)) for shelf in shelves)
     if plan.quality is not None:
         lines.append(
             f"the pictures are compressed (quality {plan.quality} of 100), so the finest texture is not to be judged by"
@@ -443,7 +450,7 @@ def _left_out(shelves: Sequence[Shelf], plan: Plan) -> list[str]:
     if plan.methods is not None and any(len(rack.rows) > plan.methods for shelf in shelves for rack in shelf.racks):
         lines.append(f"the galleries show at most {plan.methods} methods; the tables have all of them")
     if plan.heats is not None:
-        with_heat = sum(min(plan.heats, len(_positions(shelf, plan))) for shelf in shelves)
+        with_heat = sum(sum(_shown(shelf, plan).values()) for shelf in shelves)
         if with_heat < shown:
             lines.append(f"maps of the error are shown for {with_heat} of {shown} images")
     if lines:
@@ -459,14 +466,14 @@ def _strip(
     any_frame = next(frame for frame in rack.samples.values() if at in frame.index)
     label = _whole(any_frame.at[at, "label"])
     tiles = [Tile(ORACLE, "HR", embed(hr), _verdict(oracle, at, rack), None)]
-    small = [row for row in rows if at in rack.sr[row.key] and _stays_small(shelf, rack.sr[row.key][at], at)]
     if at in shelf.lr:
         height, width = shelf.lr[at].shape[:2]
-        direct = _verdict(rack.samples[small[0].key], at, rack) if small else None
+        control = next((frame for key, frame in rack.samples.items() if key[1] == DIRECT), None)
+        direct = _verdict(control, at, rack)
         remark = f"{width} × {height}, pixels enlarged" + (", straight to the classifier" if direct else "")
         tiles.append(Tile("LR", "", embed(shelf.lr[at]), direct, None, remark=remark))
     for row in rows:
-        if row in small or at not in rack.sr[row.key]:
+        if at not in rack.sr[row.key]:
             continue
         sr, frame = rack.sr[row.key][at], rack.samples[row.key]
         same = sr.shape == hr.shape
@@ -489,10 +496,6 @@ def _strip(
         remarks=tuple(_class_remarks(rack, label)),
         tiles=tuple(tiles),
     )
-
-
-def _stays_small(shelf: Shelf, sr: Pixels, at: int) -> bool:
-    return at in shelf.lr and sr.shape == shelf.lr[at].shape != shelf.hr[at].shape
 
 
 def _verdict(frame: pd.DataFrame | None, at: int, rack: Rack) -> Verdict | None:
@@ -586,7 +589,7 @@ def _heat(sr: Pixels, hr: Pixels) -> Pixels:
     return np.rint(np.minimum(_error(sr, hr) / HEAT_MAX, 1.0) * 255).astype(np.uint8)
 
 
-def _zooms(shelf: Shelf, plan: Plan, positions: Sequence[int], embed: Callable[[Pixels], Picture]) -> list[Zoom]:
+def _zooms(shelf: Shelf, plan: Plan, embed: Callable[[Pixels], Picture]) -> list[Zoom]:
     """Zoomed patches of the networks, or else of the best ranked rows, of every track once."""
     found: list[Zoom] = []
     seen: set[Any] = set()
@@ -600,7 +603,7 @@ def _zooms(shelf: Shelf, plan: Plan, positions: Sequence[int], embed: Callable[[
             if plain is None or row.key not in wanted or identity in seen or len(found) == MOST_ZOOMED:
                 continue
             seen.add(identity)
-            patches = sorted(_patches(shelf, rack.sr[row.key], positions), key=lambda patch: patch[0])
+            patches = sorted(_patches(shelf, rack.sr[row.key], _positions(rack, plan)), key=lambda patch: patch[0])
             patches = [patch for patch in patches if patch[1] in rack.sr[plain.key]]
             if patches:
                 lowest, highest = (_crops(shelf, rack, row, plain, patch, embed) for patch in (patches[0], patches[-1]))
