@@ -1,9 +1,10 @@
-"""Turn an `srbench eval --out` folder into a committed result: tables, how they were made, a plot, README's table.
+"""Turn an `srbench eval --out` folder into a committed result: tables, how they were made, the report's figures.
 
     python results/refresh.py demo out/demo --command 'srbench eval --all'
-    python results/refresh.py real-photos out/real --command '...' --no-readme
+    python results/refresh.py real-photos out/real-photos --command '...'
 
-Records and samples stay outside the repository; what is committed is small text, and a plot of the intervals.
+README gets the table or the picture, where it has markers for those of this name. Records, samples and pixels stay
+outside the repository; what is committed is small text and vector graphics.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import argparse
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from srbench.compare import load_board
-from srbench.leaderboard import Leaderboard, Row
-from srbench.store import find_records
+from srbench.leaderboard import Leaderboard, Row, build
+from srbench.report.figures import draw_all
+from srbench.store import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.tables import row_name
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,23 +31,22 @@ def main() -> None:
     parser.add_argument("name", help="folder below results/")
     parser.add_argument("out", type=Path, help="folder that srbench eval --out wrote")
     parser.add_argument("--command", required=True, help="the command that made it")
-    parser.add_argument("--no-readme", action="store_true", help="leave README.md alone")
     arguments = parser.parse_args()
     target = ROOT / "results" / arguments.name
     target.mkdir(parents=True, exist_ok=True)
     for file in FILES:
         shutil.copyfile(arguments.out / file, target / file)
-    board = load_board(arguments.out)
-    provenance = made_by(arguments.out, arguments.command)
+    cells, _ = find_records([arguments.out])
+    board = build(cells)
+    provenance = made_by(cells, arguments.command)
     (target / "made.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
-    plot(board, target / "accuracy.svg", provenance)
-    if not arguments.no_readme:
-        fill_readme(board, arguments.name, provenance)
+    figures = draw(board, cells, target)
+    fill_readme(board, arguments.name, provenance, figures[0])
 
 
-def made_by(out: Path, command: str) -> dict[str, object]:
-    """Return command, commits, devices and days of the records of a folder."""
-    records = [cell.record for cell in find_records([out])[0]]
+def made_by(cells: Sequence[StoredCell], command: str) -> dict[str, object]:
+    """Return command, commits, devices and days of records."""
+    records = [cell.record for cell in cells]
     return {
         "command": command,
         "commits": sorted({f"{each.code.commit}{' (changed)' if each.code.dirty else ''}" for each in records}),
@@ -55,45 +56,21 @@ def made_by(out: Path, command: str) -> dict[str, object]:
     }
 
 
-def plot(board: Leaderboard, path: Path, provenance: dict[str, object]) -> None:
-    """Draw accuracy with its interval for every row, a panel a classifier."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    plt.rcParams["svg.hashsalt"] = "srbench"  # the same figures give the same file
-    classifiers = list(dict.fromkeys(row.classifier for row in board.rows))
-    most = max(sum(row.classifier == each for row in drawn(board)) for each in classifiers)
-    figure, axes = plt.subplots(
-        1, len(classifiers), figsize=(5.6 * len(classifiers), 0.3 * most + 1.3), squeeze=False, layout="constrained"
-    )
-    for axis, classifier in zip(axes[0], classifiers, strict=True):
-        rows = [row for row in drawn(board) if row.classifier == classifier][::-1]
-        for place, row in enumerate(rows):
-            low, high = (100 * end for end in row.ci["accuracy"])
-            colour = "#444444" if row.kind in {"oracle", "control"} else "#b5502a" if row.weights else "#2a6fb5"
-            axis.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
-            marker = "D" if row.track == "adapted" else "o"
-            axis.plot(100 * row.accuracy, place, marker, color=colour, markersize=6)
-        axis.set_yticks(range(len(rows)), [row_name(row) for row in rows])
-        for method, style in (("original", ":"), ("bilinear", "--")):
-            value = next(row.accuracy for row in rows if row.method == method)
-            axis.axvline(100 * value, linestyle=style, color="#999999", linewidth=1, zorder=0)
-        axis.set_title(str(classifier), fontsize=11)
-        axis.set_xlabel("accuracy, % (95 % interval)")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(axis="x", color="#eeeeee")
-        axis.set_axisbelow(True)
-    dates = ", ".join(map(str, provenance["dates"]))  # type: ignore[call-overload]
-    figure.suptitle(
-        "dotted: original, dashed: bilinear; blue: interpolation, red: trained, grey: reference and controls,"
-        f" diamond: classifier adapted too ({dates})",
-        fontsize=8,
-        color="#666666",
-    )
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
+def draw(board: Leaderboard, cells: Sequence[StoredCell], target: Path) -> list[str]:
+    """Save the report's figures of accuracy against latency and of training; return the names of the former."""
+    for old in target.glob("*.svg"):
+        old.unlink()
+    shown = []
+    for figure in draw_all(board, cells):
+        if figure.name.startswith("cost-latency"):
+            name = f"cost-latency-{safe_name(figure.classifier, missing=NO_CLASSIFIER)}.svg"
+            shown.append(name)
+        elif figure.section == "training":
+            name = f"{figure.name}.svg"
+        else:
+            continue
+        (target / name).write_text(figure.svg(), encoding="utf-8")
+    return shown
 
 
 def drawn(board: Leaderboard) -> list[Row]:
@@ -101,29 +78,25 @@ def drawn(board: Leaderboard) -> list[Row]:
     return [row for row in board.rows if row.status == "ok" and row.accuracy is not None and "accuracy" in row.ci]
 
 
-def fill_readme(board: Leaderboard, name: str, provenance: dict[str, object]) -> None:
-    """Put the table and the picture between README's markers."""
+def fill_readme(board: Leaderboard, name: str, provenance: dict[str, object], figure: str) -> None:
+    """Put the table and the picture between those of README's markers that bear the name."""
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    picture = f"![accuracy of every method with its 95 % interval](results/{name}/accuracy.svg)"
     made = (
         f"Made by `{provenance['command']}` at commit {', '.join(each[:9] for each in provenance['commits'])}"  # type: ignore[attr-defined]
         f" on {', '.join(provenance['devices'])}, {', '.join(provenance['dates'])};"  # type: ignore[arg-type]
         f" every column is in [results/{name}](results/{name}/leaderboard.md). † control, ‡ classifier trained too."
     )
     text = between(text, f"table:{name}", f"{short_table(board)}\n\n{made}")
-    text = between(text, f"picture:{name}", picture)
+    text = between(text, f"picture:{name}", f"![accuracy against latency on {name}](results/{name}/{figure})")
     readme.write_text(text, encoding="utf-8")
 
 
 def between(text: str, mark: str, content: str) -> str:
-    """Replace what stands between `<!-- mark -->` and `<!-- /... -->`."""
+    """Replace what stands between `<!-- mark -->` and `<!-- /... -->`, where the mark is there."""
     kind = mark.split(":")[0]
     pattern = re.compile(rf"(<!-- {re.escape(mark)} -->\n).*?(<!-- /{kind} -->)", re.DOTALL)
-    replaced, count = pattern.subn(lambda found: f"{found[1]}{content}\n{found[2]}", text)
-    if count != 1:
-        raise SystemExit(f"README.md needs exactly one pair of markers {mark}, found {count}")
-    return replaced
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
 def short_table(board: Leaderboard) -> str:

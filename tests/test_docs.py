@@ -169,7 +169,7 @@ def test_the_readme_has_the_two_commands_each_in_a_block_of_its_own():
 
 def test_the_readme_begins_with_a_table_and_a_picture():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    marks = ["<!-- table:demo -->", "<!-- /table -->", "<!-- picture:demo -->", "<!-- /picture -->", TRIAL]
+    marks = ["<!-- table:real-photos -->", "<!-- /table -->", "<!-- picture:demo -->", "<!-- /picture -->", TRIAL]
     places = [text.index(mark) for mark in marks]
     assert places == sorted(places)
     assert all(text.count(mark) == 1 for mark in marks)
