@@ -365,7 +365,7 @@ def _extremes(scope: Scope, looks: Looks, entry: Entry, against: str) -> Drawn:
     caption = (
         f"{entry.row.label}: per-class F1 minus that of {against}, with 95 % intervals, "
         + (
-            f"for the {EXTREMES} classes that gained and the {EXTREMES} that lost most of {len(table)}"
+            f"for the {EXTREMES} highest and the {EXTREMES} lowest of {len(table)} classes"
             if len(table) > len(names)
             else f"for all {len(names)} classes"
         )

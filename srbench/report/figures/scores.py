@@ -137,8 +137,8 @@ def _pairs(
     support = np.bincount(truth)
     found: list[dict[str, Any]] = [
         {
-            "true": spelled.get(int(a), str(a)),
-            "predicted": spelled.get(int(b), str(b)),
+            "true": spelled.get(int(a), f"class {a}"),
+            "predicted": spelled.get(int(b), f"class {b}"),
             "true_index": int(a),
             "predicted_index": int(b),
             "count": int(count),
