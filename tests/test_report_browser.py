@@ -178,7 +178,8 @@ def test_filters_hide_what_is_not_chosen(browser, page_file):
 def test_the_slider_moves_by_mouse_and_by_key(browser, page_file):
     with opened(browser, page_file) as page:
         stage, slider = page.locator(".stage"), page.locator(".slide input")
-        assert page.locator("[data-under=left]").inner_text().startswith("bicubic")
+        shown = [page.locator(f"[data-under={side}]").inner_text().split("\n")[0] for side in ("left", "right")]
+        assert shown[0] == "bicubic" and shown[1] not in ("bicubic", "original HR", "LR")
         page.select_option("[data-choose=left]", label="original HR")
         page.select_option("[data-choose=right]", label="bilinear")
         slider.scroll_into_view_if_needed()

@@ -371,6 +371,7 @@ def test_partial_rows_and_a_table_of_failures_alone(tmp_path, figures):
     labels = np.arange(20) % 4
     preds = predictions(labels, 0.5, seed=0)
     commit(tmp_path, make_record("bicubic", n=20, partial=True), make_samples(labels, preds))
+    keep_pixels(tmp_path, positions=(0,))
     root = write(tmp_path)
     assert "partial, n = 20" in root.text and "Partial, never ranked" in root.text
     alone = make_record(

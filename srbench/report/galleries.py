@@ -595,7 +595,7 @@ def _zooms(shelf: Shelf, plan: Plan, embed: Callable[[Pixels], Picture]) -> list
     seen: set[Any] = set()
     for rack in shelf.racks:
         plain = next((row for name in (PLAIN, REFERENCE) for row in rack.rows if row.method == name), None)
-        rivals = [row for row in rack.rows if row is not plain and row.kind != "control" and not row.partial]
+        rivals = [row for row in rack.rows if row is not plain and row.kind != "control"]
         rivals = [row for row in rivals if row.kind == "network"] or sorted(rivals, key=lambda row: row.rank or 0)[:3]
         wanted = {row.key for row in _rows(rack, plan)}
         for row in rivals:

@@ -55,6 +55,7 @@ SECTIONS: Mapping[str, str] = {
 }
 HEAT_COLOURS, HEAT_STOPS = "magma", 17
 _PACKAGE = "srbench.report"
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 _JOINTS = re.compile(r"([_/.-])")
 
 
@@ -266,8 +267,13 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "options": _options}
     return environment.get_template("page.html.j2")
+
+
+def _options(sentence: str) -> Markup:
+    """A sentence whose command-line options stay in one piece."""
+    return Markup(_OPTION.sub(r"<code>\g<0></code>", str(escape(sentence))))
 
 
 def _breakable(name: str) -> Markup:

@@ -134,7 +134,9 @@
   images();
   const start = image().versions.map(([name]) => name);
   const plain = ["bicubic", "bilinear"].map((name) => start.indexOf(name)).find((at) => at >= 0);
-  versions(plain === undefined ? 0 : plain, Math.min(2, start.length - 1));
+  const left = plain === undefined ? 0 : plain;
+  const right = start.findIndex((_, at) => at >= 2 && at !== left); // after the original and LR
+  versions(left, Math.max(right, 0));
   if (choose.gallery) choose.gallery.addEventListener("change", () => { images(); keep(); });
   choose.image.addEventListener("change", keep);
   [choose.left, choose.right].forEach((each) => each.addEventListener("change", draw));
