@@ -469,7 +469,7 @@ class _Task:
         timed = [item for item in open_cells if item.skip is None and item.folder not in failures]
         watches = Stopwatches(self._call.source, self._hr, self._protocol, self._call.settings)
         self._code, self._environment = code_state(), environment(self._call.settings.device)
-        self._drop_placeholders(planned)
+        self._drop_leftovers(planned)
         with track("timing and records", len(open_cells), show=self._call.progress, unit="cells") as advance:
             for item in open_cells:
                 if item.skip is not None:
@@ -507,9 +507,11 @@ class _Task:
                 store.write_kept(item.folder / store.KEPT_FILE, images, key=key)
                 advance(1)
 
-    def _drop_placeholders(self, planned: Sequence[_Planned]) -> None:
-        """Take away the rows that said a method had no weights, where it has some now."""
+    def _drop_leftovers(self, planned: Sequence[_Planned]) -> None:
+        """Take away what is out of date: rows that said a method had no weights, and shards of finished cells."""
         for item in planned:
+            if item.fresh:  # it was killed after it wrote the record, before it took the shards away
+                store.discard_partial(item.folder)
             key = item.key
             if key.weights is not None and item.skip is None:
                 folder = store.cell_folder(self._call.out, key.task, key.classifier, key.method, None)
