@@ -43,10 +43,13 @@ class Machine:
         self._deviation, self._outliers, self._drift = deviation, outliers, drift
         self._slower, self._names, self._failing = slower or {}, {"base": base, "head": head}, failing
         self._speed = 1.0
-        self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.calls: list[tuple[str, ...]] = []
 
-    def __call__(self, side: str, names: Sequence[str]) -> regressions.Process:
-        self.calls.append((side, tuple(names)))
+    def __call__(self, names: Sequence[str]) -> regressions.Trio:
+        self.calls.append(tuple(names))
+        return regressions.Trio(*(self._process(side, names) for side in ("base", "head", "base")))
+
+    def _process(self, side: str, names: Sequence[str]) -> regressions.Process:
         self._speed *= math.exp(self._drift * self._draws.standard_normal())
         seconds = {}
         for name in names or self._names[side]:
@@ -93,7 +96,7 @@ def test_a_slowdown_by_far_is_found_on_a_busy_machine_too():
 def test_the_bound_follows_the_noise_of_base_against_base():
     calm, busy = (
         {line.name: line for line in regressions.compare(Machine(0, deviation=deviation, outliers=0.0, drift=0.0))}
-        for deviation in (0.005, 0.15)
+        for deviation in (0.005, 0.3)
     )
     assert all(line.bound == regressions.LEAST_BOUND for line in calm.values())
     assert all(line.bound > 1.2 for line in busy.values())
@@ -115,23 +118,24 @@ def test_a_round_is_head_over_its_two_neighbours():
     assert math.exp(found.ratio) == pytest.approx(6.0 / 3.0) and math.exp(found.noise) == pytest.approx(2.25)
 
 
-def test_base_and_head_take_turns_and_only_the_doubtful_is_measured_again():
+def test_only_the_doubtful_is_measured_again():
     machine = Machine(3, slower={NAMES[2]: 2.0}, **WEATHERS["calm"])
     lines = {line.name: line for line in regressions.compare(machine, rounds=4)}
-    turns = ["base", *["head", "base"] * 4]
-    assert [side for side, _ in machine.calls] == turns * 2
-    assert {names for _, names in machine.calls[:9]} == {()}
-    assert {names for _, names in machine.calls[9:]} == {(NAMES[2],)}
+    assert machine.calls == [()] * 4 + [(NAMES[2],)] * 4
     assert lines[NAMES[2]].again and not lines[NAMES[3]].again
+
+
+def trio(base: dict[str, float], head: dict[str, float], after: dict[str, float] | None = None) -> regressions.Trio:
+    return regressions.Trio(*(regressions.Process(each) for each in (base, head, after or base)))
 
 
 def test_what_was_slow_by_chance_the_first_time_is_let_go():
     calls: list[int] = []
 
-    def run(side, names):
+    def run(names):
         calls.append(1)
-        unlucky = side == "head" and len(calls) <= 15
-        return regressions.Process({name: 0.01 * (1.6 if unlucky and name == NAMES[0] else 1.0) for name in NAMES})
+        times = dict.fromkeys(NAMES, 0.01)
+        return trio(times, times | ({NAMES[0]: 0.016} if len(calls) <= regressions.ROUNDS else {}))
 
     lines = {line.name: line for line in regressions.compare(run)}
     assert lines[NAMES[0]].again and lines[NAMES[0]].verdict == "same" and lines[NAMES[0]].ratio == pytest.approx(1.0)
@@ -140,14 +144,15 @@ def test_what_was_slow_by_chance_the_first_time_is_let_go():
 def test_one_benchmark_measured_again_keeps_the_noise_that_all_of_them_showed():
     calls: list[int] = []
 
-    def run(side, names):
+    def run(names):
         calls.append(1)
-        step = 1.12 if side == "base" and len(calls) % 4 == 1 and len(calls) <= 15 else 1.0
-        times = dict.fromkeys(names or NAMES, 0.01 * step)
-        return regressions.Process(times | ({NAMES[0]: 0.02} if side == "head" and len(calls) <= 15 else {}))
+        first = len(calls) <= regressions.ROUNDS
+        times = dict.fromkeys(names or NAMES, 0.01)
+        after = {name: value * 1.15 if first else value for name, value in times.items()}
+        return trio(times, {name: 0.02 if name == NAMES[0] else value for name, value in times.items()}, after)
 
     line = next(each for each in regressions.compare(run) if each.name == NAMES[0])
-    assert line.again and line.bound > regressions.LEAST_BOUND
+    assert line.again and line.bound > regressions.LEAST_BOUND and line.verdict == "slower"
 
 
 def test_benchmarks_of_one_side_are_listed_and_do_not_fail():

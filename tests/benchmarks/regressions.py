@@ -3,10 +3,11 @@
     python tests/benchmarks/regressions.py                        the working tree against its base commit
     python tests/benchmarks/regressions.py --base HEAD --head HEAD    what the machine's noise alone looks like
 
-The benchmarks marked `gate` of both commits run in fresh processes: base, head, base, head, ..., base. In each process
-the fastest repeat counts, in CPU time. Every head lies between two bases, so drift of the machine cancels, and the two
-bases tell how much noise there is: base against base. A benchmark is slower if the median of its ratios lies above a
-bound that this noise justifies, and does so again when it is measured a second time.
+The benchmarks marked `gate` run in fresh processes, three at a time: base, head, and base again, which take turns
+benchmark by benchmark, so that within a second all three have done the same. In each process the fastest repeat counts,
+in CPU time. Every head stands between two bases, so drift of the machine cancels, and the two bases tell how much noise
+there is: base against base. A benchmark is slower if the median of its ratios lies above a bound that this noise
+justifies, and does so again when it is measured a second time.
 
 Exit codes: 0 nothing is slower, or there is nothing to compare with; 1 something is; 2 the call was wrong.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
 import math
 import os
@@ -43,7 +45,7 @@ ERRORS = 4.5
 USEFUL_BOUND = 1.4
 
 Verdict = Literal["same", "faster", "slower", "too noisy", "only at base", "only at head", "fails at head"]
-Runner = Callable[[str, Sequence[str]], "Process"]
+Runner = Callable[[Sequence[str]], "Trio"]
 
 
 class CallError(Exception):
@@ -65,6 +67,20 @@ class Process:
 
     seconds: dict[str, float]
     failed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trio:
+    """What three processes found that took turns: base, head, base."""
+
+    before: Process
+    head: Process
+    after: Process
+
+    @property
+    def both(self) -> set[str]:
+        """Benchmarks that all three have."""
+        return set(self.before.seconds) & set(self.head.seconds) & set(self.after.seconds)
 
 
 @dataclass(frozen=True)
@@ -172,61 +188,51 @@ def judge(
 
 
 def compare(run: Runner, *, rounds: int = ROUNDS, say: Callable[[str], None] = lambda _: None) -> list[Line]:
-    """Measure base and head in turn and judge; what seems slower, or is too noisy to tell, is measured a second time.
+    """Measure and judge; what seems slower, or is too noisy to tell, is measured a second time.
 
     Args:
-        run: Runs the benchmarks of "base" or "head" in a fresh process, all of them where no names are given.
-        rounds: Heads between bases.
+        run: Runs the benchmarks in three fresh processes, all of them where no names are given.
+        rounds: How often.
         say: Takes a line about what is going on.
     """
-    chain, heads = _chain(run, (), rounds, say)
-    sides = {"base": set.intersection(*(set(each.seconds) for each in chain))}
-    sides["head"] = set.intersection(*(set(each.seconds) for each in heads))
-    failed = {name for each in heads for name in each.failed}
-    both = sides["base"] & sides["head"]
-    measured = _rounds(chain, heads, both)
+    trios = _repeat(run, (), rounds, say)
+    measured = _rounds(trios)
     common = common_spread(measured)
-    first = judge(measured, common=common)
-    doubtful = sorted(name for name, line in first.items() if line.verdict in ("slower", "too noisy"))
+    lines = judge(measured, common=common)
+    doubtful = sorted(name for name, line in lines.items() if line.verdict in ("slower", "too noisy"))
     if doubtful:
         say(f"measuring {len(doubtful)} again: {', '.join(map(short, doubtful))}")
-        chain, heads = _chain(run, doubtful, rounds, say)
-        remeasured = _rounds(chain, heads, set(doubtful))
+        again = _rounds(_repeat(run, doubtful, rounds, say))
         # The machine may be calmer now, but few benchmarks take part, and few seem calm by luck.
-        calmer = min(common, max(common_spread(remeasured), common / 2))
-        found = judge(remeasured, common=calmer, earlier=measured)
-        whole = judge({name: [*measured[name], *more] for name, more in remeasured.items()}, common=common)
+        calmer = min(common, max(common_spread(again), common / 2))
+        found = judge(again, common=calmer, earlier=measured)
+        whole = judge({name: [*measured[name], *more] for name, more in again.items()}, common=common)
         for name, line in found.items():
             by_chance = line.verdict == "slower" and whole[name].verdict != "slower"
             verdict: Verdict = "same" if by_chance else line.verdict
-            first[name] = Line(name, verdict, line.ratio, line.bound, line.rounds, again=True)
-    lines = list(first.values())
-    lines += [Line(name, "fails at head") for name in failed]
-    lines += [Line(name, "only at base") for name in sides["base"] - sides["head"] - failed]
-    lines += [Line(name, "only at head") for name in sides["head"] - sides["base"]]
-    return sorted(lines, key=lambda line: line.name)
+            lines[name] = Line(name, verdict, line.ratio, line.bound, line.rounds, again=True)
+    failed = {name for trio in trios for name in trio.head.failed}
+    at_base = {name for trio in trios for name in trio.before.seconds} - set(lines) - failed
+    at_head = {name for trio in trios for name in trio.head.seconds} - set(lines) - failed
+    singles = [(failed, "fails at head"), (at_base - at_head, "only at base"), (at_head - at_base, "only at head")]
+    every = [*lines.values(), *(Line(name, verdict) for names, verdict in singles for name in names)]  # type: ignore[arg-type]
+    return sorted(every, key=lambda line: line.name)
 
 
-def _chain(
-    run: Runner, names: Sequence[str], rounds: int, say: Callable[[str], None]
-) -> tuple[list[Process], list[Process]]:
-    bases, heads = [run("base", names)], []
+def _repeat(run: Runner, names: Sequence[str], rounds: int, say: Callable[[str], None]) -> list[Trio]:
+    trios = []
     for number in range(rounds):
         began = time.monotonic()
-        heads.append(run("head", names))
-        bases.append(run("base", names))
+        trios.append(run(names))
         say(f"round {number + 1} of {rounds}: {time.monotonic() - began:.0f} s")
-    return bases, heads
+    return trios
 
 
-def _rounds(bases: Sequence[Process], heads: Sequence[Process], names: set[str]) -> dict[str, list[Round]]:
+def _rounds(trios: Sequence[Trio]) -> dict[str, list[Round]]:
+    """Return the rounds of every benchmark that all processes have."""
     return {
-        name: [
-            Round(before.seconds[name], head.seconds[name], after.seconds[name])
-            for before, head, after in zip(bases, heads, bases[1:], strict=False)
-        ]
-        for name in sorted(names)
-        if all(name in each.seconds for each in (*bases, *heads))
+        name: [Round(trio.before.seconds[name], trio.head.seconds[name], trio.after.seconds[name]) for trio in trios]
+        for name in sorted(set.intersection(*(trio.both for trio in trios)))
     }
 
 
@@ -345,65 +351,157 @@ def _homes(setup: Path) -> dict[str, str]:
 
 
 class Processes:
-    """Runs the benchmarks of either tree, each time in a fresh process."""
+    """Runs the benchmarks of both trees in fresh processes that take turns."""
 
-    def __init__(self, trees: dict[str, Path], scratch: Path, *, timer: str) -> None:
-        """Keep the settings.
+    def __init__(self, trees: Mapping[str, Path], scratch: Path, *, timer: str) -> None:
+        """Refuse trees that Python would not import.
 
         Args:
             trees: Folder of "base" and of "head".
             scratch: Where the processes may write.
             timer: The clock, as pytest-benchmark names it.
-        """
-        self._trees, self._scratch, self._timer = trees, scratch, timer
-        self._checked: set[Path] = set()
-        scratch.mkdir(exist_ok=True)
-
-    def __call__(self, side: str, names: Sequence[str]) -> Process:
-        """Run the benchmarks of a side that are marked `gate`, or those named.
 
         Raises:
-            CallError: If pytest itself fails, or imports anything but the side's own code.
+            CallError: If something else is imported in a tree's place.
         """
-        tree, found = self._trees[side], self._scratch / "found.json"
-        found.unlink(missing_ok=True)
-        if not (tree / FOLDER).is_dir():
-            return Process({})
-        words = [sys.executable, "-m", "pytest", *(names or [FOLDER]), "-m", "gate", "-q"]
-        words += ["-p", "pytest_benchmark.plugin", "-p", "pytest_timeout", "-p", "no:cacheprovider"]
-        words += ["--override-ini", "addopts="]
-        words += ["--benchmark-only", f"--benchmark-json={found}", f"--benchmark-timer={self._timer}"]
-        words += ["--benchmark-min-time=0.002", "--benchmark-max-time=0.1", "--benchmark-min-rounds=3"]
-        folders = {name: str(self._scratch / name.lower()) for name in ("SRBENCH_CACHE", "SRBENCH_WEIGHTS")}
-        # Nothing but the code differs: one thread, the same order of sets, the tree's own modules first.
-        environment = dict(os.environ, **folders, PYTHONPATH=str(tree), PYTHONHASHSEED="0", OMP_NUM_THREADS="1")
-        environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # half of a short process's time
-        self._check_imports(tree, environment)
-        done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode == 5 or "no tests ran" in done.stdout:  # nothing is marked there
-            return Process({})
-        if done.returncode not in (0, 1):
-            raise CallError(f"pytest ends with {done.returncode} at {side}:\n{(done.stdout + done.stderr)[-3000:]}")
-        content = json.loads(found.read_text(encoding="utf-8")) if found.is_file() else {"benchmarks": []}
-        times = {each["fullname"]: each["stats"]["min"] for each in content["benchmarks"]}
-        failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-        return Process(times, tuple(failed))
+        self._trees, self._scratch, self._timer = trees, scratch, timer
+        scratch.mkdir()
+        shutil.copy2(Path(__file__).with_name("turns.py"), scratch)
+        for tree in trees.values():
+            self._check_imports(tree)
 
-    def _check_imports(self, tree: Path, environment: dict[str, str]) -> None:
-        """Refuse to compare a tree with itself: an editable install elsewhere must not stand in for it."""
-        if tree in self._checked:
-            return
+    def __call__(self, names: Sequence[str]) -> Trio:
+        """Run the benchmarks that are marked `gate`, or those named, at base, head and base.
+
+        Raises:
+            CallError: If pytest itself fails.
+        """
+        sides = [
+            _Pytest(side, self._trees[side], self._scratch / str(place), self._words(names), self._environment(side))
+            for place, side in enumerate(("base", "head", "base"))
+        ]
+        try:
+            take_turns(sides)
+            return Trio(*(side.result() for side in sides))
+        finally:
+            for side in sides:
+                side.stop()
+
+    def _words(self, names: Sequence[str]) -> list[str]:
+        words = [sys.executable, "-m", "pytest", *(names or [FOLDER]), "-m", "gate", "-q", "--override-ini", "addopts="]
+        for plugin in ("pytest_benchmark.plugin", "pytest_timeout", "turns", "no:cacheprovider"):
+            words += ["-p", plugin]
+        words += ["--benchmark-only", f"--benchmark-timer={self._timer}", "--benchmark-min-time=0.002"]
+        return [*words, "--benchmark-max-time=0.1", "--benchmark-min-rounds=3"]
+
+    def _environment(self, side: str) -> dict[str, str]:
+        # Nothing but the code differs: one thread, the same order of sets, the tree's own modules first.
+        folders = {name: str(self._scratch / name.lower()) for name in ("SRBENCH_CACHE", "SRBENCH_WEIGHTS")}
+        path = f"{self._trees[side]}{os.pathsep}{self._scratch}"
+        fixed = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
+        # Plugins that are not needed are half of a short process's time.
+        # Where this runs in a worker of xdist, its children would take themselves for workers and time nothing.
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+        return dict(ours, **folders, **fixed, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+
+    def _check_imports(self, tree: Path) -> None:
+        """An editable install elsewhere must not stand in for what a tree lacks: it would be compared with itself."""
         code = (
             "import importlib.util as u; "
             "print(*(u.find_spec(name).origin for name in ('srbench', 'srbench.baselines') if u.find_spec(name)))"
         )
+        environment = dict(os.environ, PYTHONPATH=str(tree))
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=tree, env=environment, capture_output=True, text=True, check=False
         )
         strangers = [path for path in done.stdout.split() if not Path(path).is_relative_to(tree)]
         if done.returncode or strangers:
             raise CallError(f"srbench of {tree} is not what Python imports there: {done.stdout}{done.stderr[-1000:]}")
-        self._checked.add(tree)
+
+
+class _Pytest:
+    """A process of pytest that waits for its turn before each benchmark."""
+
+    def __init__(
+        self, side: str, tree: Path, scratch: Path, words: Sequence[str], environment: Mapping[str, str]
+    ) -> None:
+        self._side, self._log, self._found = side, scratch.with_suffix(".log"), scratch.with_suffix(".json")
+        self._found.unlink(missing_ok=True)
+        theirs_in, ours_out = os.pipe()
+        ours_in, theirs_out = os.pipe()
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*words, f"--benchmark-json={self._found}"],
+                cwd=tree,
+                env=dict(environment, SRBENCH_TURNS=f"{theirs_in},{theirs_out}"),
+                pass_fds=(theirs_in, theirs_out),
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        os.close(theirs_in)
+        os.close(theirs_out)
+        self._in, self._out = os.fdopen(ours_in), os.fdopen(ours_out, "w")
+        self.pending: str | None = None
+        self.left: list[str] = []
+
+    def collected(self) -> None:
+        """Wait until the names of the benchmarks are known."""
+        line = self._in.readline()
+        if line.startswith("["):
+            self.left = json.loads(line)
+            self.go()
+
+    def go(self) -> None:
+        """Let the process go on to where it waits next; `pending` is the benchmark before which it waits."""
+        if self.pending in self.left:
+            self.left.remove(self.pending)
+        with contextlib.suppress(BrokenPipeError):
+            self._out.write("go\n")
+            self._out.flush()
+        self.pending = self._in.readline().strip().removeprefix("ready ") or None
+        if self.pending == "finished":
+            self.pending = None
+
+    def result(self) -> Process:
+        """Let the process end and return what it found."""
+        with contextlib.suppress(BrokenPipeError):
+            self._out.write("go\n")
+            self._out.flush()
+        code, said = self._process.wait(), self._log.read_text(encoding="utf-8", errors="replace")
+        if code == 5 or (code == 4 and "no tests ran" in said):  # nothing is marked there, or no such folder
+            return Process({})
+        if code not in (0, 1):
+            raise CallError(f"pytest ends with {code} at the {self._side}:\n{said[-3000:]}")
+        content = json.loads(self._found.read_text(encoding="utf-8")) if self._found.is_file() else {"benchmarks": []}
+        times = {each["fullname"]: each["stats"]["min"] for each in content["benchmarks"]}
+        failed = [line.split()[1] for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        return Process(times, tuple(failed))
+
+    def stop(self) -> None:
+        """End the process if it still runs, and close the pipes."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._in, self._out):
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
+
+
+def take_turns(sides: Sequence[_Pytest]) -> None:
+    """Let processes run their benchmarks one at a time, each benchmark in all of them before the next."""
+    for side in sides:
+        side.collected()
+    while any(side.pending for side in sides):
+        waiting = [side for side in sides if side.pending]
+        # A benchmark that another process has not come to yet waits for it, unless they wait for each other.
+        ripe = [
+            side
+            for side in waiting
+            if all(other.pending == side.pending or side.pending not in other.left for other in waiting)
+        ]
+        name = (ripe or waiting)[0].pending
+        for side in waiting:
+            if side.pending == name:
+                side.go()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
