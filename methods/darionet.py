@@ -1,4 +1,4 @@
-"""DarioNet: an RRDB network that is trained until a frozen classifier scores SR as it scores the original."""
+"""DarioNet: a super-resolution network trained until a frozen classifier scores SR as it scores the original."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from spandrel import ModelLoader, UnsupportedModelError
+from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
@@ -14,11 +15,12 @@ from srbench.errors import UsageError, WeightsError
 from srbench.method import Batch, Method, MethodInfo
 from srbench.protocol import Protocol
 from srbench.training import losses
-from srbench.training.networks import FeatureExtractor, restored, start_as_bilinear
+from srbench.training.networks import FeatureExtractor, name_as_inside, restored, start_as_bilinear
 from srbench.training.recipe import Augment, Recipe
 from srbench.weights import WeightsFile, fill_state
 
 _FACTOR = 4
+_ARCHITECTURES = {"rrdb": ESRGAN, "compact": Compact}
 _FEATURE_TERMS = {"features", "perceptual"}
 _SMALL = {"blocks": 3, "features": 32}
 _DEMO = {"blocks": 2, "features": 32}
@@ -63,10 +65,11 @@ def _pixel_stage(recipe: Recipe, **changes: object) -> Recipe:
 
 
 class DarioNet(Method):
-    """RRDB under the squared difference of the teacher's scores of SR and HR, or any sum of the other losses.
+    """A network under the squared difference of the teacher's scores of SR and HR, or any sum of the other losses.
 
-    Parameter names in files are spandrel's, so that ESRGAN's checkpoints are starting points and the files open in any
-    tool that reads ESRGAN's.
+    The network is the paper's RRDB, or Real-ESRGAN's compact one, which has no convolution at the size of SR and so
+    does more with the time of a CPU. Parameter names in files are spandrel's, so that published checkpoints are
+    starting points and the files open in any tool that reads those.
     """
 
     info = MethodInfo(
@@ -89,15 +92,17 @@ class DarioNet(Method):
     }
     tiny: ClassVar[Mapping[str, Any]] = {"blocks": 1, "features": 8}
 
-    def __init__(self, blocks: int = 23, features: int = 64) -> None:
-        """Build an untrained network; growth is 32.
+    def __init__(self, blocks: int = 23, features: int = 64, *, arch: str = "rrdb") -> None:
+        """Build an untrained network.
 
         Args:
-            blocks: Number of residual-in-residual dense blocks.
+            blocks: Number of residual-in-residual dense blocks, whose growth is 32; of convolutions between the first
+                and the last where `arch` is "compact".
             features: Channels between them.
+            arch: "rrdb", or "compact" (SRVGGNetCompact of Real-ESRGAN, Wang et al. 2021, arXiv 2107.10833).
 
         Raises:
-            UsageError: If a number is below 1.
+            UsageError: If a number is below 1, or there is no such architecture.
         """
         super().__init__()
         if blocks < 1 or features < 1:
@@ -105,35 +110,47 @@ class DarioNet(Method):
                 f"darionet takes blocks >= 1 and features >= 1, got blocks={blocks}, features={features};"
                 " the paper's are 23 and 64"
             )
-        # The sequence inside spandrel's class bears its parameter names: model.0.weight, ...
-        self.model = ESRGAN(num_filters=features, num_blocks=blocks, scale=_FACTOR).model
-        start_as_bilinear(self.model)
+        if arch not in _ARCHITECTURES:
+            raise UsageError(f"darionet takes arch {' or '.join(_ARCHITECTURES)}, got {arch!r}")
+        self.network: nn.Module = (
+            Compact(num_feat=features, num_conv=blocks, upscale=_FACTOR)
+            if arch == "compact"
+            else ESRGAN(num_filters=features, num_blocks=blocks, scale=_FACTOR)
+        )
+        if isinstance(self.network, ESRGAN):
+            start_as_bilinear(self.network.model)
+        name_as_inside(self, "network")
         self.recipe = Recipe()
         self._kernel, self._antialias = "bicubic", True
         self._extractors: dict[str, FeatureExtractor] = {}
 
     @classmethod
     def from_weights(cls, loaded: WeightsFile) -> DarioNet:
-        """Build the network of a checkpoint, DarioNet's or ESRGAN's in any of its key names.
+        """Build the network of a checkpoint, DarioNet's or a published one in any of its key names.
 
         Raises:
-            WeightsError: If the file holds no RRDB of factor 4 for RGB images.
+            WeightsError: If the file holds no RRDB and no compact network of factor 4 for RGB images.
         """
         name = loaded.ref.path.name
         if loaded.ref.arguments:
             raise WeightsError(f"darionet reads its whole architecture from {name}; leave out what follows the ?")
         refusal = WeightsError(
-            f"{name} holds no RRDB network of factor {_FACTOR}, which darionet is; use its own weights or ESRGAN's"
+            f"{name} holds no RRDB and no compact network of factor {_FACTOR}, which darionet's are; use its own"
+            " weights or ESRGAN's"
         )
         try:
             descriptor = ModelLoader(device="cpu").load_from_state_dict(dict(loaded.state))
         except (UnsupportedModelError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AssertionError):
             raise refusal from None
-        if not isinstance(descriptor.model, ESRGAN) or descriptor.scale != _FACTOR:
+        network = descriptor.model
+        if not isinstance(network, tuple(_ARCHITECTURES.values())) or descriptor.scale != _FACTOR:
             raise refusal
-        state = descriptor.model.state_dict()
-        blocks = len({key.split(".")[3] for key in state if key.startswith("model.1.sub.") and ".RDB" in key})
-        method = cls(blocks=blocks, features=state["model.0.weight"].shape[0])
+        state = network.state_dict()
+        if isinstance(network, ESRGAN):
+            blocks = len({key.split(".")[3] for key in state if key.startswith("model.1.sub.") and ".RDB" in key})
+            method = cls(blocks=blocks, features=state["model.0.weight"].shape[0])
+        else:
+            method = cls(blocks=network.num_conv, features=network.num_feat, arch="compact")
         fill_state(method, state, origin=name, expected="darionet")
         return method
 
@@ -143,7 +160,7 @@ class DarioNet(Method):
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by 4, whatever `size` is."""
-        return self.model(lr)
+        return self.network(lr)
 
     def training_step(
         self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None

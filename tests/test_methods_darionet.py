@@ -10,6 +10,7 @@ import torch
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN as RRDBNet  # noqa: N811 a class that is spelt so
+from spandrel.architectures.PLKSR import RealPLKSR
 from srbench.methods.darionet import DarioNet
 from srbench.methods.esrgan import ESRGAN
 from torch import Tensor, nn
@@ -57,28 +58,42 @@ def test_starts_from_any_rrdb_of_factor_4(tmp_path):
     assert all(parameter.requires_grad for parameter in method.parameters())
 
 
+def test_starts_from_any_compact_network_of_factor_4_and_writes_its_names(tmp_path):
+    network = Compact(num_feat=6, num_conv=3, upscale=4)
+    torch.save(network.state_dict(), tmp_path / "compact.pth")
+    method = load(tmp_path / "compact.pth")
+    lr = torch.rand(1, 3, 4, 5)
+    torch.testing.assert_close(method(lr, (0, 0)), network(lr))
+    assert list(method.state_dict()) == list(network.state_dict())
+    fresh = DarioNet(blocks=3, features=6, arch="compact")
+    assert parameters(fresh) == parameters(network) == 3 * 6 * 9 + 6 + 3 * (6 * 6 * 9 + 6) + 4 * 6 + 6 * 48 * 9 + 48
+    fresh.load_state_dict(method.state_dict())
+    torch.testing.assert_close(fresh(lr, (0, 0)), network(lr))
+
+
 def test_starts_from_weights_that_esrgan_was_trained_to(tmp_path):
     network = RRDBNet(num_filters=8, num_blocks=1)
     card = weights.Card(owner="esrgan", name="demo-psnr-x4", parameters={"blocks": 1, "features": 8, "critic": 16})
     weights.save(tmp_path / "w.safetensors", network.state_dict(), card, half=True)
     method = load(tmp_path / "w.safetensors")
-    assert method.model[0].weight.dtype == torch.float32
-    torch.testing.assert_close(method.model[0].weight, network.model[0].weight, atol=1e-3, rtol=1e-3)
+    assert method.network.model[0].weight.dtype == torch.float32
+    torch.testing.assert_close(method.network.model[0].weight, network.model[0].weight, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
     "network",
     [
-        Compact(num_feat=8, num_conv=2, upscale=4),
+        RealPLKSR(dim=8, n_blocks=1, upscaling_factor=4),
+        Compact(num_feat=8, num_conv=2, upscale=2),
         RRDBNet(num_filters=4, num_blocks=1, scale=2),
         RRDBNet(num_filters=4, num_blocks=1, scale=1),
         nn.Linear(2, 2),
     ],
-    ids=["another architecture", "x2", "x1", "no image network"],
+    ids=["another architecture", "compact x2", "x2", "x1", "no image network"],
 )
 def test_other_networks_are_refused(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"other\.pth holds no RRDB network of factor 4"):
+    with pytest.raises(WeightsError, match=r"other\.pth holds no RRDB and no compact network of factor 4"):
         load(tmp_path / "other.pth")
 
 
@@ -92,6 +107,8 @@ def test_grey_networks_and_arguments_are_refused(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"blocks": 0}, {"features": 0}])
 def test_constructor_refuses_what_it_cannot_build(wrong):
+    with pytest.raises(UsageError, match="rrdb or compact, got 'unet'"):
+        DarioNet(arch="unet")
     with pytest.raises(UsageError, match="blocks >= 1 and features >= 1"):
         DarioNet(**wrong)
 
@@ -141,7 +158,7 @@ def _step(
 
 def _by_hand(gain: float) -> DarioNet:
     method = DarioNet(blocks=1, features=4)
-    method.model = _Gain(gain)
+    method.network = _Gain(gain)
     return method
 
 
@@ -152,7 +169,7 @@ def test_logit_loss_is_the_mean_square_over_the_scores():
     assert found["logits"].item() == pytest.approx((0.3**2 + 0.6**2) / 2, rel=1e-5)
     found["logits"].backward()
     # d/dgain of mean((0.5 g - 0.4)^2, (-g + 0.8)^2) at 1.4
-    assert method.model.gain.grad.item() == pytest.approx(0.3 * 0.5 + 0.6 * 1.0, rel=1e-5)
+    assert method.network.gain.grad.item() == pytest.approx(0.3 * 0.5 + 0.6 * 1.0, rel=1e-5)
 
 
 def test_every_other_term_by_hand():
@@ -263,4 +280,4 @@ def test_every_layer_learns_although_it_adds_nothing_yet():
 
 
 def test_networks_too_narrow_to_carry_an_image_are_left_alone():
-    assert DarioNet(blocks=1, features=2).model[0].weight.abs().min() > 0
+    assert DarioNet(blocks=1, features=2).network.model[0].weight.abs().min() > 0

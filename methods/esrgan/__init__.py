@@ -15,14 +15,13 @@ from srbench.errors import UsageError
 from srbench.method import Batch, Method, MethodInfo
 from srbench.protocol import Protocol
 from srbench.training import losses
-from srbench.training.networks import Discriminator, FeatureExtractor, frozen, restored
+from srbench.training.networks import Discriminator, FeatureExtractor, frozen, name_as_inside, restored
 from srbench.training.recipe import Augment, Recipe
 from srbench.weights import NamedWeights, WeightsFile, build, fill
 
 from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared, recognise
 from .tiling import tiled
 
-_PREFIX = "network."
 _MINIMUM_SIDE = 2  # spandrel's own requirement for RRDB, pixels
 _DEMO = {"blocks": 2, "features": 32}
 
@@ -160,8 +159,7 @@ class ESRGAN(Method):
             self._install(build_rrdb(blocks, features, factor), factor, SizeRequirements(minimum=_MINIMUM_SIDE))
         else:
             self._install(build_basicsr(arch, factor), factor, SizeRequirements())
-        self.register_state_dict_post_hook(_drop_prefix)
-        self.register_load_state_dict_pre_hook(_add_prefix)
+        name_as_inside(self, "network")
 
     @classmethod
     def from_weights(cls, loaded: WeightsFile) -> ESRGAN:
@@ -251,14 +249,3 @@ def _pad(lr: Tensor, requirements: SizeRequirements) -> Tensor:
     mirrored = (min(right, width - 1), min(bottom, height - 1))  # mirroring reaches no further than the image
     lr = F.pad(lr, (0, mirrored[0], 0, mirrored[1]), mode="reflect")
     return F.pad(lr, (0, right - mirrored[0], 0, bottom - mirrored[1]), mode="replicate")
-
-
-def _drop_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    for key in [key for key in state if key.startswith(prefix + _PREFIX)]:
-        state[prefix + key.removeprefix(prefix + _PREFIX)] = state.pop(key)
-
-
-def _add_prefix(module: ESRGAN, state: dict[str, Any], prefix: str, *unused: Any) -> None:
-    for key in [f"{prefix}{name}" for name in module.network.state_dict()]:
-        if key in state:
-            state[prefix + _PREFIX + key.removeprefix(prefix)] = state.pop(key)

@@ -47,6 +47,28 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
             parameter.requires_grad_(True)
 
 
+def name_as_inside(module: nn.Module, child: str) -> None:
+    """Leave the name of a child out of the state dict's keys, so that files bear the names its own library gave them.
+
+    Args:
+        module: Whose state dict it is, both written and read.
+        child: Name of the attribute that holds the network.
+    """
+    inner = child + "."
+
+    def drop(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        for key in [key for key in state if key.startswith(prefix + inner)]:
+            state[prefix + key.removeprefix(prefix + inner)] = state.pop(key)
+
+    def add(module: nn.Module, state: dict[str, Any], prefix: str, *unused: Any) -> None:
+        for key in [f"{prefix}{name}" for name in getattr(module, child).state_dict()]:
+            if key in state:
+                state[prefix + inner + key.removeprefix(prefix)] = state.pop(key)
+
+    module.register_state_dict_post_hook(drop)
+    module.register_load_state_dict_pre_hook(add)
+
+
 @torch.no_grad()
 def start_as_bilinear(layers: nn.Sequential) -> None:
     """Change the first values of an RRDB network, in spandrel's layout, so that it starts as bilinear enlargement.
