@@ -157,6 +157,9 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Folder of the run; out/train/<method> if left out.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the weights.")] = None,
     init_from: Annotated[str | None, typer.Option(help="Weights to start from, a name or a file.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights, for their card; that of --init-from if left out.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where --out holds a checkpoint.")] = False,
     device: Device = "auto",
@@ -182,6 +185,7 @@ def train(
         "out": out if out is not None else Path("out") / "train" / (name or arch or method),
         "name": name,
         "init_from": init_from,
+        "licence": licence,
         "resume": resume,
         "force": force,
         "device": device,

@@ -118,6 +118,7 @@ class WeightsRef:
         sha256: Hexadecimal digest of the file.
         card: The card inside, or None for a foreign checkpoint.
         arguments: Constructor arguments of the network that were given behind a "?"; they come before the card's.
+        licence: Licence that a name declares or a card states, or "".
     """
 
     label: str
@@ -126,6 +127,7 @@ class WeightsRef:
     sha256: str
     card: Card | None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,8 @@ def find(owner: str, spec: str, declared: Mapping[str, NamedWeights] | None = No
         if candidate.is_file():
             return _ref(candidate, label=spec, uri=f"{kind}:{owner}/{spec}")
     if declared and spec in declared:
-        return _ref(_fetch(owner, spec, declared[spec]), label=spec, uri=declared[spec].uri)
+        named = declared[spec]
+        return dataclasses.replace(_ref(_fetch(owner, spec, named), label=spec, uri=named.uri), licence=named.licence)
     raise UnknownNameError(f"weights of {owner!r}", spec, names(owner, declared))
 
 
@@ -441,7 +444,9 @@ def _package_folder() -> Path:
 
 
 def _ref(path: Path, *, label: str, uri: str) -> WeightsRef:
-    return WeightsRef(label=label, path=path, uri=uri, sha256=file_sha256(path), card=read_card(path))
+    card = read_card(path)
+    licence = card.licence if card is not None else ""
+    return WeightsRef(label=label, path=path, uri=uri, sha256=file_sha256(path), card=card, licence=licence)
 
 
 def _with_arguments(ref: WeightsRef, query: str) -> WeightsRef:

@@ -598,7 +598,10 @@ def test_the_retrained_control_trains_the_classifier_alone(run, place):
 
 def test_a_run_starts_from_named_weights_of_its_own_or_of_another_method(run, place, tmp_path):
     first = run(epochs=1, name="first", overrides=["parameters.width=6"])
-    second = run(epochs=1, out="second", init_from="first")
+    second = run(epochs=1, out="second", init_from="first", licence="CC0-1.0")
+    assert second.weights.card.licence == "CC0-1.0"
+    heir = run(epochs=1, out="heir", init_from=str(second.weights.path))
+    assert heir.weights.licence == heir.weights.card.licence == "CC0-1.0"
     assert second.weights.card.parameters == {"width": 6} and second.weights.card.recipe["init"] == "first"
     assert second.history["val_logits"][0] == pytest.approx(first.history["val_logits"][first.epoch], rel=1e-5)
     with pytest.raises(UsageError, match="made with width=6, the recipe asks for width=3"):

@@ -125,6 +125,7 @@ class Setting:
         resume: Go on from the checkpoint.
         progress: Show progress bars on a terminal.
         command: Command line, for the card.
+        licence: Licence of the weights, for the card.
     """
 
     fabric: Fabric
@@ -140,6 +141,7 @@ class Setting:
     resume: bool
     progress: bool
     command: str
+    licence: str | None
 
     @property
     def shows(self) -> bool:
@@ -161,6 +163,7 @@ def train(
     out: Path | str | None = None,
     name: str | None = None,
     init_from: str | None = None,
+    licence: str | None = None,
     resume: bool = False,
     force: bool = False,
     device: str = "auto",
@@ -188,6 +191,7 @@ def train(
         name: Name of the weights; None is made of the recipe and the classifier.
         init_from: Weights to start from, a name or a file, instead of the recipe's; "owner:name" takes another
             method's.
+        licence: Licence of the weights, for their card; None is that of `init_from`, where it is known.
         resume: Go on from the checkpoint in `out`.
         force: Start over where `out` holds a checkpoint.
         device: "auto", "cpu" or "cuda".
@@ -237,6 +241,7 @@ def train(
         limit=limit,
         progress=progress,
         command=command,
+        licence=licence,
     )
     return _Run(setting, method, cls, registry, teacher).result()
 
@@ -286,6 +291,7 @@ def prepare_setting(
     limit: int | None,
     progress: bool,
     command: str,
+    licence: str | None,
 ) -> Setting:
     """Check what can be wrong with a call, open the data and the device.
 
@@ -321,6 +327,7 @@ def prepare_setting(
         resume=resume,
         progress=progress,
         command=command,
+        licence=licence,
     )
 
 
@@ -363,6 +370,7 @@ def save_weights(
     images: ImageSet,
     val_images: ImageSet,
     classifier_state: Mapping[str, Tensor] | None = None,
+    started: weights.WeightsFile | None = None,
     **fields: Any,
 ) -> weights.WeightsRef:
     """Write the weights and their card into the run's folder, and into the user's folder, where names resolve.
@@ -375,6 +383,7 @@ def save_weights(
         images: What was trained on.
         val_images: What was validated on.
         classifier_state: Parameters of the classifier trained along.
+        started: The weights that training started from; their licence goes on, unless the run names another.
         **fields: Further fields of the card.
     """
     fabric, recipe = setting.fabric, setting.recipe
@@ -408,6 +417,7 @@ def save_weights(
             device=environment(fabric.device).device,
             date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
             metrics=outcome.metrics,
+            licence=setting.licence or (started.ref.licence if started is not None else ""),
             extra=extra | fields.pop("extra", {}),
             **fields,
         )
@@ -436,7 +446,7 @@ class _Run:
                 " train with the term 'logits', which needs none"
             )
         torch.manual_seed(setting.seed)
-        self._method, self._parameters, loaded = self._build(cls)
+        self._method, self._parameters, self._started = self._build(cls)
         self._method.recipe = recipe
         self._method.prepare(protocol)
         self._classifier: Classifier | None = None
@@ -444,7 +454,7 @@ class _Run:
             teacher.to(self._device)
             freeze(teacher)
             if recipe.track == "adapted":
-                self._classifier = self._adapted(teacher, loaded)
+                self._classifier = self._adapted(teacher, self._started)
         self._degradation = training_degradation(protocol)
         self._logits: list[TeacherLogits] = []
         self._wants_logits = teacher is not None and bool(
@@ -473,6 +483,7 @@ class _Run:
             images=self._images,
             val_images=self._val_images,
             classifier_state=adapted,
+            started=self._started,
             parameters=self._parameters,
             scale=setting.protocol.effective_scale,
             factor=factor if isinstance(factor, int) else None,

@@ -44,7 +44,7 @@ from srbench.training.data import RawBatch
 from srbench.training.loop import Job
 from srbench.training.recipe import Recipe, load_recipe
 from srbench.training.validation import ClassifierValidation
-from srbench.weights import fill_state, find, load
+from srbench.weights import WeightsFile, fill_state, find, load
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _GREY_MEAN, _GREY_STD = (0.449,), (0.226,)
@@ -72,6 +72,7 @@ def train_classifier(
     out: Path | str | None = None,
     name: str | None = None,
     init_from: str | None = None,
+    licence: str | None = None,
     resume: bool = False,
     force: bool = False,
     device: str = "auto",
@@ -97,6 +98,7 @@ def train_classifier(
         out: Folder of the run; None is out/train/<arch>.
         name: Name of the classifier; None is made of the architecture and the data.
         init_from: A trained classifier of the same architecture and classes to start from.
+        licence: Licence of the weights, for their card; None is that of `init_from`, where it is known.
         resume: Go on from the checkpoint in `out`.
         force: Start over where `out` holds a checkpoint.
         device: "auto", "cpu" or "cuda".
@@ -138,6 +140,7 @@ def train_classifier(
         limit=limit,
         progress=progress,
         command=command,
+        licence=licence,
     )
     return _Run(setting, library, architecture, in_chans).result()
 
@@ -154,6 +157,7 @@ class _Run:
             if images.labels is None:
                 raise UsageError(f"a classifier needs labelled data: {images.why_unlabelled}")
         torch.manual_seed(setting.seed)
+        self._started: WeightsFile | None = None
         self._classifier = self._build(library, architecture, in_chans)
         self._degradation = training_degradation(setting.protocol)
 
@@ -169,6 +173,7 @@ class _Run:
             outcome,
             images=self._images,
             val_images=self._val_images,
+            started=self._started,
             extra={
                 "library": info.library,
                 "name": info.name,
@@ -217,8 +222,8 @@ class _Run:
         if pretrained and in_chans == 3:
             mean, std = tuple(config.get("mean", mean)), tuple(config.get("std", std))
         if recipe.init is not None:
-            start = load(find(OWNER, recipe.init))
-            fill_state(network, start.state, origin=start.ref.path.name, expected=architecture)
+            self._started = load(find(OWNER, recipe.init))
+            fill_state(network, self._started.state, origin=self._started.ref.path.name, expected=architecture)
         info = ClassifierInfo(
             id=self._setting.name,
             library=library,
