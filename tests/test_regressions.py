@@ -58,7 +58,7 @@ class Machine:
             factor = self._slower.get(name, 1.0) if side == "head" else 1.0
             scatter = math.exp(self._deviation * abs(self._draws.standard_normal()))
             disturbed = self._draws.uniform(1.2, 2.5) if self._draws.random() < self._outliers else 1.0
-            seconds[name] = 0.01 * factor * self._speed * scatter * disturbed
+            seconds[name] = [0.01 * factor * self._speed * scatter * disturbed]
         failed = tuple(name for name in self._failing if side == "head")
         return regressions.Process(seconds, failed)
 
@@ -109,13 +109,15 @@ def test_the_bound_follows_the_noise_of_base_against_base():
 def test_the_deviation_is_that_of_one_time():
     draws = np.random.default_rng(0)
     times = np.exp(0.05 * draws.standard_normal((4000, 2)))
-    rounds = [regressions.Round(before, 1.0, after) for before, after in times]
+    rounds = [regressions.Round([before], [1.0], [after]) for before, after in times]
     assert regressions.spread(rounds) == pytest.approx(0.05, rel=0.05)
 
 
-def test_a_round_is_head_over_its_two_neighbours():
-    found = regressions.Round(before=2.0, head=6.0, after=4.5)
-    assert math.exp(found.ratio) == pytest.approx(6.0 / 3.0) and math.exp(found.noise) == pytest.approx(2.25)
+def test_a_round_is_the_median_over_slices_of_head_over_its_two_neighbours():
+    found = regressions.Round(before=[2.0, 2.0, 1.0], head=[6.0, 30.0, 1.0], after=[4.5, 2.0, 1.0])
+    assert math.exp(found.ratio) == pytest.approx(6.0 / 3.0) and math.exp(found.noise) == pytest.approx(1.0)
+    # a machine that halves its speed between two slices leaves the ratio as it is
+    assert regressions.Round([1.0, 2.0], [1.5, 3.0], [1.0, 2.0]).ratio == pytest.approx(math.log(1.5))
 
 
 def test_only_the_doubtful_is_measured_again():
@@ -126,7 +128,8 @@ def test_only_the_doubtful_is_measured_again():
 
 
 def trio(base: dict[str, float], head: dict[str, float], after: dict[str, float] | None = None) -> regressions.Trio:
-    return regressions.Trio(*(regressions.Process(each) for each in (base, head, after or base)))
+    sides = (base, head, after or base)
+    return regressions.Trio(*(regressions.Process({name: [value] for name, value in side.items()}) for side in sides))
 
 
 def test_what_was_slow_by_chance_the_first_time_is_let_go():
@@ -244,7 +247,7 @@ def checkout(tmp_path) -> Callable[..., Path]:
             "srbench/__init__.py": "",
             "srbench/clock.py": CLOCK,
             "tests/benchmarks/conftest.py": CONFTEST,
-            "tests/benchmarks/test_work.py": BENCHMARKS,
+            "tests/benchmarks/test_stages.py": BENCHMARKS,
         }
         for name, text in files.items():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -287,9 +290,9 @@ def test_a_slowdown_of_a_half_in_the_working_tree_fails_and_the_commit_itself_do
 
 def test_a_base_without_benchmarks_has_nothing_to_say(checkout):
     root = checkout(0.01)
-    (root / "tests" / "benchmarks" / "test_work.py").unlink()
+    (root / "tests" / "benchmarks" / "test_stages.py").unlink()
     commit(root, 0.01)
-    (root / "tests" / "benchmarks" / "test_work.py").write_text(BENCHMARKS)
+    (root / "tests" / "benchmarks" / "test_stages.py").write_text(BENCHMARKS)
     code, out, _ = gate(root, "--base", "HEAD")
     assert code == 0 and "only at head" in out
 

@@ -3,11 +3,11 @@
     python tests/benchmarks/regressions.py                        the working tree against its base commit
     python tests/benchmarks/regressions.py --base HEAD --head HEAD    what the machine's noise alone looks like
 
-The benchmarks marked `gate` run in fresh processes, three at a time: base, head, and base again, which take turns
-benchmark by benchmark, so that within a second all three have done the same. In each process the fastest repeat counts,
-in CPU time. Every head stands between two bases, so drift of the machine cancels, and the two bases tell how much noise
-there is: base against base. A benchmark is slower if the median of its ratios lies above a bound that this noise
-justifies, and does so again when it is measured a second time.
+The benchmarks marked `gate` run in fresh processes, three at a time: base, head, and base again. They take turns in
+slices of some milliseconds of CPU time, so that a machine that changes its speed changes it for all three. Head over
+base is the median over the slices, and so is base over base, which tells how much noise there is. A benchmark is slower
+if the median of its ratios over several rounds of fresh processes lies above a bound that this noise justifies, and
+does so again when it is measured a second time.
 
 Exit codes: 0 nothing is slower, or there is nothing to compare with; 1 something is; 2 the call was wrong.
 """
@@ -35,7 +35,12 @@ from typing import Literal
 from tabulate import tabulate
 
 FOLDER = "tests/benchmarks"
+BENCHMARKS = "tests/benchmarks/test_stages.py"
 ROUNDS = 7
+# A virtual machine was seen to halve its speed for a third of a second at a time while it was idle, so a slice is much
+# shorter than that, and there are many.
+SLICE_S, SLICES, LEAST_SLICES = 0.02, 15, 3
+BENCHMARK_S = 0.3  # of one benchmark in one process and round, unless it is longer than that itself
 # Smaller differences are not told apart: code that did not change moves in memory and differs by a few per cent.
 LEAST_BOUND = 1.10
 # Of the standard error of a median of ratios. Noise is itself estimated from few rounds and has heavy tails, and some
@@ -61,11 +66,11 @@ class Process:
     """What one process found.
 
     Attributes:
-        seconds: Fastest repeat of each benchmark.
+        seconds: What a call of each benchmark took, slice by slice.
         failed: Benchmarks that failed.
     """
 
-    seconds: dict[str, float]
+    seconds: Mapping[str, Sequence[float]]
     failed: tuple[str, ...] = ()
 
 
@@ -85,21 +90,26 @@ class Trio:
 
 @dataclass(frozen=True)
 class Round:
-    """A head between two bases, seconds."""
+    """A head between two bases: seconds of each slice."""
 
-    before: float
-    head: float
-    after: float
+    before: Sequence[float]
+    head: Sequence[float]
+    after: Sequence[float]
 
     @property
     def ratio(self) -> float:
         """Head over base, logarithm."""
-        return math.log(self.head) - (math.log(self.before) + math.log(self.after)) / 2
+        return statistics.median(
+            math.log(head) - (math.log(before) + math.log(after)) / 2
+            for before, head, after in zip(self.before, self.head, self.after, strict=True)
+        )
 
     @property
     def noise(self) -> float:
         """Base over base, logarithm."""
-        return math.log(self.after / self.before)
+        return statistics.median(
+            math.log(after / before) for before, after in zip(self.before, self.after, strict=True)
+        )
 
 
 @dataclass(frozen=True)
@@ -252,8 +262,8 @@ def markdown(lines: Sequence[Line], *, base: str, head: str, rounds: int) -> str
         body.append(
             (
                 short(line.name),
-                seconds(statistics.median(each.before for each in line.rounds)),
-                seconds(statistics.median(each.head for each in line.rounds)),
+                seconds(statistics.median(value for each in line.rounds for value in each.before)),
+                seconds(statistics.median(value for each in line.rounds for value in each.head)),
                 f"{line.ratio:.3f}",
                 f"{line.bound:.3f}",
                 f"{noise[0]:.2f} to {noise[-1]:.2f}",
@@ -267,9 +277,8 @@ def markdown(lines: Sequence[Line], *, base: str, head: str, rounds: int) -> str
     verdict = f"**{len(found)} slower or failing**" if found else "Nothing is slower"
     return (
         f"### Timing: {head} against {base}\n\n{verdict}.\n\n{table}\n\n"
-        f"CPU time of the fastest repeat in a fresh process of one thread; medians over {rounds} heads, each between"
-        f" two bases. The bound is {ERRORS:g} standard errors of the noise of base against base, at least"
-        f" {LEAST_BOUND:g}.\n"
+        f"CPU time, one thread; medians over {rounds} rounds of fresh processes that take turns: base, head, base. The"
+        f" bound is {ERRORS:g} standard errors of the noise of base against base, at least {LEAST_BOUND:g}.\n"
     )
 
 
@@ -359,7 +368,7 @@ class Processes:
         Args:
             trees: Folder of "base" and of "head".
             scratch: Where the processes may write.
-            timer: The clock, as pytest-benchmark names it.
+            timer: The clock, as module.function.
 
         Raises:
             CallError: If something else is imported in a tree's place.
@@ -388,21 +397,20 @@ class Processes:
                 side.stop()
 
     def _words(self, names: Sequence[str]) -> list[str]:
-        words = [sys.executable, "-m", "pytest", *(names or [FOLDER]), "-m", "gate", "-q", "--override-ini", "addopts="]
-        for plugin in ("pytest_benchmark.plugin", "pytest_timeout", "turns", "no:cacheprovider"):
+        words = [sys.executable, "-m", "pytest", *(names or [BENCHMARKS]), "-m", "gate", "-q"]
+        words += ["--override-ini", "addopts="]
+        for plugin in ("pytest_timeout", "turns", "no:cacheprovider"):
             words += ["-p", plugin]
-        words += ["--benchmark-only", f"--benchmark-timer={self._timer}", "--benchmark-min-time=0.002"]
-        return [*words, "--benchmark-max-time=0.1", "--benchmark-min-rounds=3"]
+        return words
 
     def _environment(self, side: str) -> dict[str, str]:
         # Nothing but the code differs: one thread, the same order of sets, the tree's own modules first.
         folders = {name: str(self._scratch / name.lower()) for name in ("SRBENCH_CACHE", "SRBENCH_WEIGHTS")}
         path = f"{self._trees[side]}{os.pathsep}{self._scratch}"
         fixed = {"PYTHONPATH": path, "PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1"}
-        # Plugins that are not needed are half of a short process's time.
-        # Where this runs in a worker of xdist, its children would take themselves for workers and time nothing.
-        ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
-        return dict(ours, **folders, **fixed, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+        # Plugins that are not needed are half of a short process's time, and pytest-benchmark gives way to the turns.
+        fixed |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "SRBENCH_TURNS_TIMER": self._timer}
+        return dict(os.environ, **folders, **fixed)
 
     def _check_imports(self, tree: Path) -> None:
         """An editable install elsewhere must not stand in for what a tree lacks: it would be compared with itself."""
@@ -420,18 +428,17 @@ class Processes:
 
 
 class _Pytest:
-    """A process of pytest that waits for its turn before each benchmark."""
+    """A process of pytest that waits for its turn; see turns.py for what it says."""
 
     def __init__(
         self, side: str, tree: Path, scratch: Path, words: Sequence[str], environment: Mapping[str, str]
     ) -> None:
-        self._side, self._log, self._found = side, scratch.with_suffix(".log"), scratch.with_suffix(".json")
-        self._found.unlink(missing_ok=True)
+        self._side, self._log = side, scratch.with_suffix(".log")
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [*words, f"--benchmark-json={self._found}"],
+                words,
                 cwd=tree,
                 env=dict(environment, SRBENCH_TURNS=f"{theirs_in},{theirs_out}"),
                 pass_fds=(theirs_in, theirs_out),
@@ -441,26 +448,38 @@ class _Pytest:
         os.close(theirs_in)
         os.close(theirs_out)
         self._in, self._out = os.fdopen(ours_in), os.fdopen(ours_out, "w")
-        self.pending: str | None = None
+        self._seconds: dict[str, list[float]] = {}
         self.left: list[str] = []
+        self.said = ""  # what it said before it began to wait
 
-    def collected(self) -> None:
-        """Wait until the names of the benchmarks are known."""
-        line = self._in.readline()
-        if line.startswith("["):
-            self.left = json.loads(line)
-            self.go()
+    @property
+    def pending(self) -> str | None:
+        """The benchmark before which it waits."""
+        return self.said.removeprefix("ready ") if self.said.startswith("ready ") else None
 
-    def go(self) -> None:
-        """Let the process go on to where it waits next; `pending` is the benchmark before which it waits."""
+    def listen(self) -> None:
+        """Wait until it waits, or is gone."""
+        self.said = self._in.readline().strip()
+
+    def go(self, answer: str = "go") -> None:
+        """Let it go on to where it waits next."""
         if self.pending in self.left:
             self.left.remove(self.pending)
         with contextlib.suppress(BrokenPipeError):
-            self._out.write("go\n")
+            self._out.write(answer + "\n")
             self._out.flush()
-        self.pending = self._in.readline().strip().removeprefix("ready ") or None
-        if self.pending == "finished":
-            self.pending = None
+        self.listen()
+
+    def begin(self) -> None:
+        """Wait until its benchmarks are known and the first one waits."""
+        self.listen()
+        if self.said.startswith("["):
+            self.left = json.loads(self.said)
+            self.go()
+
+    def note(self, name: str) -> None:
+        """Keep what the last slice took."""
+        self._seconds.setdefault(name, []).append(float(self.said.split()[1]))
 
     def result(self) -> Process:
         """Let the process end and return what it found."""
@@ -468,14 +487,12 @@ class _Pytest:
             self._out.write("go\n")
             self._out.flush()
         code, said = self._process.wait(), self._log.read_text(encoding="utf-8", errors="replace")
-        if code == 5 or (code == 4 and "no tests ran" in said):  # nothing is marked there, or no such folder
+        if code == 5 or (code == 4 and "no tests ran" in said):  # nothing is marked there, or no such file
             return Process({})
         if code not in (0, 1):
             raise CallError(f"pytest ends with {code} at the {self._side}:\n{said[-3000:]}")
-        content = json.loads(self._found.read_text(encoding="utf-8")) if self._found.is_file() else {"benchmarks": []}
-        times = {each["fullname"]: each["stats"]["min"] for each in content["benchmarks"]}
         failed = [line.split()[1] for line in said.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-        return Process(times, tuple(failed))
+        return Process({name: times for name, times in self._seconds.items() if name not in failed}, tuple(failed))
 
     def stop(self) -> None:
         """End the process if it still runs, and close the pipes."""
@@ -487,11 +504,10 @@ class _Pytest:
 
 
 def take_turns(sides: Sequence[_Pytest]) -> None:
-    """Let processes run their benchmarks one at a time, each benchmark in all of them before the next."""
+    """Let processes run the same benchmarks, one slice of one process at a time."""
     for side in sides:
-        side.collected()
-    while any(side.pending for side in sides):
-        waiting = [side for side in sides if side.pending]
+        side.begin()
+    while waiting := [side for side in sides if side.pending]:
         # A benchmark that another process has not come to yet waits for it, unless they wait for each other.
         ripe = [
             side
@@ -499,9 +515,30 @@ def take_turns(sides: Sequence[_Pytest]) -> None:
             if all(other.pending == side.pending or side.pending not in other.left for other in waiting)
         ]
         name = (ripe or waiting)[0].pending
-        for side in waiting:
-            if side.pending == name:
+        assert name is not None
+        _share(name, [side for side in waiting if side.pending == name])
+
+
+def _share(name: str, sides: Sequence[_Pytest]) -> None:
+    for side in sides:
+        side.go()  # set-up, warm-up and calibration
+    ready = [side for side in sides if side.said.startswith("calibrated ")]
+    if not ready:
+        return
+    slowest = max(float(side.said.split()[1]) for side in ready)
+    loops = max(1, round(SLICE_S / max(slowest, 1e-9)))
+    slices = min(SLICES, max(LEAST_SLICES, int(BENCHMARK_S / (loops * max(slowest, 1e-9)))))
+    for side in ready:
+        side.go(f"{slices} {loops}")
+    for _ in range(slices):
+        for side in ready:
+            if side.said.startswith("slice"):
                 side.go()
+                if side.said.startswith("slice "):
+                    side.note(name)
+    for side in ready:
+        if side.said.startswith("slice"):
+            side.go()  # to the next benchmark
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -510,7 +547,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--base", help="commit to compare with; where this branch left main, or the one before")
     parser.add_argument("--head", help="commit to judge; the working tree if left out")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="heads between bases")
-    parser.add_argument("--timer", default="time.process_time", help="clock, as pytest-benchmark names it")
+    parser.add_argument("--timer", default="time.process_time", help="the clock, as module.function")
     parser.add_argument("--markdown", type=Path, help="file that the table is appended to")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2], help="the checkout")
     options = parser.parse_args(arguments)
