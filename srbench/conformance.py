@@ -352,12 +352,19 @@ def _two_steps(subject: _Subject, recipe: Recipe, step_size: float) -> tuple[flo
     taught = {key: value.clone() for key, value in teacher.state_dict().items()}
     classifier: nn.Module | None = None
     if recipe.track == "adapted":
-        classifier = copy.deepcopy(teacher).requires_grad_(True).train()
+        in_turn = bool(recipe.classifier_losses)  # then the shell freezes it while the method is stepped
+        classifier = copy.deepcopy(teacher).requires_grad_(not in_turn).train(not in_turn)
     hr = subject.images(32, 32, n=4, seed=1)
     lr = torch.nn.functional.interpolate(hr, size=(10, 10), mode="bilinear", antialias=True)
     with torch.no_grad():
         batch = Batch(lr, hr, torch.arange(4) % _CLASSES, teacher(hr), (32, 32))
-    trained = [parameter for module in (method, classifier) if module is not None for parameter in module.parameters()]
+    trained = [
+        parameter
+        for module in (method, classifier)
+        if module is not None
+        for parameter in module.parameters()
+        if parameter.requires_grad
+    ]
     _require(bool(trained), "neither the method nor a classifier has parameters; train something")
     optimizer = torch.optim.Adam(trained, lr=step_size)
     helpers = method.helpers()

@@ -33,8 +33,8 @@ from srbench.registry import Registry
 from srbench.resample import gaussian_blur
 from srbench.training import checkpoint
 from srbench.training.data import ImageSet, LabelMap, RawBatch, open_splits
-from srbench.training.loop import HelperJob, Job, Loop, Outcome, make_fabric
-from srbench.training.losses import NEED_CLASSIFIER, NEED_LABELS
+from srbench.training.loop import HelperJob, Job, Loop, Outcome, Turn, make_fabric
+from srbench.training.losses import NEED_CLASSIFIER, NEED_LABELS, classifier_terms
 from srbench.training.recipe import TERMS, Recipe, apply_overrides, load_recipe
 from srbench.training.teacher import TeacherLogits, check_frozen, freeze, score
 from srbench.training.validation import MethodValidation
@@ -219,6 +219,7 @@ def train(
     chosen = adjusted(chosen, overrides, epochs=epochs, init_from=init_from)
     if not chosen.losses:
         raise UsageError(f"recipe {recipe_name!r} has no losses; give at least one with --set losses.NAME=1")
+    _check_turns(chosen)
     spec = classifier or (_demo_classifier(chosen) if demo else None)
     needing = sorted(set(chosen.losses) & NEED_CLASSIFIER)
     if spec is None and (needing or chosen.track == "adapted"):
@@ -265,6 +266,19 @@ def adjusted(recipe: Recipe, overrides: Sequence[str], *, epochs: int | None, in
     if epochs is not None:
         recipe = apply_overrides(recipe, [f"epochs={epochs}"])
     return dataclasses.replace(recipe, init=init_from) if init_from is not None else recipe
+
+
+def _check_turns(recipe: Recipe) -> None:
+    if recipe.classifier_losses and recipe.track != "adapted":
+        raise UsageError(
+            f"classifier_losses train the classifier, which track {recipe.track!r} leaves alone; give"
+            " --set track=adapted, or take the terms out by weights of 0"
+        )
+    if recipe.classifier_optimizer is not None and not recipe.classifier_losses:
+        raise UsageError(
+            "classifier_optimizer is for a classifier that has a step of its own; name its terms too, as in"
+            " --set classifier_losses.ce_sr=1, or leave it out"
+        )
 
 
 def choose_protocol(protocol: str | Protocol | None, scale: float | None, *, demo: bool) -> Protocol:
@@ -439,7 +453,7 @@ class _Run:
         labels = partial(label_map, teacher.info) if teacher is not None else None
         self._images = open_images(setting, setting.data, labels, scored=False)
         self._val_images = open_images(setting, setting.val, labels, scored=True)
-        unlabelled = sorted(set(recipe.losses) & NEED_LABELS)
+        unlabelled = sorted({*recipe.losses, *recipe.classifier_losses} & NEED_LABELS)
         if unlabelled and self._images.labels is None:
             raise UsageError(
                 f"the loss term {unlabelled[0]!r} needs labels: {self._images.why_unlabelled};"
@@ -573,7 +587,7 @@ class _Run:
             parts=parts,
             rates=rates,
             train_mode=self._train_mode,
-            step=lambda batch: self._method.training_step(batch, self._teacher, self._classifier),
+            step=self._method_step,
             images=self._images,
             make_batch=self._make_batch,
             validator=MethodValidation(
@@ -592,6 +606,7 @@ class _Run:
                 for name, network in self._method.helpers().items()
             },
             restore=self._restore,
+            turns=self._turns(),
             settings={
                 "method": self._name,
                 "version": self._method.info.version,
@@ -601,6 +616,27 @@ class _Run:
                 "validation data": self._val_images.key,
             },
         )
+
+    def _turns(self) -> tuple[Turn, ...]:
+        """Return the method's turn and the classifier's, where the recipe trains them one after the other."""
+        recipe = self._setting.recipe
+        if not recipe.classifier_losses:
+            return ()
+        optimizer = recipe.classifier_optimizer or recipe.optimizer
+        return (
+            Turn(("method",), recipe.losses, self._method_step, recipe.optimizer, recipe.scales_terms),
+            Turn(("classifier",), recipe.classifier_losses, self._classifier_step, optimizer, scaled=False),
+        )
+
+    def _method_step(self, batch: Batch) -> Mapping[str, Tensor]:
+        return self._method.training_step(batch, self._teacher, self._classifier)
+
+    def _classifier_step(self, batch: Batch) -> Mapping[str, Tensor]:
+        assert self._classifier is not None
+        recipe = self._setting.recipe
+        with torch.no_grad():
+            sr = self._restore(batch)
+        return classifier_terms(recipe.classifier_losses, sr, batch, self._classifier, smoothing=recipe.label_smoothing)
 
     def _train_mode(self) -> None:
         self._method.train()

@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -54,6 +54,25 @@ class HelperJob:
 
 
 @dataclass(frozen=True)
+class Turn:
+    """One of several optimiser steps that a training step consists of; parts that it does not train stand still.
+
+    Attributes:
+        trains: Names of the parts that it trains.
+        losses: Weight of every loss term.
+        step: Loss terms of a batch by name.
+        optimizer: "adam", "adamw" or "sgd".
+        scaled: Whether every term is divided by its size on the first batch.
+    """
+
+    trains: tuple[str, ...]
+    losses: Mapping[str, float]
+    step: Callable[[Batch], Mapping[str, Tensor]]
+    optimizer: str
+    scaled: bool
+
+
+@dataclass(frozen=True)
 class Job:
     """What is trained, as the loop sees it.
 
@@ -63,7 +82,7 @@ class Job:
         parts: Networks whose parameters are trained, by name.
         rates: Learning rate of each part.
         train_mode: Puts the parts into the modes that they are trained in.
-        step: Loss terms of a batch by name.
+        step: Loss terms of a batch by name, for all parts at once.
         images: What is trained on.
         make_batch: Turns what the readers give into a batch on the device.
         validator: This rank's share of the validation figures; parts are in eval mode then.
@@ -71,6 +90,7 @@ class Job:
         helpers: Helper networks by name.
         restore: SR of a batch at `batch.sr_size`, for the helpers.
         settings: What must be equal for a checkpoint to be gone on with, as plain JSON types.
+        turns: What a training step does one after the other, where it does not train all parts at once by `step`.
     """
 
     who: str
@@ -86,6 +106,7 @@ class Job:
     helpers: Mapping[str, HelperJob] = field(default_factory=dict)
     restore: Callable[[Batch], Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,15 +173,25 @@ class Loop:
         """
         self._job, self._fabric, self._out, self._seed, self._progress = job, fabric, out, seed, progress
         self._recipe = job.recipe
-        self._student = _Student(job)
-        groups = [
-            {"params": [p for p in part.parameters() if p.requires_grad]} | _rates(job.rates[name])
-            for name, part in job.parts.items()
-        ]
-        groups = [group for group in groups if group["params"]]
-        if not groups:
+        self._trainable = {name: [p for p in part.parameters() if p.requires_grad] for name, part in job.parts.items()}
+        together = Turn(tuple(job.parts), job.recipe.losses, job.step, job.recipe.optimizer, job.recipe.scales_terms)
+        self._turns = [turn for turn in job.turns or (together,) if any(self._trainable[name] for name in turn.trains)]
+        if not self._turns:
             raise UsageError(f"{job.who} has no parameters to train with this recipe; use a recipe of track 'adapted'")
-        self._module, self._optimizer = fabric.setup(self._student, _optimizer(groups, self._recipe))
+        self._student = _Student(job, self._turns)
+        optimizers = [
+            _optimizer(
+                [
+                    {"params": self._trainable[name]} | _rates(job.rates[name])
+                    for name in turn.trains
+                    if self._trainable[name]
+                ],
+                self._recipe,
+                turn.optimizer,
+            )
+            for turn in self._turns
+        ]
+        self._module, *self._optimizers = fabric.setup(self._student, *optimizers)
         self._helpers = {name: _Helper(helper) for name, helper in job.helpers.items()}
         self._helper_modules: dict[str, Any] = {}
         self._helper_optimizers: dict[str, Any] = {}
@@ -168,7 +199,7 @@ class Loop:
             rate = self._recipe.helper_lr or self._recipe.lr
             group = {"params": list(helper.parameters())} | _rates(rate)
             self._helper_modules[name], self._helper_optimizers[name] = fabric.setup(
-                helper, _optimizer([group], self._recipe)
+                helper, _optimizer([group], self._recipe, self._recipe.optimizer)
             )
         self._scaler = UnitScaler()
         self._average = _Average(self._student, self._recipe.ema) if self._recipe.ema else None
@@ -199,7 +230,9 @@ class Loop:
         content = checkpoint.read(self.checkpoint_path)
         _check_settings(json.loads(content["settings"]), self._settings(), self._recipe)
         self._student.load_state_dict(content["student"])
-        self._optimizer.load_state_dict(content["optimizer"])
+        states = (content["optimizer"], *content.get("optimizers_of_later_turns", ()))
+        for optimizer, state in zip(self._optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
         for name, helper in self._helpers.items():
             helper.load_state_dict(content["helpers"][name])
             self._helper_optimizers[name].load_state_dict(content["helper_optimizers"][name])
@@ -265,6 +298,8 @@ class Loop:
             _reseed(self._seed, _TRAIN, epoch, number, fabric.global_rank)
             self._set_rates(self._rate(epoch, number, len(plan)))
             loss = 0.0
+            held: list[Batch] = []
+            self._enter(self._turns[0])
             for place in range(len(parts)):
                 start = time.perf_counter()
                 raw = next(batches)
@@ -272,12 +307,16 @@ class Loop:
                 batch = self._job.make_batch(raw)
                 last = place == len(parts) - 1
                 self._step_helpers(batch, count=len(parts), last=last)
-                loss += self._backward(batch, count=len(parts), last=last, epoch=epoch)
+                loss += self._backward(batch, 0, count=len(parts), last=last, epoch=epoch)
                 self._images += len(raw.positions) * fabric.world_size
-            if recipe.clip_norm is not None:
-                fabric.clip_gradients(self._module, self._optimizer, max_norm=recipe.clip_norm)
-            self._optimizer.step()
-            self._optimizer.zero_grad(set_to_none=True)
+                if len(self._turns) > 1:
+                    held.append(batch)
+            self._update(0)
+            for turn in range(1, len(self._turns)):
+                self._enter(self._turns[turn])
+                for batch in held:
+                    loss += self._backward(batch, turn, count=len(held), last=batch is held[-1], epoch=epoch)
+                self._update(turn)
             if self._average is not None:
                 self._average.update(self._student)
             self._step, self._steps = number + 1, self._steps + 1
@@ -286,8 +325,9 @@ class Loop:
             if recipe.checkpoint_every and self._steps % recipe.checkpoint_every == 0 and self._step < len(plan):
                 self._running.seconds = seconds_before + spent
                 self._save()
+        self._enter(None)
         spent = time.perf_counter() - began
-        row: dict[str, Any] = {"epoch": epoch, "step": self._steps, "lr": self._optimizer.param_groups[0]["lr"]}
+        row: dict[str, Any] = {"epoch": epoch, "step": self._steps, "lr": self._optimizers[0].param_groups[0]["lr"]}
         row["loss"] = self._running.terms.pop("loss") / max(self._running.batches, 1)
         row |= {f"loss_{k}": v / max(self._running.batches, 1) for k, v in sorted(self._running.terms.items())}
         row |= {
@@ -297,6 +337,25 @@ class Loop:
         }
         self._epoch, self._step, self._running = epoch, 0, _Running()
         return row
+
+    def _enter(self, turn: Turn | None) -> None:
+        """Let gradients reach the parts of a turn alone, and put the others into eval mode; None thaws all."""
+        if len(self._turns) == 1:
+            return
+        self._job.train_mode()
+        for name, part in self._job.parts.items():
+            trained = turn is None or name in turn.trains
+            for parameter in self._trainable[name]:
+                parameter.requires_grad_(trained)
+            if not trained:
+                part.eval()
+
+    def _update(self, turn: int) -> None:
+        optimizer = self._optimizers[turn]
+        if self._recipe.clip_norm is not None:
+            self._fabric.clip_gradients(self._module, optimizer, max_norm=self._recipe.clip_norm)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
 
     def _step_helpers(self, batch: Batch, *, count: int, last: bool) -> None:
         """Train the helpers on SR as the method makes it now, before the method itself is stepped."""
@@ -317,26 +376,26 @@ class Loop:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
 
-    def _backward(self, batch: Batch, *, count: int, last: bool, epoch: int) -> float:
-        recipe = self._recipe
+    def _backward(self, batch: Batch, turn: int, *, count: int, last: bool, epoch: int) -> float:
+        losses, scaled = self._turns[turn].losses, self._turns[turn].scaled
         with self._fabric.no_backward_sync(self._module, enabled=not last):
-            terms: dict[str, Tensor] = self._module(_Sealed(batch))
+            terms: dict[str, Tensor] = self._module(_Sealed(batch, turn=turn))
             values = self._values(terms)
-            if recipe.scales_terms and self._scaler.missing(terms):
+            if scaled and self._scaler.missing(terms):
                 self._scaler.measure(values)
             total = torch.zeros((), device=batch.hr.device)
             for name, term in terms.items():
-                unit = self._scaler(name, term) if recipe.scales_terms else term
-                total = total + recipe.losses[name] * unit
-            scale = self._scaler.sizes if recipe.scales_terms else {}
-            summed = sum(recipe.losses[name] * value / scale.get(name, 1.0) for name, value in values.items())
+                unit = self._scaler(name, term) if scaled else term
+                total = total + losses[name] * unit
+            scale = self._scaler.sizes if scaled else {}
+            summed = sum(losses[name] * value / scale.get(name, 1.0) for name, value in values.items())
             if not math.isfinite(summed):
                 self._stop(values, epoch)
             self._fabric.backward(total / count)
         for name, value in values.items():
             self._note(name, value)
         self._note("loss", summed)
-        self._running.batches += 1
+        self._running.batches += turn == 0
         return summed / count
 
     def _stop(self, values: Mapping[str, float], epoch: int) -> None:
@@ -398,7 +457,11 @@ class Loop:
         _reseed(self._seed, _NORM, epoch, 0, self._fabric.global_rank)
         with torch.no_grad(), self._fabric.autocast():
             for raw in self._read(_NORM, epoch, plan):
-                self._student(_Sealed(self._job.make_batch(raw)))
+                batch = self._job.make_batch(raw)
+                for number, turn in enumerate(self._turns):
+                    self._enter(turn)
+                    self._student(_Sealed(batch, turn=number))
+        self._enter(None)
         for module, momentum in zip(norms, momenta, strict=True):
             module.momentum = momentum
 
@@ -412,7 +475,8 @@ class Loop:
             content = {
                 "settings": json.dumps(self._settings()),
                 "student": self._student.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": self._optimizers[0].state_dict(),
+                "optimizers_of_later_turns": [each.state_dict() for each in self._optimizers[1:]],
                 "helpers": {name: helper.state_dict() for name, helper in self._helpers.items()},
                 "helper_optimizers": {name: each.state_dict() for name, each in self._helper_optimizers.items()},
                 "average": self._average.state() if self._average is not None else None,
@@ -486,7 +550,7 @@ class Loop:
         return warm
 
     def _set_rates(self, factor: float) -> None:
-        for optimizer in (self._optimizer, *self._helper_optimizers.values()):
+        for optimizer in (*self._optimizers, *self._helper_optimizers.values()):
             for group in optimizer.param_groups:
                 group["lr"] = group["rate"] * factor
 
@@ -534,28 +598,29 @@ class Loop:
 class _Sealed:
     """Carries a batch through Fabric, which would otherwise take the frozen dataclass apart."""
 
-    def __init__(self, batch: Batch, sr: Tensor | None = None) -> None:
-        self.batch, self.sr = batch, sr
+    def __init__(self, batch: Batch, sr: Tensor | None = None, *, turn: int = 0) -> None:
+        self.batch, self.sr, self.turn = batch, sr, turn
 
 
 class _Student(nn.Module):
-    """All that is trained, as one module: one forward is one training step, which is what DDP watches."""
+    """All that is trained, as one module: one forward is one turn of a training step, which is what DDP watches."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, turns: Sequence[Turn]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(dict(job.parts))
-        self._step, self._wanted, self._who = job.step, tuple(job.recipe.losses), job.who
+        self._turns, self._who = tuple(turns), job.who
 
     def forward(self, sealed: _Sealed) -> dict[str, Tensor]:
         """Return the wanted terms, each a scalar."""
-        found = self._step(sealed.batch)
-        missing = [name for name in self._wanted if name not in found]
+        turn = self._turns[sealed.turn]
+        found = turn.step(sealed.batch)
+        missing = [name for name in turn.losses if name not in found]
         if missing:
             raise UsageError(
                 f"the recipe weighs the loss term {missing[0]!r}, which {self._who} does not return;"
                 f" it returns {', '.join(sorted(found)) or 'none'}"
             )
-        return {name: found[name] for name in self._wanted}
+        return {name: found[name] for name in turn.losses}
 
 
 class _Helper(nn.Module):
@@ -628,10 +693,10 @@ def _rates(rate: float) -> dict[str, Any]:
     return {"lr": rate, "rate": rate}  # "lr" follows the schedule, "rate" is what it is multiplied with
 
 
-def _optimizer(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    if recipe.optimizer == "sgd":
+def _optimizer(groups: list[dict[str, Any]], recipe: Recipe, name: str) -> torch.optim.Optimizer:
+    if name == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    kind = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     return kind(groups, lr=recipe.lr, weight_decay=recipe.weight_decay)
 
 
@@ -667,6 +732,7 @@ def _check_settings(then: dict[str, Any], now: dict[str, Any], recipe: Recipe) -
         UsageError: Naming the settings that differ.
     """
     then, now = copy.deepcopy(then), copy.deepcopy(now)
+    then["recipe"] = Recipe().to_json() | then["recipe"]  # settings that did not exist then were at their defaults
     if recipe.schedule != "cosine":
         then["recipe"]["epochs"] = now["recipe"]["epochs"] = None
     flat_then, flat_now = ({**settings.pop("recipe"), **settings} for settings in (then, now))

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from srbench.errors import UsageError
 from srbench.training.networks import FeatureExtractor
+from srbench.training.recipe import CLASSIFIER_TERMS
 
 if TYPE_CHECKING:
     from srbench.method import Batch
 
 # What the shell checks before the first step: terms that cannot be had without a classifier, or without labels.
 NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd"})
-NEED_LABELS = frozenset({"ce"})
+NEED_LABELS = frozenset({"ce", *CLASSIFIER_TERMS})
 
 _SMALLEST_MSE = 1e-10  # 100 dB
 
@@ -87,6 +88,49 @@ def terms(
             target = _given(batch.teacher_logits, name, "a teacher's scores; give --classifier")
             found[name] = logits(scores, target) if name == "logits" else emd(scores, target.softmax(dim=1))
     return found
+
+
+def classifier_terms(
+    wanted: Container[str], sr: Tensor, batch: Batch, classifier: nn.Module, *, smoothing: float = 0.0
+) -> dict[str, Tensor]:
+    """Return those of ce_sr, ce_hr and ce_mix that are wanted, each a scalar: what a classifier learns beside a method.
+
+    Each is the cross-entropy with the labels in a forward pass of its own, so that batch norm sees SR, HR and mixes
+    apart (SR4IR, Kim et al., CVPR 2024, phase 2).
+
+    Args:
+        wanted: Names of terms (the recipe's `classifier_losses`).
+        sr: `(N, C, H, W)`, RGB, float, without gradient.
+        batch: HR and labels.
+        classifier: The classifier that is trained.
+        smoothing: Label smoothing.
+
+    Raises:
+        UsageError: If there are no labels, or SR and HR differ in size where HR is wanted.
+    """
+    shown: dict[str, Callable[[], Tensor]] = {
+        "ce_sr": lambda: sr,
+        "ce_hr": lambda: _same_size(sr, batch.hr),
+        "ce_mix": lambda: patch_mix(sr, _same_size(sr, batch.hr)),
+    }
+    return {
+        name: ce(classifier(image()), _given(batch.label, name, "labels; use labelled data"), smoothing=smoothing)
+        for name, image in shown.items()
+        if name in wanted
+    }
+
+
+def patch_mix(sr: Tensor, hr: Tensor, *, cells: int = 4) -> Tensor:
+    """Take each cell of a grid over images `(N, C, H, W)` from SR or from HR, by a fair coin (SR4IR's CQMix).
+
+    Args:
+        sr: Restored images.
+        hr: The originals, of the same shape.
+        cells: Cells along each side.
+    """
+    coins = (torch.rand(len(sr), 1, cells, cells) < 0.5).float()  # drawn on the CPU, so that devices agree
+    mask = F.interpolate(coins, size=sr.shape[-2:], mode="nearest").to(sr)
+    return sr * mask + hr.to(sr) * (1 - mask)
 
 
 def logits(student: Tensor, teacher: Tensor) -> Tensor:

@@ -125,17 +125,18 @@ class FeatureExtractor:
         Args:
             classifier: Maps images `(N, 3, H, W)`, RGB, [0, 1], to logits `(N, K)`.
             layer: Name of one of its modules ("network.layer3"), or "auto": the last one whose feature map is at
-                least a sixteenth of the image's side, or a transformer's last tokens.
+                least a sixteenth of the image's side, or a transformer's last tokens; or "last": the last feature
+                map of all, or the last tokens.
 
         Raises:
             UsageError: If there is no such layer, or none that gives feature maps or tokens.
         """
         self.classifier = classifier
         names = dict(classifier.named_modules())
-        if layer != "auto" and layer not in names:
+        if layer not in {"auto", "last"} and layer not in names:
             options = [name for name, module in names.items() if name.count(".") == 1]
             raise UsageError(f"the classifier has no layer {layer!r}; some of its layers: {', '.join(options[:12])}")
-        self.layer = _choose_layer(classifier) if layer == "auto" else layer
+        self.layer = _choose_layer(classifier, last=layer == "last") if layer in {"auto", "last"} else layer
         self._module = names[self.layer]
 
     def __call__(self, image: Tensor) -> Tensor:
@@ -231,9 +232,9 @@ def _normed(width: int, wider: int, *, stride: int) -> list[nn.Module]:
 
 
 @torch.no_grad()
-def _choose_layer(classifier: nn.Module) -> str:
+def _choose_layer(classifier: nn.Module, *, last: bool) -> str:
     side = getattr(getattr(classifier, "info", None), "input_size", None) or _PROBE_SIDE
-    maps: list[str] = []
+    maps: list[tuple[str, int]] = []
     tokens: list[str] = []
     handles = []
 
@@ -241,8 +242,9 @@ def _choose_layer(classifier: nn.Module) -> str:
         def note(module: nn.Module, given: Any, output: Any) -> None:
             if not isinstance(output, Tensor):
                 return
-            if output.ndim == 4 and min(output.shape[-2:]) * 16 >= side and min(output.shape[-2:]) > 1:
-                maps.append(name)
+            smallest = 2 if last else max(2, -(-side // 16))
+            if output.ndim == 4 and min(output.shape[-2:]) >= smallest:
+                maps.append((name, output.shape[1]))
             elif output.ndim == 3 and output.shape[1] > 1:
                 tokens.append(name)
 
@@ -256,14 +258,16 @@ def _choose_layer(classifier: nn.Module) -> str:
     modes = {module: module.training for module in classifier.modules()}
     classifier.eval()
     try:
-        classifier(torch.full((1, 3, side, side), 0.5, device=device))
+        scores = classifier(torch.full((1, 3, side, side), 0.5, device=device))
     finally:
         for handle in handles:
             handle.remove()
         for module, training in modes.items():
             module.training = training
     # A transformer also has a feature map: the patch embedding, which is no deep feature.
-    chosen = tokens if tokens else maps
+    # With "last", maps of the scores themselves are none either (SqueezeNet's head is a convolution).
+    deep = [name for name, width in maps if not last or width != scores.shape[-1]]
+    chosen = tokens or deep or [name for name, _ in maps]
     if not chosen:
         raise UsageError("the classifier has no layer with feature maps or tokens; name one of its layers")
     return chosen[-1]

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from srbench.errors import UnknownNameError, UsageError
 
 TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd")
+CLASSIFIER_TERMS = ("ce_sr", "ce_hr", "ce_mix")
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,10 @@ class Recipe:
         helper_lr: Learning rate of the helper networks (a discriminator), or None for `lr`.
         classifier_lr: Learning rate of the classifier in the adapted track, or None for `lr`.
         classifier_train_mode: Whether batch norm and dropout of the classifier are in train mode in the adapted track.
+        classifier_losses: Weight of every term of a step of the classifier's own; then each training step is two:
+            the method's by `losses`, the classifier standing still, and the classifier's, SR standing still. The
+            terms are in `CLASSIFIER_TERMS`. Without any, the adapted track trains both at once by `losses`.
+        classifier_optimizer: Optimiser of that second step, or None for `optimizer`.
         track: "frozen" leaves the classifier alone, "adapted" trains it along.
         parameters: Constructor arguments of the network.
         init: Weights (a name or a file) to start from, or None for a fresh network.
@@ -98,6 +103,8 @@ class Recipe:
     helper_lr: float | None = None
     classifier_lr: float | None = None
     classifier_train_mode: bool = True
+    classifier_losses: Mapping[str, float] = field(default_factory=dict)
+    classifier_optimizer: Literal["adam", "adamw", "sgd"] | None = None
     track: Literal["frozen", "adapted"] = "frozen"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     init: str | None = None
@@ -125,6 +132,7 @@ class Recipe:
         raw = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         return raw | {
             "losses": dict(self.losses),
+            "classifier_losses": dict(self.classifier_losses),
             "parameters": dict(self.parameters),
             "augment": dataclasses.asdict(self.augment),
         }
@@ -190,7 +198,8 @@ def _parse(text: str) -> Any:
         return text
 
 
-_NESTED = ("losses", "parameters", "augment")
+_WEIGHTS = ("losses", "classifier_losses")
+_NESTED = (*_WEIGHTS, "parameters", "augment")
 
 
 def _changed(recipe: Recipe, raw: Mapping[str, Any], origin: str) -> Recipe:
@@ -203,9 +212,9 @@ def _changed(recipe: Recipe, raw: Mapping[str, Any], origin: str) -> Recipe:
             changes[key] = _typed(key, value, hints[key], origin)
         elif not isinstance(value, dict):
             raise UsageError(f"{origin}{key} holds settings of its own; write {key}.NAME={value!r} for one of them")
-        elif key == "losses":
-            weights = {term: _typed(f"losses.{term}", weight, float, origin) for term, weight in value.items()}
-            merged = dict(recipe.losses) | weights
+        elif key in _WEIGHTS:
+            weights = {term: _typed(f"{key}.{term}", weight, float, origin) for term, weight in value.items()}
+            merged = dict(getattr(recipe, key)) | weights
             changes[key] = {term: weight for term, weight in merged.items() if weight != 0}
         elif key == "parameters":
             changes[key] = dict(recipe.parameters) | value
@@ -224,7 +233,7 @@ def _augment(augment: Augment, raw: Mapping[str, Any], origin: str) -> Augment:
 
 
 def _typed(key: str, value: Any, hint: Any, origin: str) -> Any:
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
     if value is None and type(None) in options:
         return None
     for option in options:
@@ -271,9 +280,13 @@ def _check(recipe: Recipe) -> None:
         need(0 <= _at(recipe, key) <= 1, key, "from 0 to 1")
     for key in ("augment.shift", "augment.blur"):
         need(_at(recipe, key) >= 0, key, "at least 0")
-    for term, weight in recipe.losses.items():
-        if not 0 < weight < math.inf:
-            raise UsageError(f"recipe setting losses.{term} must be a finite number above 0, got {weight!r}")
+    for key in _WEIGHTS:
+        for term, weight in getattr(recipe, key).items():
+            if not 0 < weight < math.inf:
+                raise UsageError(f"recipe setting {key}.{term} must be a finite number above 0, got {weight!r}")
+    for term in recipe.classifier_losses:
+        if term not in CLASSIFIER_TERMS:
+            raise UnknownNameError("term of classifier_losses", term, CLASSIFIER_TERMS)
 
 
 def _at(recipe: Recipe, key: str) -> Any:
