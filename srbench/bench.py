@@ -35,7 +35,7 @@ from srbench.protocol import load_protocol
 from srbench.provenance import code_state, environment
 from srbench.records import CodeState, Environment, Spread
 from srbench.registry import Registry
-from srbench.resample import resize, to_uint8
+from srbench.resample import resize, to_channels, to_uint8
 from srbench.timing import (
     MatrixProduct,
     count_macs,
@@ -326,7 +326,8 @@ class _Bench:
         assert contender.method is not None
         method = contender.method
         network = self._ready(method)
-        macs, parameters = count_macs(method, lr, sr_size), count_parameters(method)
+        macs = count_macs(method, to_channels(lr, method.info.channels), sr_size)
+        parameters = count_parameters(method)
         all_macs, all_parameters = macs, parameters
         if self._judge is not None:
             seen = lr if method.info.output == "lr" else torch.empty(1, 3, *sr_size)
@@ -409,6 +410,7 @@ class _Bench:
             torch.compiler.reset()
 
     def _checked(self, name: str, network: Method, lr: Tensor, size: tuple[int, int]) -> None:
+        lr = to_channels(lr, network.info.channels)
         with autocast(self._settings):
             sr = network(lr, size)
         check_output(name, network.info, sr, lr, size)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from srbench import weights
 from srbench.errors import DataError, SrbenchError, UnknownNameError, UsageError, WeightsError
-from srbench.resample import resize
+from srbench.resample import resize, to_channels
 
 OWNER = "classifiers"
 IMAGENET = "imagenet-1k"
@@ -102,7 +102,7 @@ class Classifier(nn.Module):
         return self.info.id
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits `(N, n_classes)` of images `(N, 3, H, W)`, RGB, float, [0, 1]."""
+        """Return logits `(N, n_classes)` of images `(N, 3, H, W)`, RGB, or `(N, 1, H, W)`, float, [0, 1]."""
         return self.network(self.normalise(image))
 
     def normalise(self, image: Tensor) -> Tensor:
@@ -110,9 +110,7 @@ class Classifier(nn.Module):
         side = self.info.input_size
         if side is not None and tuple(image.shape[-2:]) != (side, side):
             image = resize(image, (side, side), "bicubic").clamp(0, 1)
-        if self.info.in_chans == 1 and image.shape[1] == 3:
-            image = image.mean(dim=1, keepdim=True)
-        return (image - self.mean) / self.std
+        return (to_channels(image, self.info.in_chans) - self.mean) / self.std
 
 
 def load_classifier(spec: str) -> Classifier:

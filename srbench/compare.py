@@ -13,7 +13,7 @@ from srbench.leaderboard import Leaderboard, Row, build, read_leaderboard
 from srbench.store import find_records
 
 COMPARED = ("accuracy", "cross_entropy", "psnr", "f1_macro", "latency_ms")
-SHARES = ("accuracy", "top5", "agreement", "recovered_gap", "f1_macro", "ece")
+SHARES = ("accuracy", "top5", "agreement", "recovered_gap", "f1_macro", "auc", "ece")
 METRICS = (
     *SHARES,
     "cross_entropy",

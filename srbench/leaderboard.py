@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from srbench import protocol
 from srbench.errors import IncomparableError, RecordError
-from srbench.metrics import expected_calibration_error, f1_macro, per_class_table, psnr_pooled
+from srbench.metrics import auc_micro_values, expected_calibration_error, f1_macro, per_class_table, psnr_pooled
 from srbench.records import Record
 from srbench.stats import (
     BOOTSTRAP_DRAWS,
@@ -33,7 +33,7 @@ from srbench.stats import (
     interval,
     mcnemar_exact,
 )
-from srbench.store import StoredCell, read_json
+from srbench.store import StoredCell, read_json, score_columns
 
 SCHEMA_VERSION = 1
 ORACLE = "original"
@@ -50,6 +50,7 @@ CI_NAMES = (
     "recovered_gap",
     "f1_macro",
     "f1_macro_delta",
+    "auc",
 )
 PER_CLASS_COLUMNS = (
     "task",
@@ -104,6 +105,7 @@ class Row:
         accuracy_delta: Accuracy minus that of frozen bilinear.
         p_holm: Exact McNemar p against frozen bilinear, Holm-corrected over the ranked rows of the track.
         top5: Top-5 accuracy.
+        auc: Micro-averaged area under the ROC curve of one class against the rest.
         cross_entropy: Mean, nats.
         psnr: dB, as the protocol reduces it; infinite for the oracle.
         ssim: Mean.
@@ -139,6 +141,7 @@ class Row:
     accuracy_delta: float | None = None
     p_holm: float | None = None
     top5: float | None = None
+    auc: float | None = None
     cross_entropy: float | None = None
     psnr: float | None = None
     ssim: float | None = None
@@ -437,7 +440,7 @@ def _aligned(cells: Sequence[StoredCell]) -> list[_Columns]:
     ids: NDArray[Any] | None = None
     columns = []
     for cell in cells:
-        frame = cell.samples(_SAMPLE_COLUMNS)
+        frame = cell.samples([*_SAMPLE_COLUMNS, *cell.score_columns()])
         own = frame["sample_id"].to_numpy(dtype=object)
         if ids is None:
             ids = own
@@ -464,7 +467,25 @@ def _as_columns(cell: StoredCell, frame: pd.DataFrame) -> _Columns:
 
     names = ("confidence", "top5_hit", "cross_entropy", "mse", "psnr", "ssim", "logit_mse_to_hr", "kl_to_hr")
     floats = {name: frame[name].to_numpy(dtype=np.float64, na_value=math.nan) for name in names}
-    return _Columns(cell, whole("label"), whole("pred"), whole("hr_pred"), floats)
+    label = whole("label")
+    floats["auc"] = _auc_values(cell, frame, label)
+    return _Columns(cell, label, whole("pred"), whole("hr_pred"), floats)
+
+
+def _auc_values(cell: StoredCell, frame: pd.DataFrame, label: NDArray[np.int64] | None) -> Floats:
+    """Contributions of the samples to the micro-average AUC, nan where there are no scores."""
+    names = score_columns(frame.columns)
+    missing = np.full(len(frame), math.nan)
+    if len(names) < 2 or label is None or not len(label):
+        return missing
+    # where only the data's classes compete, the scores are theirs alone
+    if cell.record.protocol.fields.get("score", {}).get("logits") == "present":
+        present = np.unique(label)
+        if len(present) != len(names):
+            return missing
+        label = np.searchsorted(present, label)
+    scores = frame[names].to_numpy(dtype=np.float64)
+    return auc_micro_values(scores, label) if label.max() < len(names) and np.isfinite(scores).all() else missing
 
 
 def _bare_row(record: Record) -> Row:
@@ -501,9 +522,11 @@ def _pool_rows(pool: Sequence[_Columns], *, draws: int, seed: int) -> tuple[list
 
     resampled = _resampled(pool, draws=draws, seed=seed)
     for at, row in enumerate(rows):
-        for name in ("accuracy", "cross_entropy", "psnr", "ssim"):
+        for name in ("accuracy", "cross_entropy", "psnr", "ssim", "auc"):
             if (at, name) in resampled:
                 _put(ci[at], name, resampled[at, name])
+        if "auc" in ci[at]:  # its draws are to first order, which can lead beyond what an area can be
+            ci[at]["auc"] = (min(ci[at]["auc"][0], 1.0), min(ci[at]["auc"][1], 1.0))
         if _pools_batches(row, pool[at]):
             _put_batch_interval(ci[at], notes[at], pool[at], draws=draws, seed=seed)
 
@@ -549,6 +572,7 @@ def _point_row(columns: _Columns) -> Row:
         values["accuracy"] = float(correct.mean())
         if not np.isnan(columns.floats["confidence"]).any():
             values["ece"] = expected_calibration_error(columns.floats["confidence"], correct)
+        values["auc"] = _auc(columns)
     if columns.pred is not None and columns.hr_pred is not None:
         values["agreement"] = float((columns.pred == columns.hr_pred).mean())
     sources = {
@@ -560,10 +584,17 @@ def _point_row(columns: _Columns) -> Row:
     row = dataclasses.replace(_bare_row(record), **values)
     psnr, why = _psnr(columns)
     notes = {} if why is None else {"psnr": why}
-    for name in ("accuracy", "top5", "cross_entropy", "ssim", "agreement", "ece"):
+    for name in ("accuracy", "top5", "auc", "cross_entropy", "ssim", "agreement", "ece"):
         if getattr(row, name) is None:
             notes[name] = _why_null(record, name)
     return dataclasses.replace(row, psnr=psnr, notes=notes)
+
+
+def _auc(columns: _Columns) -> float | None:
+    """Micro-average AUC; of a classifier of many classes it is the record's, from histograms of the scores."""
+    value = _mean(columns.floats["auc"])
+    metric = columns.cell.record.metrics.get("auc")
+    return value if value is not None or metric is None else metric.value
 
 
 def _mean(values: Floats) -> float | None:
@@ -625,7 +656,7 @@ def _resampled(pool: Sequence[_Columns], *, draws: int, seed: int) -> dict[tuple
         if correct is not None:
             named.append(((at, "accuracy"), correct.astype(np.float64)))
         score = columns.cell.record.protocol.fields.get("score", {})
-        plain = ["cross_entropy", "ssim", *(["psnr"] if score.get("psnr_reduction") != "batch" else [])]
+        plain = ["cross_entropy", "ssim", "auc", *(["psnr"] if score.get("psnr_reduction") != "batch" else [])]
         named += [((at, name), columns.floats[name]) for name in plain if np.isfinite(columns.floats[name]).any()]
     if not named:
         return {}

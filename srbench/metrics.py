@@ -303,6 +303,36 @@ def f1_macro(table: pd.DataFrame) -> float:
     return float(scores.mean())
 
 
+def auc_micro_values(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> NDArray[np.float64]:
+    """Contribution of every sample to `roc_auc_micro`, `(n,)`: their mean is that area, to rounding.
+
+    The area is the share of pairs of a positive score (that of a sample's own class) and a negative one (of another
+    class, of any sample) in which the positive is the larger, ties counting half. Sample i contributes its positive
+    against all negatives, and all positives against its negatives, less the area: the first-order term of the area in
+    the weights of the samples. So the bootstrap of the mean of these values is that of the area, to first order, and
+    is paired with every other mean over the same samples.
+
+    Args:
+        scores: Probability of each class (n, C), comparable across classes, as a softmax gives them.
+        labels: True class indices (n,), below C.
+
+    Raises:
+        UsageError: If there are fewer than two classes or no sample, or labels and scores do not fit.
+    """
+    probabilities, truth = _scored_labels(scores, labels)
+    own = truth[:, None] == np.arange(probabilities.shape[1])
+    positive, negative = probabilities[own], probabilities[~own].reshape(len(truth), -1)
+
+    def beaten(values: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
+        ordered = np.sort(among.ravel())
+        below, upto = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
+        return (below + upto) / (2 * ordered.size)
+
+    wins = beaten(positive, negative)
+    losses = 1 - beaten(negative, positive).mean(axis=1)
+    return wins + losses - wins.mean()
+
+
 def roc_auc_micro(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     """Micro-averaged area under the ROC curve of one class against the rest, in [0, 1].
 
@@ -315,6 +345,14 @@ def roc_auc_micro(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> 
     """
     from sklearn.metrics import roc_auc_score
 
+    probabilities, truth = _scored_labels(scores, labels)
+    positive = truth[:, None] == np.arange(probabilities.shape[1])
+    return float(roc_auc_score(positive.ravel(), probabilities.ravel()))
+
+
+def _scored_labels(
+    scores: NDArray[np.floating], labels: NDArray[np.integer]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     probabilities = np.asarray(scores, dtype=np.float64)
     truth = np.asarray(labels, dtype=np.int64)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or truth.shape != probabilities.shape[:1]:
@@ -324,8 +362,7 @@ def roc_auc_micro(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> 
         )
     if truth.size == 0 or truth.min() < 0 or truth.max() >= probabilities.shape[1]:
         raise UsageError(f"expected at least one label, all in 0 to {probabilities.shape[1] - 1}")
-    positive = truth[:, None] == np.arange(probabilities.shape[1])
-    return float(roc_auc_score(positive.ravel(), probabilities.ravel()))
+    return probabilities, truth
 
 
 def _prepare(sr: Tensor, hr: Tensor, channels: str, crop_border: int) -> tuple[Tensor, Tensor]:

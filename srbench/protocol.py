@@ -58,6 +58,7 @@ class Degradation:
         noise_sigma: Standard deviation of Gaussian noise added to LR, in units of the range [0, 1].
         jpeg_quality: LR is compressed to JPEG at this quality (1..100); None is not at all.
         eight_bit: LR is clamped and rounded to 8 bits.
+        given: LR is the data's own (real pairs); nothing is made of HR, and of the fields only `scale` has a meaning.
     """
 
     scale: float | None = None
@@ -70,6 +71,7 @@ class Degradation:
     noise_sigma: float = 0.0
     jpeg_quality: int | None = None
     eight_bit: bool = True
+    given: bool = False
 
     def lr_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the LR size in pixels, (height, width), for an HR size in pixels."""
@@ -152,6 +154,10 @@ class Protocol:
         for key in _REAL_NUMBERS:  # 1 and 1.0 are one scale, so they must have one fingerprint
             if fields["lr"][key] is not None:
                 fields["lr"][key] = float(fields["lr"][key])
+        if self.lr.given:
+            fields["lr"] = {"given": True, "scale": fields["lr"]["scale"]}
+        else:
+            del fields["lr"]["given"]  # it came later than the first records, whose fingerprints lack it
         return fields
 
     @property
@@ -186,12 +192,32 @@ class Protocol:
         Raises:
             ProtocolError: If the protocol fixes its scale, or the scale is not in (0, 1].
         """
+        if self.lr.given:
+            raise ProtocolError(
+                f"the LR of real pairs is given, at scale {self.scale_label}, so --scale {scale:g} cannot apply;"
+                " leave --scale out"
+            )
         if self.fixed_scale:
             raise ProtocolError(
                 f"protocol {self.name!r} fixes its own LR size ({self.scale_label}), so --scale {scale:g} cannot apply;"
                 " leave --scale out or choose the protocol 'clean'"
             )
         return dataclasses.replace(self, lr=dataclasses.replace(self.lr, scale=scale, lr_side=None))
+
+    def of_pairs(self, factor: int) -> Protocol:
+        """Return this protocol for real LR-HR pairs: HR keeps its size, LR is given, all that follows is the same.
+
+        Args:
+            factor: HR side / LR side of the pairs.
+
+        Raises:
+            ProtocolError: If the protocol has no LR.
+        """
+        if self.lr.none:
+            raise ProtocolError(
+                f"protocol {self.name!r} has no LR, so it cannot score real pairs; choose the protocol 'clean'"
+            )
+        return dataclasses.replace(self, hr=Geometry(), lr=Degradation(scale=1 / factor, given=True))
 
 
 _PARTS: dict[str, type] = {"hr": Geometry, "lr": Degradation, "sr": Restoration, "score": Scoring}
@@ -259,7 +285,10 @@ def parse_protocol(text: str, *, name: str, origin: str) -> Protocol:
     unknown = sorted(set(raw) - set(_PARTS))
     if unknown:
         raise ProtocolError(f"protocol {origin} has an unknown table or key {unknown[0]!r}; known: {sorted(_PARTS)}")
-    return Protocol(name=name, **top, **{key: _part(key, value, origin) for key, value in raw.items()})
+    protocol = Protocol(name=name, **top, **{key: _part(key, value, origin) for key, value in raw.items()})
+    if protocol.lr.given:
+        raise ProtocolError(f"protocol {origin}: lr.given is set by the data (pairs:LR_DIR,HR_DIR); leave it out")
+    return protocol
 
 
 def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
@@ -318,6 +347,7 @@ _FLAGS = (
     ("lr", "none"),
     ("lr", "antialias"),
     ("lr", "eight_bit"),
+    ("lr", "given"),
     ("sr", "antialias"),
     ("sr", "clamp"),
     ("sr", "round"),

@@ -108,6 +108,19 @@ def _mirror(image: Tensor, pad: int, *, dim: int) -> Tensor:
     return image.index_select(dim, torch.where(index < side, index, 2 * side - 1 - index))
 
 
+def to_channels(image: Tensor, channels: int) -> Tensor:
+    """Return `(N, channels, H, W)` of `(N, 1 or 3, H, W)`, any float range: grey repeated, or the mean over RGB.
+
+    The mean of three equal channels is that channel to the last bit, so that grey images lose nothing on the way.
+    """
+    if image.shape[1] == channels:
+        return image
+    if channels == 1:
+        red, green, blue = image[:, :1], image[:, 1:2], image[:, 2:]
+        return red + ((green - red) + (blue - red)) / 3
+    return image.repeat(1, channels, 1, 1)
+
+
 def _separable(image: Tensor, size: tuple[int, int], weights: object) -> Tensor:
     rows = weights(image.shape[-2], size[0]).to(image)  # type: ignore[operator]
     columns = weights(image.shape[-1], size[1]).to(image)  # type: ignore[operator]

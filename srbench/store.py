@@ -79,6 +79,14 @@ class StoredCell:
         """
         return read_samples(self.folder / SAMPLES_FILE, columns)
 
+    def score_columns(self) -> list[str]:
+        """Name the columns of the samples that hold the scores, in order of class; none where there are many classes.
+
+        Raises:
+            RecordError: If the file is missing or damaged.
+        """
+        return score_columns(_column_names(self.folder / SAMPLES_FILE))
+
     def kept(self) -> dict[int, dict[str, np.ndarray]]:
         """Read the pixels that were kept: position of the sample -> name of the image -> `(H, W, C)`, RGB, uint8.
 
@@ -538,6 +546,13 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         with pq.ParquetFile(path) as file:
             known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
             return file.read(columns=known)
+    except (OSError, pa.ArrowException) as error:
+        raise RecordError(f"{path} is missing or damaged ({error}); run the evaluation again with --force") from error
+
+
+def _column_names(path: Path) -> list[str]:
+    try:
+        return list(pq.read_schema(path).names)
     except (OSError, pa.ArrowException) as error:
         raise RecordError(f"{path} is missing or damaged ({error}); run the evaluation again with --force") from error
 

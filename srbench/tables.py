@@ -62,6 +62,8 @@ def columns() -> tuple[Column, ...]:
         Column("p_holm", "p\n(Holm)", lambda row: _p(row.p_holm), 7),
         Column("ssim", "SSIM", lambda row: fixed(row.ssim, 4), 9),
         Column("top5", "top-5", lambda row: fixed(row.top5, 4), 11),
+        Column("auc", "AUC", lambda row: fixed(row.auc, 4), 9),
+        Column("auc_ci", "AUC\n95 %", lambda row: _ends(row.ci.get("auc"), 3), 10),
         Column("agreement", "agrees\nwith HR", lambda row: fixed(row.agreement, 4), 12),
         Column("recovered_gap", "recovered\ngap", lambda row: _with_ends(row, "recovered_gap", 2, sign=""), 4),
         Column("f1_macro", "F1\nmacro", lambda row: fixed(row.f1_macro, 4), 13),
@@ -231,6 +233,8 @@ def _filled(rows: Sequence[Row]) -> list[Column]:
             return any("accuracy" in row.ci for row in rows)
         if column.name == "psnr_ci":  # with a classifier the accuracy's interval takes its place
             return not labelled and any("psnr" in row.ci for row in rows)
+        if column.name == "auc_ci":
+            return any("auc" in row.ci for row in rows)
         return any(getattr(row, column.name) is not None for row in rows)
 
     return [column for column in columns() if keeps(column)]

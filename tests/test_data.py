@@ -560,7 +560,8 @@ class TestSpec:
     def test_every_dataset_is_listed(self):
         listed = {info.name: info for info in list_datasets()}
         assert set(listed) == {
-            "demo", "folder", "images", "imagenet", "imagenette", "imagewoof", "tiny-imagenet", "pairs", "hf",
+            "demo", "folder", "images", "imagenet", "imagenette", "imagewoof", "tiny-imagenet", "pairs", "lens",
+            "lens-pairs", "hf",
         }  # fmt: skip
         assert listed["pairs"].syntax == "pairs:LR_DIR,HR_DIR"
         assert all(info.description for info in listed.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ except ImportError:  # torchvision has announced to remove it; Pillow gives the 
     decode_jpeg = None
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"})
+
+_GREY_MODES = ("1", "L", "I", "F")
 
 # What Pillow's plugins raise on damaged files, beside OSError.
 _PILLOW_ERRORS = (
@@ -41,7 +44,41 @@ _PILLOW_ERRORS = (
 )
 
 
-def decode(path: Path, name: str | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of an image file say.
+
+    Attributes:
+        height: Height in pixels.
+        width: Width in pixels.
+        channels: 1 for grey, 3 for colour.
+    """
+
+    height: int
+    width: int
+    channels: int
+
+
+def header_of(path: Path) -> Header | None:
+    """Read size and channels without decoding, or return None where the file is no image."""
+    try:
+        if path.suffix.lower() == ".npy":
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+            if len(shape) == 2:
+                shape = (1, *shape)
+            elif len(shape) == 3 and shape[0] not in (1, 3) and shape[2] in (1, 3):
+                shape = (shape[2], *shape[:2])
+            return Header(shape[1], shape[2], shape[0]) if len(shape) == 3 and 0 not in shape else None
+        with Image.open(path) as image:
+            return Header(image.height, image.width, 1 if image.mode.startswith(_GREY_MODES) else 3)
+    except _PILLOW_ERRORS:
+        return None
+
+
+Range = tuple[float, float]  # the values that are black and white
+
+
+def decode(path: Path, name: str | None = None, value_range: Range | None = None) -> Tensor:
     """Decode an image file as `(3, H, W)`, RGB, uint8.
 
     Grey and palette images are repeated or looked up, CMYK is converted, 16 bits are divided by 257 (a 16-bit
@@ -52,6 +89,8 @@ def decode(path: Path, name: str | None = None) -> Tensor:
     Args:
         path: The file.
         name: What error messages call it; the file's name where None.
+        value_range: Values that become 0 and 255, those beyond are clipped; None takes the whole range of the file's
+            type, and [0, 1] of floats, which must not leave it.
 
     Raises:
         UnreadableImageError: If it is missing, empty, truncated, or no image.
@@ -61,10 +100,10 @@ def decode(path: Path, name: str | None = None) -> Tensor:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
-    return decode_bytes(data, name)
+    return decode_bytes(data, name, value_range)
 
 
-def decode_bytes(data: bytes, name: str) -> Tensor:
+def decode_bytes(data: bytes, name: str, value_range: Range | None = None) -> Tensor:
     """Decode an encoded image as `(3, H, W)`, RGB, uint8; see `decode`.
 
     Raises:
@@ -73,17 +112,17 @@ def decode_bytes(data: bytes, name: str) -> Tensor:
     if not data:
         raise UnreadableImageError(f"{name} is empty (0 bytes)")
     if data.startswith(b"\x93NUMPY"):
-        return _decode_npy(data, name)
-    if decode_jpeg is not None and _is_plain_jpeg(data):
+        return _decode_npy(data, name, value_range)
+    if value_range is None and decode_jpeg is not None and _is_plain_jpeg(data):
         try:
             encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
             return decode_jpeg(encoded, mode=ImageReadMode.RGB)
         except RuntimeError:
             pass  # Pillow decides below, and says what is wrong with it in words
-    return _decode_pillow(data, name)
+    return _decode_pillow(data, name, value_range)
 
 
-def from_array(pixels: NDArray[Any], name: str) -> Tensor:
+def from_array(pixels: NDArray[Any], name: str, value_range: Range | None = None) -> Tensor:
     """Convert pixels of one or three channels, first or last (first where both fit), to `(3, H, W)`, RGB, uint8.
 
     Raises:
@@ -97,8 +136,18 @@ def from_array(pixels: NDArray[Any], name: str) -> Tensor:
         raise UnreadableImageError(
             f"{name} has the shape {pixels.shape}; expected (H, W), or one or three channels first or last"
         )
-    eight_bit = _to_eight_bit(pixels, name)
+    eight_bit = _to_eight_bit(pixels, name) if value_range is None else _scaled(pixels, name, value_range)
     return torch.from_numpy(np.broadcast_to(eight_bit, (3, *eight_bit.shape[1:])).copy())
+
+
+def _scaled(pixels: NDArray[Any], name: str, value_range: Range) -> NDArray[np.uint8]:
+    if pixels.dtype.kind not in "biuf":
+        raise UnreadableImageError(f"{name} holds values of type {pixels.dtype}; expected numbers")
+    low, high = value_range
+    share = (pixels.astype(np.float64) - low) / (high - low)
+    if np.isnan(share).any():
+        raise UnreadableImageError(f"{name} holds NaN; write numbers in its place")
+    return np.rint(share.clip(0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 def _to_eight_bit(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
@@ -120,19 +169,24 @@ def _to_eight_bit(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
     )
 
 
-def _decode_npy(data: bytes, name: str) -> Tensor:
+def _decode_npy(data: bytes, name: str, value_range: Range | None) -> Tensor:
     try:
         pixels = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         raise UnreadableImageError(f"{name} is no readable .npy array: {error}") from error
-    return from_array(pixels, name)
+    return from_array(pixels, name, value_range)
 
 
-def _decode_pillow(data: bytes, name: str) -> Tensor:
+def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
                 pixels = np.array(image)
+            elif value_range is not None and _is_deep_png(data):
+                raise UnreadableImageError(
+                    f"{name} has 16 bits in colour, of which Pillow keeps the high byte, so a range cannot apply;"
+                    " save it as .npy"
+                )
             else:
                 # Palettes carry their transparency as bytes; going through RGBA keeps Pillow from warning.
                 direct = image.convert("RGBA") if "transparency" in image.info else image
@@ -141,7 +195,11 @@ def _decode_pillow(data: bytes, name: str) -> Tensor:
         raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
     except _PILLOW_ERRORS as error:
         raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
-    return from_array(pixels, name)
+    return from_array(pixels, name, value_range)
+
+
+def _is_deep_png(data: bytes) -> bool:
+    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
 
 
 def _is_plain_jpeg(data: bytes) -> bool:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+import zlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path, PurePath
 
 from torch import Tensor
 
-from srbench.data.decode import IMAGE_SUFFIXES, decode
+from srbench.data.decode import IMAGE_SUFFIXES, Range, decode, header_of
 from srbench.data.source import Sample, Source
 from srbench.errors import DataError, UsageError
 
 HASH_SPLITS = ("train", "val", "test")
+_RANGE = "?range="
 
 
 class FileSource(Source):
@@ -30,6 +34,7 @@ class FileSource(Source):
         spec: str,
         split: str,
         note: str = "",
+        value_range: Range | None = None,
     ) -> None:
         """Sort the files by id.
 
@@ -42,6 +47,7 @@ class FileSource(Source):
             spec: The SPEC without the folders above the data.
             split: Name of the split.
             note: A caution for the tables, or "".
+            value_range: Values that are black and white; None takes those of the files' types.
         """
         self.name, self.spec, self.split, self.note = name, spec, split, note
         self.classes = classes
@@ -50,6 +56,21 @@ class FileSource(Source):
         self.samples = tuple(Sample(id, label) for id, _, label in pairs)
         self._root = root
         self._files = tuple(file for _, file, _ in pairs)
+        self._range = value_range
+
+    @cached_property
+    def channels(self) -> int:  # type: ignore[override]
+        """Channels of the data: 1 where every file is grey; the headers are read up to the first in colour."""
+        found = 0
+        for header in map(header_of, self._paths()):
+            if header is not None and header.channels != 1:
+                return 3
+            found += header is not None
+        return 1 if found else 3
+
+    def _paths(self) -> Iterator[Path]:
+        """Yield every file that is read."""
+        yield from (self._root / file for file in self._files)
 
     def read(self, index: int) -> Tensor:
         """Decode sample `index` as `(3, H, W)`, RGB, uint8.
@@ -57,11 +78,35 @@ class FileSource(Source):
         Raises:
             UnreadableImageError: If it cannot be decoded.
         """
-        return decode(self._root / self._files[index], self.samples[index].id)
+        return decode(self._root / self._files[index], self.samples[index].id, self._range)
 
     def stamp(self, index: int) -> tuple[int, int]:
-        """Return (size in bytes, modification time in ns) of the file of sample `index`."""
-        return file_stamp(self._root / self._files[index])
+        """Return (size in bytes, modification time in ns) of the file of sample `index`; a range is mixed into them."""
+        size, changed = file_stamp(self._root / self._files[index])
+        return size, changed if self._range is None else changed ^ zlib.crc32(repr(self._range).encode())
+
+
+def split_range(argument: str, spec: str) -> tuple[str, Range | None]:
+    """Split `PATH?range=LOW:HIGH` into the path and the values that are black and white.
+
+    Raises:
+        UsageError: If the range is not two finite numbers, the lower first.
+    """
+    path, mark, text = argument.rpartition(_RANGE)
+    if not mark:
+        return argument, None
+    try:
+        low, high = (float(end) for end in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"--data {spec}: expected {_RANGE}LOW:HIGH such as {_RANGE}0:4095, got {mark + text!r}")
+    return path, (low, high)
+
+
+def range_note(value_range: Range | None) -> str:
+    """Return how a range stands in a SPEC, or ""."""
+    return "" if value_range is None else f"{_RANGE}{value_range[0]:g}:{value_range[1]:g}"
 
 
 def file_stamp(path: Path) -> tuple[int, int]:

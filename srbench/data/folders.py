@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from srbench.data.decode import Range
 from srbench.data.files import (
     FileSource,
     check_split,
@@ -13,7 +14,9 @@ from srbench.data.files import (
     has_images,
     list_folders,
     list_images,
+    range_note,
     select_split,
+    split_range,
     stable_id,
 )
 from srbench.errors import DataError, UsageError
@@ -32,14 +35,16 @@ def open_folder(argument: str, split: str | None) -> FileSource:
         UsageError: If the split does not exist, or must be chosen.
     """
     spec = f"folder:{argument}"
-    root = existing_folder(Path(argument), spec)
+    path, value_range = split_range(argument, spec)
+    root = existing_folder(Path(path), spec)
     name = folder_name(root)
+    told = f"folder:{name}{range_note(value_range)}"
     splits = split_folders(root)
     if splits:
         if split is None:
             raise UsageError(f"--data {spec} holds the splits {', '.join(splits)}; choose one with --split")
         check_split(split, splits, spec=spec)
-        return split_folder_source(root, splits, split, name=name, spec=f"folder:{name}")
+        return split_folder_source(root, splits, split, name=name, spec=told, value_range=value_range)
     files = list_images(root)
     labelled = [file for file in files if "/" in file]
     if not files:
@@ -52,7 +57,7 @@ def open_folder(argument: str, split: str | None) -> FileSource:
     classes = tuple(sorted({class_of(file) for file in labelled}))
     split = split or "all"
     chosen = select_split(labelled, split, spec=spec)
-    return labelled_source(root, chosen, classes, name=name, spec=f"folder:{name}", split=split)
+    return labelled_source(root, chosen, classes, name=name, spec=told, split=split, value_range=value_range)
 
 
 def open_images(argument: str, split: str | None) -> FileSource:
@@ -63,7 +68,8 @@ def open_images(argument: str, split: str | None) -> FileSource:
         UsageError: If the split does not exist.
     """
     spec = f"images:{argument}"
-    root = existing_folder(Path(argument), spec)
+    path, value_range = split_range(argument, spec)
+    root = existing_folder(Path(path), spec)
     name = folder_name(root)
     splits = [folder for folder in list_folders(root) if folder in SPLIT_FOLDERS]
     if split in splits:
@@ -76,7 +82,10 @@ def open_images(argument: str, split: str | None) -> FileSource:
         raise DataError(f"--data {spec}: {root} holds no images (.jpg, .png, .tif, .webp, .bmp, .npy ...)")
     if chosen_split not in splits:
         files = select_split(files, chosen_split, spec=spec)
-    return FileSource(root, files, labels=None, classes=None, name=name, spec=f"images:{name}", split=chosen_split)
+    told = f"images:{name}{range_note(value_range)}"
+    return FileSource(
+        root, files, labels=None, classes=None, name=name, spec=told, split=chosen_split, value_range=value_range
+    )
 
 
 def split_folders(root: Path) -> list[str]:
@@ -87,13 +96,29 @@ def split_folders(root: Path) -> list[str]:
 
 
 def split_folder_source(
-    root: Path, splits: Sequence[str], split: str, *, name: str, spec: str, note: str = ""
+    root: Path,
+    splits: Sequence[str],
+    split: str,
+    *,
+    name: str,
+    spec: str,
+    note: str = "",
+    value_range: Range | None = None,
 ) -> FileSource:
     """Open `root/split`, one folder per class; labels count the classes of all splits, so that they agree."""
     files = list_images(root / split)
     classes = {folder for each in splits for folder in list_folders(root / each) if has_images(root / each / folder)}
     labelled = [file for file in files if "/" in file]
-    return labelled_source(root / split, labelled, tuple(sorted(classes)), name=name, spec=spec, split=split, note=note)
+    return labelled_source(
+        root / split,
+        labelled,
+        tuple(sorted(classes)),
+        name=name,
+        spec=spec,
+        split=split,
+        note=note,
+        value_range=value_range,
+    )
 
 
 def labelled_source(
@@ -105,12 +130,23 @@ def labelled_source(
     spec: str,
     split: str,
     note: str = "",
+    value_range: Range | None = None,
 ) -> FileSource:
     """Build a source whose labels are the first folders of the files."""
     index = {label: position for position, label in enumerate(classes)}
     labels = [index[class_of(file)] for file in files]
     names = tuple(stable_id(label) for label in classes)
-    return FileSource(root, files, labels=labels, classes=names, name=name, spec=spec, split=split, note=note)
+    return FileSource(
+        root,
+        files,
+        labels=labels,
+        classes=names,
+        name=name,
+        spec=spec,
+        split=split,
+        note=note,
+        value_range=value_range,
+    )
 
 
 def class_of(file: str) -> str:

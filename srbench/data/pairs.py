@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from torch import Tensor
 
-from srbench.data.decode import decode
+from srbench.data.decode import Range, decode, header_of
 from srbench.data.files import (
     FileSource,
     existing_folder,
     file_stamp,
     folder_name,
     list_images,
+    range_note,
     select_split,
+    split_range,
     stable_id,
 )
 from srbench.errors import DataError, UsageError
 
+NOTE = "real pairs: LR is read from its own files, nothing is made of HR"
 _NAMED = 5
 
 
 class PairsSource(FileSource):
-    """HR files with their real LR partners.
-
-    Attributes:
-        factor: HR side / LR side, the same for every pair.
-    """
+    """HR files with their real LR partners."""
 
     paired = True
 
@@ -40,10 +37,13 @@ class PairsSource(FileSource):
         lr_root: Path,
         partners: dict[str, str],
         *,
+        labels: dict[str, int] | None,
+        classes: tuple[str, ...] | None,
         factor: int,
         name: str,
         spec: str,
         split: str,
+        value_range: Range | None,
     ) -> None:
         """Sort the pairs by id, the relative path of the HR file.
 
@@ -51,12 +51,25 @@ class PairsSource(FileSource):
             hr_root: The folder of HR.
             lr_root: The folder of LR.
             partners: Relative LR path by relative HR path.
+            labels: Index into `classes` by relative HR path, or None.
+            classes: Names of the classes, or None.
             factor: HR side / LR side.
             name: Short name for task ids.
             spec: The SPEC without the folders above the data.
             split: Name of the split.
+            value_range: Values that are black and white; None takes those of the files' types.
         """
-        super().__init__(hr_root, list(partners), labels=None, classes=None, name=name, spec=spec, split=split)
+        super().__init__(
+            hr_root,
+            list(partners),
+            labels=None if labels is None else [labels[file] for file in partners],
+            classes=classes,
+            name=name,
+            spec=spec,
+            split=split,
+            note=NOTE,
+            value_range=value_range,
+        )
         self.factor = factor
         self._lr_root = lr_root
         self._lr_files = tuple(partners[file] for file in self._files)
@@ -67,7 +80,11 @@ class PairsSource(FileSource):
         Raises:
             UnreadableImageError: If it cannot be decoded.
         """
-        return decode(self._lr_root / self._lr_files[index], f"the LR of {self.samples[index].id}")
+        return decode(self._lr_root / self._lr_files[index], f"the LR of {self.samples[index].id}", self._range)
+
+    def _paths(self) -> Iterator[Path]:
+        yield from super()._paths()
+        yield from (self._lr_root / file for file in self._lr_files)
 
     def stamp(self, index: int) -> tuple[int, int]:
         """Return the sums over both files of (size in bytes, modification time in ns)."""
@@ -79,14 +96,17 @@ def open_pairs(argument: str, split: str | None) -> PairsSource:
     """Open `LR_DIR,HR_DIR`: partners have the same path below their folder, up to the suffix.
 
     An LR name may end in its factor ("0801x4.png" beside "0801.png"). Images (PNG, TIFF ...) or .npy; one channel
-    is repeated to three; floats lie in [0, 1]. HR is whole multiples of LR, by one factor for all pairs.
+    is repeated to three. HR is whole multiples of LR, by one factor for all pairs. `?range=LOW:HIGH` behind the
+    folders says which values are black and white; without it 16 bits are divided by 257, and floats lie in [0, 1].
+    Where every HR image is in a folder inside HR_DIR, and there are two or more of these, they are the classes.
 
     Raises:
         DataError: If a folder is missing or empty, an image lacks its partner, or sizes do not fit.
         UsageError: If it is not two folders, or there is no split of that name.
     """
     spec = f"pairs:{argument}"
-    parts = argument.split(",")
+    folders, value_range = split_range(argument, spec)
+    parts = folders.split(",")
     if len(parts) != 2 or not all(parts):
         raise UsageError(f"--data {spec}: expected two folders, pairs:LR_DIR,HR_DIR")
     lr_root, hr_root = (existing_folder(Path(part), spec) for part in parts)
@@ -98,6 +118,7 @@ def open_pairs(argument: str, split: str | None) -> PairsSource:
     factor = _factor(lr_root, hr_root, partners, spec)
     split = split or "all"
     chosen = select_split(sorted(partners), split, spec=spec)
+    labels, classes = _classes(partners)
     lr_name, hr_name = folder_name(lr_root), folder_name(hr_root)
     beside = lr_root.resolve().parent == hr_root.resolve().parent
     name = f"{folder_name(hr_root.resolve().parent) if beside else hr_name}-{lr_name}"
@@ -105,11 +126,23 @@ def open_pairs(argument: str, split: str | None) -> PairsSource:
         hr_root,
         lr_root,
         {file: partners[file] for file in chosen},
+        labels=labels,
+        classes=classes,
         factor=factor,
         name=name,
-        spec=f"pairs:{lr_name},{hr_name}",
+        spec=f"pairs:{lr_name},{hr_name}{range_note(value_range)}",
         split=split,
+        value_range=value_range,
     )
+
+
+def _classes(files: Iterable[str]) -> tuple[dict[str, int] | None, tuple[str, ...] | None]:
+    """Return the labels by file and the names of the classes, or None where the files are not in class folders."""
+    folders = {file: file.split("/", 1)[0] if "/" in file else None for file in files}
+    names = sorted({folder for folder in folders.values() if folder is not None})
+    if len(names) < 2 or None in folders.values():
+        return None, None
+    return {file: names.index(str(folder)) for file, folder in folders.items()}, tuple(map(stable_id, names))
 
 
 def _match(lr_files: list[str], hr_files: list[str], spec: str) -> dict[str, str]:
@@ -148,13 +181,14 @@ def _factor(lr_root: Path, hr_root: Path, partners: dict[str, str], spec: str) -
     wrong: list[str] = []
     factors: dict[int, str] = {}
     for hr_file, lr_file in sorted(partners.items()):
-        hr, lr = _size(hr_root / hr_file), _size(lr_root / lr_file)
+        hr, lr = header_of(hr_root / hr_file), header_of(lr_root / lr_file)
         if hr is None or lr is None:
             continue  # unreadable: it is named and counted when it is decoded
-        if hr[0] % lr[0] or hr[1] % lr[1] or hr[0] // lr[0] != hr[1] // lr[1]:
-            wrong.append(f"{stable_id(hr_file)} (HR {hr[0]} x {hr[1]}, LR {lr[0]} x {lr[1]})")
+        factor = hr.height // lr.height
+        if factor == 0 or (hr.height, hr.width) != (factor * lr.height, factor * lr.width):
+            wrong.append(f"{stable_id(hr_file)} (HR {hr.height} x {hr.width}, LR {lr.height} x {lr.width})")
         else:
-            factors.setdefault(hr[0] // lr[0], stable_id(hr_file))
+            factors.setdefault(factor, stable_id(hr_file))
     if wrong:
         raise DataError(
             f"--data {spec}: in {len(wrong)} pairs HR is no whole multiple of LR: {_some(wrong)};"
@@ -164,20 +198,6 @@ def _factor(lr_root: Path, hr_root: Path, partners: dict[str, str], spec: str) -
         found = [f"x{factor} ({file})" for factor, file in sorted(factors.items())]
         raise DataError(f"--data {spec}: the pairs have different factors: {_some(found)}; give one factor at a time")
     return next(iter(factors), 1)
-
-
-def _size(path: Path) -> tuple[int, int] | None:
-    """Read (height, width) from a file's header, or None where it has none."""
-    try:
-        if path.suffix.lower() == ".npy":
-            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-            if len(shape) == 3:
-                shape = shape[:2] if shape[0] not in (1, 3) and shape[2] in (1, 3) else shape[1:]
-            return (shape[0], shape[1]) if len(shape) == 2 and 0 not in shape else None
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
-        return None
 
 
 def _some(items: Iterable[str]) -> str:

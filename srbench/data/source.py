@@ -35,6 +35,7 @@ class Source(ABC):
         unit: What one sample is, for tables: "image" or "patch".
         note: A caution that must stand wherever the numbers appear, or "".
         paired: Whether `read_lr` gives real LR images; HR then keeps its own geometry, which the LR fits.
+        factor: HR side / LR side of real pairs, else None.
     """
 
     name: str
@@ -45,6 +46,12 @@ class Source(ABC):
     unit: str = "image"
     note: str = ""
     paired: bool = False
+    factor: int | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the data: 3, or 1 where every image is grey."""
+        return 3
 
     @abstractmethod
     def read(self, index: int) -> Tensor:

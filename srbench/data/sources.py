@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,19 @@ class DatasetInfo:
         name: Word before the colon.
         description: One line.
         syntax: How its SPEC is written.
+        protocol: The protocol that it is scored by where none is named.
+        paired: Whether LR is part of the data.
     """
 
     name: str
     description: str
     syntax: str
+    protocol: str = "clean"
+    paired: bool = False
+
+
+_PROTOCOLS = {"demo": "demo", "lens": "lens"}  # of the kinds that bring their own
+_PAIRED = frozenset({"pairs", "lens-pairs"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,19 @@ def open_source(spec: str, split: str | None = None) -> Source:
     return entry.open(argument, split)
 
 
+def default_protocol(specs: Sequence[str]) -> str:
+    """Return the name of the protocol for datasets of these SPECs where none is named; several must agree on theirs."""
+    entries = _entries()
+    own = {entries[name].info.protocol for spec in specs if (name := spec.partition(":")[0]) in entries}
+    return own.pop() if len(own) == 1 else "clean"
+
+
+def is_paired(spec: str) -> bool:
+    """Say whether LR is part of a dataset, so that none is made of HR."""
+    entry = _entries().get(spec.partition(":")[0])
+    return entry is not None and entry.info.paired
+
+
 def _entries() -> dict[str, _Entry]:
     known = (
         ("demo", "demo", "never", _demo, "patches of scikit-image's photographs; ships with srbench"),
@@ -101,10 +122,20 @@ def _entries() -> dict[str, _Entry]:
             "200 ImageNet classes at 64 x 64",
         ),
         ("pairs", "pairs:LR_DIR,HR_DIR", "required", _pairs, "real LR-HR pairs, images or .npy, named alike"),
+        ("lens", "lens", "never", _lens, "simulated gravitational lenses, three classes, one channel, 64 x 64"),
+        (
+            "lens-pairs",
+            "lens-pairs[:FACTOR]",
+            "optional",
+            _lens_pairs,
+            "the same kind of lens seen by two telescopes, x2 or x4",
+        ),
         ("hf", "hf:REPO", "required", _hub, "a dataset of the Hugging Face hub (extra: hub)"),
     )
     return {
-        name: _Entry(DatasetInfo(name, description, syntax), opener, argument)
+        name: _Entry(
+            DatasetInfo(name, description, syntax, _PROTOCOLS.get(name, "clean"), name in _PAIRED), opener, argument
+        )
         for name, syntax, argument, opener, description in known
     }
 
@@ -146,6 +177,18 @@ def _pairs(argument: str | None, split: str | None) -> Source:
     from srbench.data.pairs import open_pairs
 
     return open_pairs(argument or "", split)
+
+
+def _lens(argument: str | None, split: str | None) -> Source:
+    from srbench.data.lens import open_lens
+
+    return open_lens(split)
+
+
+def _lens_pairs(argument: str | None, split: str | None) -> Source:
+    from srbench.data.lens import open_lens_pairs
+
+    return open_lens_pairs(argument, split)
 
 
 def _hub(argument: str | None, split: str | None) -> Source:

@@ -28,6 +28,7 @@ from srbench.records import (
     ProtocolPart,
     WeightsPart,
 )
+from srbench.store import score_columns
 
 ORACLE_VERSION = "1"
 
@@ -112,9 +113,22 @@ def not_degraded(hr_store: HRStore, protocol: Protocol) -> int:
 
 
 def metrics_of(
-    samples: pd.DataFrame, protocol: Protocol, scored: ScoredClassifier, *, why_no_quality: str | None
+    samples: pd.DataFrame,
+    protocol: Protocol,
+    scored: ScoredClassifier,
+    *,
+    why_no_quality: str | None,
+    histograms: dict[str, Any] | None = None,
 ) -> dict[str, Metric]:
-    """Return the metrics of a cell by name; what does not apply is None with its reason."""
+    """Return the metrics of a cell by name; what does not apply is None with its reason.
+
+    Args:
+        samples: What was found, one row a sample.
+        protocol: The protocol.
+        scored: The classifier.
+        why_no_quality: Why there is no PSNR and SSIM, or None.
+        histograms: Histograms of the scores of a classifier of many classes, from `histograms_of`.
+    """
     n = len(samples)
     result = {"psnr": _psnr(samples, protocol, why_no_quality), "ssim": _mean(samples, "ssim", why_no_quality)}
     if scored.classifier is None:
@@ -125,7 +139,7 @@ def metrics_of(
     result["logit_mse_to_hr"] = _mean(samples, "logit_mse_to_hr", None)
     result["kl_to_hr"] = _mean(samples, "kl_to_hr", None)
     if no_labels:
-        names = ("accuracy", "top5", "cross_entropy", "ece", "f1_macro")
+        names = ("accuracy", "top5", "cross_entropy", "ece", "f1_macro", "auc")
         return result | {name: Metric(None, 0, reason=no_labels) for name in names}
     correct = pred == samples["label"].to_numpy(dtype=np.int64)
     table = _class_table(samples, scored)
@@ -135,6 +149,7 @@ def metrics_of(
     confidence = samples["confidence"].to_numpy(dtype=np.float64)
     result["ece"] = Metric(metrics.expected_calibration_error(confidence, correct), n)
     result["f1_macro"] = Metric(metrics.f1_macro(table), n)
+    result["auc"] = _auc(samples, scored, histograms)
     return result
 
 
@@ -183,6 +198,20 @@ def why_no_quality(contender: Contender | None, protocol: Protocol) -> str | Non
 def now() -> str:
     """Return the UTC time in ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _auc(samples: pd.DataFrame, scored: ScoredClassifier, histograms: dict[str, Any] | None) -> Metric:
+    """Return the micro-average AUC from the scores, or from their histograms, exact to about a bin."""
+    names = score_columns(samples.columns)
+    if len(names) >= 2:
+        label = samples["label"].to_numpy(dtype=np.int64)
+        places = label if scored.present is None else np.searchsorted(scored.present, label)
+        return Metric(metrics.roc_auc_micro(samples[names].to_numpy(dtype=np.float64), places), len(samples))
+    if histograms is None:
+        return Metric(None, 0, reason="a single class competes")
+    positives, negatives = (np.array([0, *histograms[name][::-1]]).cumsum() for name in ("positives", "negatives"))
+    area = np.trapezoid(positives / positives[-1], negatives / negatives[-1])
+    return Metric(float(area), len(samples))
 
 
 def _class_table(samples: pd.DataFrame, scored: ScoredClassifier) -> pd.DataFrame:

@@ -55,7 +55,7 @@ class Contender:
             if base and base.get("sha256") != task.classifier_sha256:
                 return f"weights {self.label!r} were adapted together with classifier {base.get('id')}"
         channels = self.method.info.channels
-        if channels != task.channels:
+        if channels not in (3, task.channels):  # a method of three sees grey repeated, and its result is averaged
             return f"it takes {channels}-channel images, the data has {task.channels}"
         return self.method.skip(task)
 

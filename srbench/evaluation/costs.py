@@ -14,10 +14,11 @@ from srbench.data.geometry import crop_hr
 from srbench.data.source import Source
 from srbench.degrade import degrade, for_classifier, restore_size
 from srbench.evaluation.contenders import Contender
-from srbench.evaluation.scoring import PassSettings, autocast
+from srbench.evaluation.scoring import PassSettings, as_data, autocast
 from srbench.method import Method
 from srbench.protocol import Protocol
 from srbench.records import Spread
+from srbench.resample import to_channels
 from srbench.timing import Timing, count_macs, measure, peak_memory
 
 BUDGET_S = 0.2  # of each single measurement; a cell has four, so it stays under a second
@@ -79,7 +80,7 @@ class Stopwatches:
                 throughput=rate(batched),
                 batch=len(many),
                 peak_memory_mb=peak.mb,
-                macs=count_macs(method, one, self._sr_size),
+                macs=count_macs(method, to_channels(one, method.info.channels), self._sr_size),
                 dtype="bfloat16" if self._settings.precision == "bf16" else "float32",
             )
         return self._costs[id(contender)]
@@ -127,8 +128,9 @@ def restored(method: Method, lr: Tensor, size: tuple[int, int], protocol: Protoc
     This is what "restoring" costs: the method in the precision of the run, and the way back to HR size.
     """
     with autocast(settings):
-        sr = method(lr, size)
-    return sr.float() if method.info.output == "lr" else restore_size(sr.float(), size, protocol)
+        sr = method(to_channels(lr, method.info.channels), size)
+    sr = as_data(sr.float(), settings)
+    return sr if method.info.output == "lr" else restore_size(sr, size, protocol)
 
 
 def milliseconds(timing: Timing) -> Spread:

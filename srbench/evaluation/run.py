@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 import random
@@ -19,7 +20,7 @@ from srbench import leaderboard, store, tables
 from srbench.classifiers import Classifier, demo_classifiers, label_map, load_classifier
 from srbench.data.cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
-from srbench.data.sources import open_source
+from srbench.data.sources import default_protocol, open_source
 from srbench.errors import SrbenchError, UsageError
 from srbench.evaluation import assemble, keep
 from srbench.evaluation.contenders import Contender, choose
@@ -127,8 +128,8 @@ def evaluate(
         methods: Names, or "all".
         data: SPEC of the dataset.
         split: Name of the split, or None for the dataset's own default.
-        classifiers: SPECs; none means the demo's own on `demo`, and image metrics alone on unlabelled data.
-        protocol: A protocol, its name or file; None is `demo` on the demo and `clean` elsewhere.
+        classifiers: SPECs; none means the demo's own on `demo`, and image metrics alone on unlabelled data and pairs.
+        protocol: A protocol, its name or file; None is the dataset's own (`clean` but for the demo and the lenses).
         scales: LR side / HR side; several make several tasks. None keeps the protocol's own.
         weights: Names or files by method.
         limit: Take only so many images; the cells are marked partial and never ranked.
@@ -218,8 +219,11 @@ def _resolve(
         base = load_protocol(protocol)
     settings = _settings(device, precision, batch_size, seed)
     source = open_source(data, split)
+    settings = dataclasses.replace(settings, channels=source.channels)
     if base is None:
-        base = load_protocol("demo" if source.name == "demo" else "clean")
+        base = load_protocol(default_protocol([data]))
+    if source.factor is not None:
+        base = base.of_pairs(source.factor)
     protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
     folder = Path(out) if out is not None else Path("out") / source.name
     store.check_out_dir(folder)
@@ -256,7 +260,7 @@ def _classifiers(specs: Sequence[str], source: Source) -> list[Classifier]:
     if not specs:
         if source.name == "demo":
             specs = demo_classifiers()
-        elif source.labelled:
+        elif source.labelled and not source.paired:  # pairs have their image metrics in any case
             raise UsageError(
                 f"the data {source.spec!r} is labelled, so a classifier is needed to score it;"
                 " give --classifier SPEC (a name of `srbench list classifiers`, or a TOML card),"
@@ -424,6 +428,7 @@ class _Task:
             classifier=classifier.id if classifier is not None else None,
             classifier_sha256=classifier.info.weights_sha256 if classifier is not None else None,
             classifier_input_size=classifier.info.input_size if classifier is not None else None,
+            channels=self._call.source.channels,
         )
 
     def _hash(self, contender: Contender | None, classifier: Classifier | None, skip: str | None) -> str:
@@ -442,6 +447,8 @@ class _Task:
                 "seed": self._call.settings.seed if self._protocol.lr.noise_sigma else None,
                 "skip": skip,
             }
+            # not a part of colour data's hash, so that the cells of before stay fresh
+            | ({} if self._call.source.channels == 3 else {"channels": self._call.source.channels})
         )
 
     @torch.inference_mode()
@@ -579,7 +586,9 @@ class _Task:
         computed: dict[str, Metric] = {}
         per_class = None
         if samples is not None:
-            computed = assemble.metrics_of(samples, self._protocol, item.scored, why_no_quality=quality)
+            computed = assemble.metrics_of(
+                samples, self._protocol, item.scored, why_no_quality=quality, histograms=histograms
+            )
             per_class = assemble.per_class_of(samples, item.scored, self._call.source)
         record = Record(
             schema_version=SCHEMA_VERSION,

@@ -22,7 +22,7 @@ from srbench.evaluation.contenders import Contender
 from srbench.paths import cache_dir
 from srbench.protocol import Protocol
 from srbench.records import MAX_SCORE_CLASSES
-from srbench.resample import to_uint8
+from srbench.resample import to_channels, to_uint8
 
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
 HISTOGRAM_DECADES, HISTOGRAM_BINS = 8, 200
@@ -101,6 +101,7 @@ class PassSettings:
         seed: Seed of the degradation's noise.
         rank: This process among `world`.
         world: Number of processes.
+        channels: Channels of the data. Images always have three; where it is 1 they are equal, also those of SR.
     """
 
     device: torch.device
@@ -109,6 +110,7 @@ class PassSettings:
     seed: int
     rank: int = 0
     world: int = 1
+    channels: int = 3
 
 
 def score(
@@ -285,15 +287,21 @@ def _score_group(
 def _restore(contender: Contender, batch: _Batch, protocol: Protocol, settings: PassSettings) -> tuple[Tensor, float]:
     method, lr = contender.method, batch.lr
     assert method is not None and lr is not None
-    lr = lr.clone()  # a method that writes to its input must not change what the others see
+    # a clone, since a method that writes to its input must not change what the others see
+    lr = to_channels(lr.clone(), method.info.channels)
     with _Stopwatch(settings.device) as watch, autocast(settings):
         sr = method(lr, batch.sr_size)
     check_output(contender.name, method.info, sr, lr, batch.sr_size)
-    sr = sr.float()
     with _Stopwatch(settings.device) as back:
+        sr = as_data(sr.float(), settings)
         if method.info.output == "hr":
             sr = restore_size(sr, batch.sr_size, protocol)
     return sr, watch.seconds + back.seconds
+
+
+def as_data(sr: Tensor, settings: PassSettings) -> Tensor:
+    """Return SR `(N, 1 or 3, H, W)` with three channels; of grey data they are equal, whatever a network made of it."""
+    return to_channels(to_channels(sr, 1) if settings.channels == 1 else sr, 3)
 
 
 def check_output(name: str, info: Any, sr: Tensor, lr: Tensor, size: tuple[int, int]) -> None:

@@ -40,6 +40,7 @@ DIGITS: Mapping[str, int] = {
     "recovered_gap": 2,
     "f1_macro": 3,
     "f1_macro_delta": 3,
+    "auc": 3,
 }
 SMALLER_IS_BETTER = ("rank", "p_holm", "total_time_s", "latency_ms", "parameters", "macs", "peak_memory_mb", "ece")
 GAP_RANGE = (-1.0, 1.5)  # a bar beyond these is cut off; its number says how far it goes

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from srbench import weights
 from srbench.classifiers import Classifier, demo_classifiers, label_map, load_classifier
 from srbench.data.source import Source
+from srbench.data.sources import default_protocol, is_paired
 from srbench.degrade import degrade, restore_size
 from srbench.errors import TrainingError, UsageError
 from srbench.method import Batch, Method
@@ -30,7 +31,7 @@ from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
 from srbench.provenance import code_state, environment
 from srbench.registry import Registry
-from srbench.resample import gaussian_blur
+from srbench.resample import gaussian_blur, to_channels
 from srbench.training import checkpoint
 from srbench.training.data import ImageSet, LabelMap, RawBatch, open_splits
 from srbench.training.loop import HelperJob, Job, Loop, Outcome, Turn, make_fabric
@@ -57,6 +58,7 @@ class TrainingResult:
         images: Images trained on in all, repeats included.
         seconds: Time of the whole run.
         network: The trained network, in eval mode.
+        notes: What else must be known, a sentence each.
     """
 
     weights: weights.WeightsRef
@@ -69,6 +71,7 @@ class TrainingResult:
     images: int
     seconds: float
     network: nn.Module = field(repr=False)
+    notes: tuple[str, ...] = ()
 
     @property
     def images_per_s(self) -> float:
@@ -103,7 +106,7 @@ class TrainingResult:
             f"{self.steps} steps, {self.images} images, {self.seconds:.0f} s;"
             f" {self.images_per_s:.3g} images/s while training, {self.wait_share:.0%} of it waiting for data\n"
             f"weights in {self.out / 'weights' / self.weights.path.name}, curves in {self.out / 'curves.csv'}\n"
-            f"use them with: {use}"
+            f"use them with: {use}" + "".join(f"\nnote: {note}" for note in self.notes)
         )
 
 
@@ -179,7 +182,7 @@ def train(
     Args:
         method: Its name.
         data: SPECs of the data to train on.
-        val: SPEC of the validation data; None holds a part of `data` out.
+        val: SPEC of the validation data; None holds a part of `data` out, "test" takes its test split.
         classifier: SPEC of the teacher, or of the classifier that is adapted; None is the first demo classifier on the
             demo, and no classifier elsewhere.
         protocol: A protocol, its name or file; None is `demo` on the demo and `clean` elsewhere.
@@ -229,7 +232,7 @@ def train(
     setting = prepare_setting(
         recipe=chosen,
         recipe_name=recipe_name,
-        protocol=choose_protocol(protocol, scale, demo=demo),
+        protocol=choose_protocol(protocol, scale, data=data),
         data=data,
         val=val,
         out=Path(out) if out is not None else Path("out") / "train" / method,
@@ -281,10 +284,12 @@ def _check_turns(recipe: Recipe) -> None:
         )
 
 
-def choose_protocol(protocol: str | Protocol | None, scale: float | None, *, demo: bool) -> Protocol:
-    """Return the protocol in force."""
+def choose_protocol(protocol: str | Protocol | None, scale: float | None, *, data: Sequence[str]) -> Protocol:
+    """Return the protocol in force, apart from what real pairs change in it."""
     if not isinstance(protocol, Protocol):
-        protocol = load_protocol(protocol or ("demo" if demo else "clean"))
+        protocol = load_protocol(protocol or default_protocol(data))
+    if scale is not None and any(is_paired(spec) for spec in data):
+        raise UsageError(f"the LR of real pairs is given, so --scale {scale:g} cannot apply; leave --scale out")
     return protocol if scale is None else protocol.at_scale(scale)
 
 
@@ -318,6 +323,12 @@ def prepare_setting(
             " leave them out with --set patch=none"
         )
     training, validation = open_splits(data, val)
+    factors = {source.factor for source in [*training, *validation]}
+    if len(factors) > 1:
+        found = ", ".join(sorted("LR made of HR" if factor is None else f"pairs of x{factor}" for factor in factors))
+        raise UsageError(f"all data of a run have one kind of LR, got {found}; train on one of them at a time")
+    (factor,) = factors
+    protocol = protocol if factor is None else protocol.of_pairs(factor)
     file = out / checkpoint.NAME
     if out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; give a folder")
@@ -461,6 +472,7 @@ class _Run:
             )
         torch.manual_seed(setting.seed)
         self._method, self._parameters, self._started = self._build(cls)
+        check_channels(self._name, self._method, [*setting.data, *setting.val])
         self._method.recipe = recipe
         self._method.prepare(protocol)
         self._classifier: Classifier | None = None
@@ -652,6 +664,9 @@ class _Run:
 
     def _make_batch(self, raw: RawBatch) -> Batch:
         hr, lr = to_images(raw, self._device)
+        scored = hr
+        hr = to_channels(hr, self._method.info.channels)
+        lr = None if lr is None else to_channels(lr, self._method.info.channels)
         blur = self._setting.recipe.augment
         if lr is None:
             lr = degrade(blurred(hr, blur.blur, blur.blur_probability), self._degradation)
@@ -660,7 +675,7 @@ class _Run:
             lr=lr,
             hr=hr,
             label=None if labels is None else torch.from_numpy(labels[raw.positions]).to(self._device),
-            teacher_logits=self._teacher_logits(raw, hr),
+            teacher_logits=self._teacher_logits(raw, scored),
             sr_size=self._setting.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
         )
 
@@ -674,6 +689,21 @@ class _Run:
         if raw.flipped.any():
             rows[torch.from_numpy(raw.flipped)] = self._logits[1].rows(raw.positions[raw.flipped])
         return rows.to(self._device)
+
+
+def check_channels(name: str, method: Method, sources: Sequence[Source]) -> None:
+    """Refuse data in colour for a network of one channel.
+
+    Raises:
+        UsageError: Naming the data.
+    """
+    channels = method.info.channels
+    for source in sources:
+        if channels not in (3, source.channels):
+            raise UsageError(
+                f"{name} takes {channels}-channel images here, {source.spec} has {source.channels};"
+                " train on grey images, or build the network for colour with --set parameters.channels=3"
+            )
 
 
 def to_images(raw: RawBatch, device: torch.device) -> tuple[Tensor, Tensor | None]:

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from srbench.classifiers import OWNER, Classifier, ClassifierInfo, create_network
 from srbench.data.source import Source
 from srbench.degrade import degrade, for_classifier
-from srbench.errors import UsageError
+from srbench.errors import SrbenchError, UsageError
 from srbench.method import Batch
 from srbench.protocol import Protocol
 from srbench.resample import resize
@@ -46,8 +46,8 @@ from srbench.training.recipe import Recipe, load_recipe
 from srbench.training.validation import ClassifierValidation
 from srbench.weights import WeightsFile, fill_state, find, load
 
+IF_AVAILABLE = "if-available"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_GREY_MEAN, _GREY_STD = (0.449,), (0.226,)
 
 
 @cache
@@ -88,12 +88,13 @@ def train_classifier(
         arch: Architecture of timm, or "torchvision:NAME".
         data: SPECs of labelled data.
         in_chans: Channels that the network takes, 1 or 3.
-        val: SPEC of the validation data; None holds a part of `data` out.
+        val: SPEC of the validation data; None holds a part of `data` out, "test" takes its test split.
         protocol: HR geometry, and the degradation of the recipe's `augment.degrade_probability`.
         scale: LR side / HR side, instead of the protocol's.
         recipe: A recipe, a name of `classifier_recipes`, or a TOML file; None is the one for the data.
         overrides: "key=value" settings; "args.KEY=value" goes to the architecture's constructor, and
-            "args.pretrained=true" starts from the library's weights.
+            "args.pretrained=true" starts from the library's weights, "args.pretrained=if-available" from scratch where
+            these cannot be had.
         epochs: Instead of the recipe's.
         out: Folder of the run; None is out/train/<arch>.
         name: Name of the classifier; None is made of the architecture and the data.
@@ -127,7 +128,7 @@ def train_classifier(
     setting = prepare_setting(
         recipe=chosen,
         recipe_name=recipe_name,
-        protocol=choose_protocol(protocol, scale, demo=demo),
+        protocol=choose_protocol(protocol, scale, data=data),
         data=data,
         val=val,
         out=Path(out) if out is not None else Path("out") / "train" / architecture,
@@ -151,6 +152,8 @@ class _Run:
     def __init__(self, setting: Setting, library: str, architecture: str, in_chans: int) -> None:
         self._setting, self._device = setting, setting.fabric.device
         self._classes = _classes(setting.data)
+        self._pretrained = False
+        self._notes: tuple[str, ...] = ()
         self._images = open_images(setting, setting.data, self._indices, scored=False)
         self._val_images = open_images(setting, setting.val, self._indices, scored=True)
         for images in (self._images, self._val_images):
@@ -183,6 +186,7 @@ class _Run:
                 "classes": list(self._classes),
                 "input_size": info.input_size,
                 "in_chans": info.in_chans,
+                "pretrained": self._pretrained,
             },
         )
         return TrainingResult(
@@ -196,6 +200,7 @@ class _Run:
             images=outcome.images,
             seconds=outcome.seconds,
             network=self._classifier,
+            notes=self._notes,
         )
 
     def _indices(self, classes: Sequence[str]) -> NDArray[np.int64]:
@@ -210,17 +215,22 @@ class _Run:
     def _build(self, library: str, architecture: str, in_chans: int) -> Classifier:
         recipe = self._setting.recipe
         args = dict(recipe.parameters)
-        pretrained = bool(args.pop("pretrained", False))
+        wanted = args.pop("pretrained", False)
+        if not isinstance(wanted, bool) and wanted != IF_AVAILABLE:
+            raise UsageError(f"args.pretrained takes true, false or {IF_AVAILABLE}, got {wanted!r}")
         args["num_classes"] = len(self._classes)
         if in_chans != 3:
             if library != "timm":
                 raise UsageError("--in-chans 1 is for architectures of timm; torchvision's take three channels")
             args["in_chans"] = in_chans
-        network = create_network(library, architecture, args, pretrained=pretrained)
+        network = self._network(library, architecture, args, wanted)
         config = getattr(network, "pretrained_cfg", None) or {}
-        mean, std = (_GREY_MEAN, _GREY_STD) if in_chans == 1 else (_MEAN, _STD)
-        if pretrained and in_chans == 3:
+        mean: tuple[float, ...] = _MEAN
+        std: tuple[float, ...] = _STD
+        if self._pretrained:
             mean, std = tuple(config.get("mean", mean)), tuple(config.get("std", std))
+        if in_chans == 1:  # what the first layer, summed over its colours, saw of grey images
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         if recipe.init is not None:
             self._started = load(find(OWNER, recipe.init))
             fill_state(network, self._started.state, origin=self._started.ref.path.name, expected=architecture)
@@ -238,6 +248,20 @@ class _Run:
             n_classes=len(self._classes),
         )
         return Classifier(info, network)
+
+    def _network(self, library: str, architecture: str, args: Mapping[str, Any], wanted: bool | str) -> nn.Module:
+        """Build the network, with the library's weights as far as they are wanted and can be had."""
+        self._pretrained, self._notes = bool(wanted), ()
+        try:
+            return create_network(library, architecture, args, pretrained=bool(wanted))
+        except SrbenchError as error:
+            if wanted != IF_AVAILABLE:
+                raise
+            reason = str(error).partition(";")[0]
+        torch.manual_seed(self._setting.seed)  # as if no other network had been begun
+        network = create_network(library, architecture, args, pretrained=False)
+        self._pretrained, self._notes = False, (f"{architecture} was trained from scratch: {reason}",)
+        return network
 
     def _job(self) -> Job:
         setting = self._setting

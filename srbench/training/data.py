@@ -44,7 +44,13 @@ class Narrowed(Source):
         self._source, self._indices = source, tuple(indices)
         self.name, self.spec, self.split = source.name, source.spec, source.split
         self.classes, self.unit, self.note, self.paired = source.classes, source.unit, source.note, source.paired
+        self.factor = source.factor
         self.samples = tuple(source.samples[index] for index in indices)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the data."""
+        return self._source.channels
 
     def read(self, index: int) -> Tensor:
         """Decode sample `index` as `(3, H, W)`, RGB, uint8."""
@@ -93,13 +99,17 @@ def open_splits(data: Sequence[str], val: str | None) -> tuple[list[Source], lis
 
     A dataset with a training split of its own is trained on that, and validated on its own validation split where it
     has one. Any other is split by the hash of the id: without `val`, its "train" part (80 %) and "val" part (10 %) are
-    used, so that `srbench eval --split test` stays a fair test; with a `val` of its own, all of it is trained on.
+    used, so that `srbench eval --split test` stays a fair test; with a `val` of its own, all of it is trained on. With
+    `val` "test" the figures are those of the test split, and all that is not in it is trained on: 90:10 by hash.
 
     Raises:
         UsageError: If nothing is left to validate on, or a SPEC is wrong.
     """
     if not data:
         raise UsageError("--data SPEC is needed: what is to be trained on, such as demo or folder:photos")
+    if val == "test":
+        pairs = [_nine_tenths(spec) for spec in dict.fromkeys(data)]
+        return [training for training, _ in pairs], [tested for _, tested in pairs]
     shared = val is None or val in data
     training: list[Source] = []
     validation: list[Source] = []
@@ -128,6 +138,21 @@ def open_splits(data: Sequence[str], val: str | None) -> tuple[list[Source], lis
             " give more images, or a validation set with --val SPEC"
         )
     return training, validation
+
+
+def _nine_tenths(spec: str) -> tuple[Source, Source]:
+    """Open all of a dataset but its test split, and its test split, which is a tenth by hash if it has no own."""
+    own = _own_split(spec, ("train",))
+    if own is not None:
+        tested = _own_split(spec, ("test",))
+        if tested is None:
+            raise UsageError(f"--val test: {spec} has splits of its own, but no test split; name one with --val SPEC")
+        return own, tested
+    whole = open_source(spec, "all")
+    rest = [i for i, sample in enumerate(whole.samples) if hash_split(sample.id) != "test"]
+    training = Narrowed(whole, rest)
+    training.split = "train+val"
+    return training, open_source(spec, "test")
 
 
 def _own_split(spec: str, names: Sequence[str]) -> Source | None:
@@ -172,6 +197,7 @@ class ImageSet:
         why_unlabelled: Why `labels` is None.
         shapes: `(n, 2)`, HR height and width in pixels.
         paired: Whether LR is real.
+        channels: Channels of the data: 3, or 1 where all images are grey.
         key: Hash of all that the pixels depend on.
     """
 
@@ -204,6 +230,7 @@ class ImageSet:
             for source in wrapped
         ]
         self._sources = tuple(sources)
+        self.channels = max(source.channels for source in sources)
         self.samples: tuple[Sample, ...] = tuple(sample for store in self._stores for sample in store.samples)
         if not self.samples:
             raise UsageError(f"none of the images of {', '.join(s.spec for s in sources)} could be read; look at them")

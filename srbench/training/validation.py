@@ -15,7 +15,7 @@ from srbench.classifiers import Classifier
 from srbench.degrade import degrade, for_classifier, for_metric, restore_size
 from srbench.method import Method
 from srbench.protocol import Protocol
-from srbench.resample import resize
+from srbench.resample import resize, to_channels
 from srbench.training.data import ImageSet, Positions
 from srbench.training.teacher import TeacherLogits
 
@@ -80,7 +80,8 @@ class MethodValidation:
         for positions in _share(self.images, self.batch_size, rank, world):
             hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
             size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
-            sr = self.method(lr, size).float()
+            sr = self.method(to_channels(lr, self.method.info.channels), size).float()
+            sr = to_channels(to_channels(sr, self.images.channels), 3)
             if self.method.info.output == "hr":
                 sr = restore_size(sr, size, self.protocol)
             if sr.shape == hr.shape and not self.protocol.lr.none:
