@@ -21,7 +21,7 @@ METHODS = REGISTRY.working()
 
 def test_no_method_is_broken():
     assert REGISTRY.problems == {}
-    assert {"bilinear", "none", "esrgan", "darionet", "learned_resizer", "retrained"} <= set(METHODS)
+    assert {"bilinear", "none", "esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir"} <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,0 +1,102 @@
+"""MULLER: bilinear resizing that adds two amplified bands of detail; four scalars are all there is to train."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srbench.method import Batch, Method, MethodInfo
+from srbench.resample import resize
+from srbench.training import losses
+from srbench.training.recipe import Augment, Recipe
+
+_START = ((1.892, -0.014), (-11.295, 0.003))  # gain and bias of each band, as published for a ResNet-50
+_RADIUS, _SIGMA = 2, 1.0  # of the Gaussian, pixels
+
+# The paper trains the four scalars together with the classifier; steps, batches and rates are ours. A step of Adam
+# moves a scalar by about its rate, and the published weights lie an order of magnitude apart.
+_FROZEN = Recipe(
+    losses={"ce": 1.0},
+    epochs=6,
+    steps_per_epoch=100,
+    batch_size=16,
+    lr=1e-2,
+    schedule="cosine",
+    label_smoothing=0.1,
+    augment=Augment(flip=True),
+    unit_scale=False,
+)
+_ADAPTED = dataclasses.replace(_FROZEN, track="adapted", classifier_lr=1e-4, epochs=12)
+
+
+class Muller(Method):
+    """Adds to the bilinear image what two Gaussian blurs take away, each band through a tanh of its own.
+
+    For any factor, up or down. Untrained it has the values published for a ResNet-50 on ImageNet.
+    """
+
+    info = MethodInfo(
+        kind="network",
+        family="resizer",
+        version="1",
+        factor="any",
+        reference="Tu, Milanfar, Talebi 2023: MULLER, arXiv 2304.02859",
+    )
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "cpu-small": _FROZEN,
+        "cpu-small-adapted": _ADAPTED,
+        "logits": dataclasses.replace(_FROZEN, losses={"logits": 1.0}, label_smoothing=0.0),
+        "gpu": dataclasses.replace(_ADAPTED, epochs=30, steps_per_epoch=None, batch_size=64),
+        "demo": dataclasses.replace(_FROZEN, steps_per_epoch=50),
+        "demo-adapted": dataclasses.replace(_ADAPTED, epochs=10, steps_per_epoch=50),
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {}
+
+    def __init__(self) -> None:
+        """Start with the published values."""
+        super().__init__()
+        self.gains = nn.Parameter(torch.tensor([gain for gain, _ in _START]))
+        self.biases = nn.Parameter(torch.tensor([bias for _, bias in _START]))
+        self.recipe = Recipe()
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resize `(N, C, h, w)`, RGB, float, [0, 1], to `size`."""
+        image, sr = lr, _resized(lr, size)
+        for gain, bias in zip(self.gains, self.biases, strict=True):
+            blurred = _blurred(image)
+            sr = sr + torch.tanh(gain * _resized(blurred - image, size) + bias)
+            image = blurred
+        return sr
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
+        return losses.terms(
+            self.recipe.losses,
+            self(batch.lr, batch.sr_size),
+            batch,
+            judge=classifier if classifier is not None else teacher,
+            smoothing=self.recipe.label_smoothing,
+        )
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return resize(image, size, "bilinear", antialias=False)
+
+
+def _blurred(image: Tensor) -> Tensor:
+    """Blur `(N, C, H, W)` by five taps in each direction, zeros around the image."""
+    offsets = torch.arange(-_RADIUS, _RADIUS + 1, device=image.device, dtype=image.dtype)
+    taps = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
+    taps = taps / taps.sum()
+    channels = image.shape[1]
+    rows = taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    columns = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    image = F.conv2d(image, columns, padding=(0, _RADIUS), groups=channels)
+    return F.conv2d(image, rows, padding=(_RADIUS, 0), groups=channels)
