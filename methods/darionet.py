@@ -60,6 +60,12 @@ _CPU = Recipe(
 )
 
 
+# Images of 64 x 64 leave nothing to cut patches of, and one epoch of Tiny ImageNet is 100,000 of them.
+_TINY_IMAGENET = dataclasses.replace(
+    _GPU, epochs=10, batch_size=128, augment=Augment(flip=True), parameters={"blocks": 4, "features": 32}
+)
+
+
 def _pixel_stage(recipe: Recipe, **changes: object) -> Recipe:
     return dataclasses.replace(recipe, losses={"l1": 1.0}, select="psnr", clip_norm=None, **changes)  # type: ignore[arg-type]
 
@@ -85,6 +91,8 @@ class DarioNet(Method):
         "gpu": _GPU,
         "cpu-small-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=16, patch=96, epochs=10),
         "cpu-small": _CPU,
+        "tiny-imagenet-psnr": _pixel_stage(_TINY_IMAGENET, lr=5e-4),
+        "tiny-imagenet": _TINY_IMAGENET,
         "demo-psnr": _pixel_stage(_CPU, lr=5e-4, batch_size=16, steps_per_epoch=50, epochs=4, parameters=_DEMO),
         "demo": dataclasses.replace(
             _CPU, lr=5e-4, batch_size=16, steps_per_epoch=50, epochs=6, parameters=_DEMO, init="esrgan:demo-psnr-x4"

@@ -81,6 +81,8 @@ class LearnedResizer(Method):
         "transfer": dataclasses.replace(_PAPER, epochs=4),
         "cpu-small": _FROZEN,
         "cpu-small-adapted": _SHORT_ADAPTED,
+        "tiny-imagenet": dataclasses.replace(_PAPER, epochs=10, batch_size=128, augment=Augment(flip=True)),
+        "tiny-imagenet-frozen": dataclasses.replace(_FROZEN, epochs=5, steps_per_epoch=None, batch_size=128),
         "demo-frozen": dataclasses.replace(_FROZEN, epochs=10, steps_per_epoch=50),
         "demo-adapted": dataclasses.replace(_SHORT_ADAPTED, epochs=10, steps_per_epoch=50),
     }

@@ -186,7 +186,7 @@ def test_lists_name_what_can_be_named(tmp_path):
         assert re.search(rf"^ *{name} ", methods, re.M), name
     assert srbench("list").out == methods
     protocols = srbench("list", "protocols").out
-    for name in ("clean", "darionet-2021", "sr-classic", "sr4ir-x4", "sr4ir-x8", "talebi-2021", "demo"):
+    for name in ("clean", "darionet-2021", "sr-classic", "sr4ir-x4", "sr4ir-x8", "talebi-2021", "demo", "native"):
         assert re.search(rf"^ *{name} ", protocols, re.M), name
     datasets = srbench("list", "datasets").out
     for spec in ("demo", "folder:PATH", "images:PATH", "imagenette[:PATH]", "hf:REPO", "pairs:LR_DIR,HR_DIR"):

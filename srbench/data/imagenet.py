@@ -55,7 +55,10 @@ def open_imagenet(dataset: str, argument: str | None, split: str | None) -> File
 
 
 def open_tiny_imagenet(argument: str | None, split: str | None) -> FileSource:
-    """Open Tiny ImageNet: train/<wnid>/images/ and val/images/ with val_annotations.txt; the split is "val" where None.
+    """Open Tiny ImageNet as it is distributed; the split is "val" where None.
+
+    train/<wnid>/images/ and val/images/ with val_annotations.txt; wnids.txt lists the classes. The images in test/ have
+    no labels and are left out.
 
     Raises:
         DataError: If the folder is missing, laid out otherwise, or its annotations do not fit.
@@ -69,6 +72,8 @@ def open_tiny_imagenet(argument: str | None, split: str | None) -> FileSource:
     split = split or "val"
     check_split(split, splits, spec=spec)
     stored = _stored(dataset, argument, root)
+    if "train" in splits:
+        _check_complete(root, spec)
     annotations = root / "val" / "val_annotations.txt"
     if split == "train" or not annotations.is_file():  # some keep val in class folders as well
         labelled = ["train"] if annotations.is_file() else splits
@@ -114,6 +119,19 @@ def _root(dataset: str, argument: str | None) -> tuple[Path, str]:
 
 def _stored(dataset: str, argument: str | None, root: Path) -> str:
     return dataset if argument is None else f"{dataset}:{folder_name(root)}"
+
+
+def _check_complete(root: Path, spec: str) -> None:
+    listing = root / "wnids.txt"
+    if not listing.is_file():
+        return
+    wnids = set(listing.read_text(encoding="utf-8").split())
+    missing = sorted(wnids - set(list_folders(root / "train")))
+    if missing:
+        raise DataError(
+            f"--data {spec}: train/ lacks {len(missing)} of the {len(wnids)} classes in wnids.txt, such as"
+            f" {missing[0]}; unpack tiny-imagenet-200.zip again"
+        )
 
 
 def _annotations(path: Path, spec: str) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srbench.data.source import Source
+from srbench.data.subset import narrowed, split_spec
 from srbench.errors import UnknownNameError, UsageError
 
 
@@ -29,7 +30,7 @@ class DatasetInfo:
     paired: bool = False
 
 
-_PROTOCOLS = {"demo": "demo", "lens": "lens"}  # of the kinds that bring their own
+_PROTOCOLS = {"demo": "demo", "lens": "lens", "tiny-imagenet": "native"}  # of the kinds that bring their own
 _PAIRED = frozenset({"pairs", "lens-pairs"})
 
 
@@ -49,7 +50,8 @@ def open_source(spec: str, split: str | None = None) -> Source:
     """Open a dataset split.
 
     Args:
-        spec: Such as "demo", "folder:photos", "imagenette" or "pairs:LR_DIR,HR_DIR"; see `list_datasets`.
+        spec: Such as "demo", "folder:photos", "imagenette" or "pairs:LR_DIR,HR_DIR"; see `list_datasets`. With
+            "?classes=a,b" or "?classes=FILE" behind it only those classes are opened.
         split: Name of the split, or None for the dataset's own default.
 
     Raises:
@@ -57,6 +59,9 @@ def open_source(spec: str, split: str | None = None) -> Source:
         UsageError: If the SPEC lacks its path, or there is no split of that name.
         DataError: If the data are missing, empty or laid out otherwise.
     """
+    whole, classes = split_spec(spec)
+    if classes is not None:
+        return narrowed(open_source(whole, split), classes, spec=spec)
     entries = _entries()
     name, colon, rest = spec.partition(":")
     if name not in entries:
@@ -78,14 +83,18 @@ def open_source(spec: str, split: str | None = None) -> Source:
 def default_protocol(specs: Sequence[str]) -> str:
     """Return the name of the protocol for datasets of these SPECs where none is named; several must agree on theirs."""
     entries = _entries()
-    own = {entries[name].info.protocol for spec in specs if (name := spec.partition(":")[0]) in entries}
+    own = {entries[name].info.protocol for spec in specs if (name := _kind(spec)) in entries}
     return own.pop() if len(own) == 1 else "clean"
 
 
 def is_paired(spec: str) -> bool:
     """Say whether LR is part of a dataset, so that none is made of HR."""
-    entry = _entries().get(spec.partition(":")[0])
+    entry = _entries().get(_kind(spec))
     return entry is not None and entry.info.paired
+
+
+def _kind(spec: str) -> str:
+    return split_spec(spec)[0].partition(":")[0]
 
 
 def _entries() -> dict[str, _Entry]:

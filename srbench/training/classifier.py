@@ -233,7 +233,8 @@ class _Run:
             mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         if recipe.init is not None:
             self._started = load(find(OWNER, recipe.init))
-            fill_state(network, self._started.state, origin=self._started.ref.path.name, expected=architecture)
+            state = _with_own_head(self._started.state, network.state_dict(), len(self._classes))
+            fill_state(network, state, origin=self._started.ref.path.name, expected=architecture)
         info = ClassifierInfo(
             id=self._setting.name,
             library=library,
@@ -333,6 +334,17 @@ def _classes(sources: Sequence[Source]) -> tuple[str, ...]:
     if len(sources) == 1:
         return sources[0].classes or ()
     return tuple(sorted({name for source in sources for name in source.classes or ()}))
+
+
+def _with_own_head(given: Mapping[str, Tensor], own: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
+    """Return the weights that were given; what they have for another number of classes stays as the network began."""
+
+    def of_scores(key: str) -> bool:
+        if key not in own or own[key].shape == given[key].shape:
+            return False
+        return tuple(own[key].shape) == (classes, *given[key].shape[1:])
+
+    return {key: own[key] if of_scores(key) else value for key, value in given.items()}
 
 
 def _input_size(config: Mapping[str, Any], args: Mapping[str, Any]) -> int | None:
