@@ -14,8 +14,15 @@ from srbench.protocol import Degradation, Protocol
 from srbench.resample import gaussian_blur, resize, to_uint8
 
 
-def degrade(hr: Tensor, degradation: Degradation, *, sample_ids: Sequence[str] | None = None, seed: int = 0) -> Tensor:
-    """Make LR `(N, C, h, w)` from HR `(N, C, H, W)`, both RGB, float32; LR lies in [0, 1] where it is 8-bit.
+def degrade(
+    hr: Tensor,
+    degradation: Degradation,
+    *,
+    sample_ids: Sequence[str] | None = None,
+    seed: int = 0,
+    grey: bool = False,
+) -> Tensor:
+    """Make LR `(N, C, h, w)` from HR `(N, C, H, W)`, RGB or grey, float32; LR lies in [0, 1] where it is 8-bit.
 
     Args:
         hr: The ground truth, [0, 1].
@@ -23,13 +30,14 @@ def degrade(hr: Tensor, degradation: Degradation, *, sample_ids: Sequence[str] |
         sample_ids: Ids of the images; noise is drawn from each id, so that it depends on no order and no batch size.
             Without ids it comes from the global generator (training).
         seed: Mixed into the noise of each id.
+        grey: The data have one channel, repeated here: LR stays grey, with the noise that one channel would have.
     """
     lr = gaussian_blur(hr, degradation.blur_sigma) if degradation.blur_sigma else hr
     size = degradation.lr_size(hr.shape[-2], hr.shape[-1])
     if not degradation.none:
         lr = resize(lr, size, degradation.kernel, antialias=degradation.antialias, border=degradation.border)
     if degradation.noise_sigma:
-        lr = lr + degradation.noise_sigma * _noise(lr, sample_ids, seed)
+        lr = lr + degradation.noise_sigma * _noise(lr[:, :1] if grey else lr, sample_ids, seed)
     if degradation.jpeg_quality is not None:
         return _jpeg(lr, degradation.jpeg_quality)
     return round_8bit(lr) if degradation.eight_bit else lr
@@ -80,7 +88,8 @@ def _jpeg(lr: Tensor, quality: int) -> Tensor:
     out = []
     for image in to_uint8(lr).cpu():
         with io.BytesIO() as stream:
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(stream, "JPEG", quality=quality)
+            pixels = image.permute(1, 2, 0).numpy()
+            Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(stream, "JPEG", quality=quality)
             with Image.open(stream) as decoded:
-                out.append(torch.from_numpy(np.array(decoded)).permute(2, 0, 1))
+                out.append(torch.from_numpy(np.array(decoded)).reshape(pixels.shape).permute(2, 0, 1))
     return torch.stack(out).to(lr.device, lr.dtype) / 255

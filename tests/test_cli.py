@@ -181,7 +181,7 @@ def test_lists_name_what_can_be_named(tmp_path):
     methods = srbench("list", "methods").out
     for name in (
         *("none", "nearest", "bilinear", "bicubic", "bicubic_opencv", "bicubic_pillow", "lanczos", "area"),
-        *("esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir"),
+        *("esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir", "rdn", "srgan"),
     ):
         assert re.search(rf"^ *{name} ", methods, re.M), name
     assert srbench("list").out == methods

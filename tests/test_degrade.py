@@ -165,3 +165,17 @@ def test_clamping_and_rounding_follow_the_protocol(clamp, rounded, expected):
     torch.testing.assert_close(for_metric(sr, seen), torch.tensor([0.0, 51 / 255, 1.0]))
     torch.testing.assert_close(for_classifier(sr, scored), torch.tensor([0.0, 51 / 255, 1.0]))
     assert sr.tolist() == pytest.approx([-0.05, 0.2007, 1.05])
+
+
+def test_grey_data_stay_grey_and_are_the_same_with_one_channel_and_with_three():
+    grey = image(n=2)[:, :1]
+    worn = Degradation(scale=0.5, noise_sigma=0.1, jpeg_quality=50)
+    one = degrade(grey, worn, sample_ids=ids(2), seed=3)
+    three = degrade(grey.expand(2, 3, 32, 32), worn, sample_ids=ids(2), seed=3, grey=True)
+    assert one.shape == (2, 1, 16, 16) and torch.equal(three, one.expand(2, 3, 16, 16))
+    colour = degrade(grey.expand(2, 3, 32, 32), worn, sample_ids=ids(2), seed=3)
+    assert (colour[:, 0] - colour[:, 1]).abs().max() > 0.05, "a camera's noise has colour, also on a grey scene"
+    noisy = dataclasses.replace(PLAIN, noise_sigma=0.2)
+    drawn = degrade(grey.expand(2, 3, 32, 32), noisy, grey=True)
+    torch.testing.assert_close(drawn, drawn[:, :1].expand_as(drawn))
+    assert (drawn[0] - drawn[1] - degrade(grey[:1] - grey[1:], PLAIN)).abs().max() > 0.1

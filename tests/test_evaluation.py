@@ -155,7 +155,7 @@ def test_all_methods_stand_in_the_table(images, card, protocol, tmp_path):
     interpolations = {"nearest", "bilinear", "bicubic", "bicubic_opencv", "bicubic_pillow", "lanczos", "area"}
     assert ok == interpolations | {"original", "none"}
     assert result.failed == []
-    for name in ("esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir"):
+    for name in ("esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir", "rdn", "srgan"):
         skipped = record(result, name)
         assert skipped.status == "skipped"
         assert "no weights fit this task" in skipped.reason and f"--weights {name}=FILE" in skipped.reason

@@ -49,7 +49,8 @@ def entry_point(monkeypatch):
 
 def test_file_stems_are_the_names():
     found = Registry()
-    assert set(found.names()) >= BASELINES | {"esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir"}
+    trainable = {"esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir", "rdn", "srgan"}
+    assert set(found.names()) >= BASELINES | trainable
     assert found.names() == sorted(found.names())
     for name in BASELINES:
         cls = found.get(name)

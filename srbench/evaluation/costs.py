@@ -112,7 +112,8 @@ class Stopwatches:
         real = self._store.lr_batch([0])
         if real is not None:
             return real.to(self._settings.device).float() / 255
-        return degrade(hr, self._protocol.lr, sample_ids=[self._store.samples[0].id], seed=self._settings.seed)
+        ids, grey = [self._store.samples[0].id], self._settings.channels == 1
+        return degrade(hr, self._protocol.lr, sample_ids=ids, seed=self._settings.seed, grey=grey)
 
     def _restore(self, contender: Contender, lr: Tensor) -> Tensor:
         assert contender.method is not None

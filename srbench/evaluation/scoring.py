@@ -239,7 +239,7 @@ def _batch(
         lr = (
             _to_float(real, settings.device)
             if real is not None
-            else degrade(hr, protocol.lr, sample_ids=ids, seed=settings.seed)
+            else degrade(hr, protocol.lr, sample_ids=ids, seed=settings.seed, grey=settings.channels == 1)
         )
     labels = hr_store.labels[positions] if hr_store.labels is not None else None
     return _Batch(positions, ids, labels, hr, lr, protocol.sr_size(hr.shape[-2], hr.shape[-1]))

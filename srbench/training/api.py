@@ -322,6 +322,12 @@ def prepare_setting(
             f"protocol {protocol.name!r} fixes the side of SR ({protocol.sr.side}), so patches have no meaning;"
             " leave them out with --set patch=none"
         )
+    if recipe.patch is None and (recipe.patches_per_image > 1 or recipe.flatness):
+        setting = "patches_per_image" if recipe.patches_per_image > 1 else "flatness"
+        raise UsageError(
+            f"recipe setting {setting} is about patches, but none are cut; give their side with --set patch=96, or set"
+            " patches_per_image=1 and flatness=0"
+        )
     training, validation = open_splits(data, val)
     factors = {source.factor for source in [*training, *validation]}
     if len(factors) > 1:
@@ -570,7 +576,7 @@ class _Run:
     def _cacheable(self) -> bool:
         """Say whether the teacher's scores of whole HR crops are what training needs, often enough to keep them."""
         recipe = self._setting.recipe
-        if recipe.patch is not None or recipe.augment.shift:
+        if recipe.patch is not None or recipe.augment.shift or recipe.augment.rotate:
             return False
         if recipe.steps_per_epoch is None:
             return True
@@ -669,7 +675,8 @@ class _Run:
         lr = None if lr is None else to_channels(lr, self._method.info.channels)
         blur = self._setting.recipe.augment
         if lr is None:
-            lr = degrade(blurred(hr, blur.blur, blur.blur_probability), self._degradation)
+            soft = blurred(hr, blur.blur, blur.blur_probability)
+            lr = degrade(soft, self._degradation, grey=self._images.channels == 1)
         labels = self._images.labels
         return Batch(
             lr=lr,

@@ -27,6 +27,7 @@ from srbench.training.recipe import Recipe
 Positions = NDArray[np.int64]
 
 _VAL_FOLDERS = ("val", "valid", "validation")
+_DRAWS_AGAIN = 7  # of a patch that is too flat
 
 
 class LabelMap(TypingProtocol):
@@ -322,7 +323,10 @@ def epoch_plan(
     A pure function of its arguments, so that a resumed run sees what the uninterrupted one would have seen. The ranks'
     parts are disjoint and have equally many batches of equal size; what the number of ranks does not divide is left
     out of this epoch, never repeated, and so is a last batch of a single image, which has no statistics for batch norm.
+    An image that gives several patches stands in its batch as often, in a row.
     """
+    repeats = min(recipe.patches_per_image, recipe.batch_size)
+    images_a_batch = -(-recipe.batch_size // repeats)
     group = images.shape_groups(recipe.patch, recipe.augment.shift)
     members = np.bincount(group)
     wanted = None if recipe.steps_per_epoch is None else recipe.steps_per_epoch * recipe.accumulate
@@ -330,11 +334,11 @@ def epoch_plan(
     turn = 0
     while True:
         order = np.random.default_rng([seed, 1, epoch, turn]).permutation(len(images))
-        for together in _filled(order, group, recipe.batch_size * world):
+        for together in _filled(order, group, images_a_batch * world):
             whole = len(together) // world * world
-            alone = whole == world and recipe.batch_size > 1 and members[group[together[0]]] > world
-            if whole and not alone:
-                batches.append(together[rank:whole:world])
+            alone = whole == world and images_a_batch > 1 and members[group[together[0]]] > world
+            if whole and not (alone and repeats == 1):
+                batches.append(np.repeat(together[rank:whole:world], repeats)[: recipe.batch_size])
         turn += 1
         if wanted is None or len(batches) >= wanted or not batches:
             break
@@ -378,25 +382,68 @@ class RawBatch:
 
 
 def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generator: np.random.Generator) -> RawBatch:
-    """Read images, and cut and mirror them as the recipe's draws say."""
+    """Read images, and cut, turn and mirror them as the recipe's draws say."""
     draws = generator.random((len(positions), 3))
     flipped = draws[:, 2] < (0.5 if recipe.augment.flip else 0.0)
-    if recipe.patch is None and not recipe.augment.shift:
+    # What other settings need is drawn after that, so that none of them moves what a recipe without it has drawn.
+    again = _DRAWS_AGAIN if recipe.flatness and recipe.patch is not None else 0
+    corners = np.concatenate([draws[:, None, :2], generator.random((len(positions), again, 2))], axis=1)
+    turns = generator.integers(4, size=len(positions)) if recipe.augment.rotate else np.zeros(len(positions), np.int64)
+    if recipe.patch is None and not recipe.augment.shift and not turns.any():
         hr, lr = images.read(positions)
         return RawBatch(positions, hr, lr, flipped)
-    crops = [
-        _cropped(images, int(position), recipe, draw) for position, draw in zip(positions, draws[:, :2], strict=True)
-    ]
+    crops = []
+    previous, whole = -1, None
+    for position, tries, turn in zip(positions.tolist(), corners, turns.tolist(), strict=True):
+        if whole is None or position != previous:
+            previous, whole = position, _one(images, position)
+        crops.append(_turned(_cropped(whole, recipe, tries), turn))
     lr = None if not images.paired else torch.stack([lr for _, lr in crops if lr is not None])
     return RawBatch(positions, torch.stack([hr for hr, _ in crops]), lr, flipped)
 
 
-def _cropped(
-    images: ImageSet, position: int, recipe: Recipe, draw: NDArray[np.float64]
-) -> tuple[Tensor, Tensor | None]:
-    hr_one, lr_one = images.read(np.array([position]))
-    hr, lr = hr_one[0], None if lr_one is None else lr_one[0]
-    step = images.factor(position) if images.paired else 1
+def detail(patch: Tensor) -> float:
+    """Return how far a patch `(C, H, W)`, uint8, is from flat: its larger mean deviation along a side, in [0, 1].
+
+    The standard deviation of every column, and of every row, is taken; the larger of the two means is the detail. So
+    idealo's image-super-resolution judges its LR patches: a ramp has detail, a wall has none.
+    """
+    values = patch.float().div_(255)
+    return max(float(values.std(dim=side, correction=0).mean()) for side in (-2, -1))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An image before it is cut: HR `(3, H, W)`, LR `(3, h, w)` or None, uint8, and HR pixels an LR pixel."""
+
+    hr: Tensor
+    lr: Tensor | None
+    step: int
+
+
+def _one(images: ImageSet, position: int) -> _Whole:
+    hr, lr = images.read(np.array([position]))
+    return _Whole(hr[0], None if lr is None else lr[0], images.factor(position) if images.paired else 1)
+
+
+def _cropped(whole: _Whole, recipe: Recipe, tries: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+    """Cut the first of the tries `(n, 2)` that is not flat, or else the one with the most detail."""
+    best, most = None, -1.0
+    for draw in tries:
+        crop = _cut(whole, recipe, draw)
+        if len(tries) == 1:
+            return crop
+        found = detail(crop[0])
+        if found > most:
+            best, most = crop, found
+        if found >= recipe.flatness:
+            break
+    assert best is not None
+    return best
+
+
+def _cut(whole: _Whole, recipe: Recipe, draw: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+    hr, lr, step = whole.hr, whole.lr, whole.step
     cuts = []
     for side, share in zip(hr.shape[-2:], draw, strict=True):
         kept = min(recipe.patch, side) if recipe.patch is not None else max(side - recipe.augment.shift, 1)
@@ -409,3 +456,12 @@ def _cropped(
     if lr is not None:
         lr = lr[:, top // step : (top + rows) // step, left // step : (left + columns) // step]
     return hr, lr
+
+
+def _turned(crop: tuple[Tensor, Tensor | None], quarters: int) -> tuple[Tensor, Tensor | None]:
+    """Turn HR and LR by quarters; by halves where the crop is not square, because a batch has one shape."""
+    hr, lr = crop
+    quarters -= quarters % 2 if hr.shape[-2] != hr.shape[-1] else 0
+    if not quarters:
+        return crop
+    return torch.rot90(hr, quarters, (-2, -1)), None if lr is None else torch.rot90(lr, quarters, (-2, -1))

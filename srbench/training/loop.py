@@ -732,7 +732,9 @@ def _check_settings(then: dict[str, Any], now: dict[str, Any], recipe: Recipe) -
         UsageError: Naming the settings that differ.
     """
     then, now = copy.deepcopy(then), copy.deepcopy(now)
-    then["recipe"] = Recipe().to_json() | then["recipe"]  # settings that did not exist then were at their defaults
+    usual = Recipe().to_json()  # settings that did not exist then were at their defaults
+    augment = usual["augment"] | then["recipe"].get("augment", {})
+    then["recipe"] = usual | then["recipe"] | {"augment": augment}
     if recipe.schedule != "cosine":
         then["recipe"]["epochs"] = now["recipe"]["epochs"] = None
     flat_then, flat_now = ({**settings.pop("recipe"), **settings} for settings in (then, now))

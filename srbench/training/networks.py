@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +101,81 @@ def start_as_bilinear(layers: nn.Sequential) -> None:
     last_of_trunk.weight[:3] = 0.0
     assert last_of_trunk.bias is not None
     last_of_trunk.bias[:3] = 0.0
+
+
+@torch.no_grad()
+def start_sub_pixel_as_bilinear(
+    first: nn.Conv2d,
+    fused: nn.Conv2d | nn.BatchNorm2d,
+    shuffled: Sequence[tuple[nn.Conv2d, int]],
+    last: nn.Conv2d | None,
+) -> None:
+    """Change the first values of a network with sub-pixel convolutions, so that it starts as bilinear enlargement.
+
+    Such a network is shallow features, plus what a trunk makes of them, then convolutions whose channels are shuffled
+    to pixels. As in `start_as_bilinear` the first channels, as many as the image has, carry it through; each
+    convolution before a shuffle gives its channels the bilinear weights of the sub-pixel that it becomes (away from the
+    zeros around the image). Every other channel adds nothing yet, and learns from the first step on. Where there are
+    fewer features than channels of the image nothing is changed.
+
+    Args:
+        first: From the image to the shallow features; what follows must hand positive values on.
+        fused: The trunk's last layer, whose output is added to the shallow features.
+        shuffled: The convolutions before each shuffle, with the factor of that shuffle.
+        last: From the features at SR size to the image, or None where the last shuffle gives it.
+    """
+    channels = first.in_channels
+    if first.out_channels < channels:
+        return
+    identity = torch.eye(channels)[:, :, None, None]
+    for convolution in (first, last):
+        if convolution is not None:
+            middle = convolution.kernel_size[0] // 2
+            _carry(convolution, F.pad(identity, (middle,) * 4))
+    for convolution, factor in shuffled:
+        _carry(convolution, torch.einsum("oc,pyx->opcyx", torch.eye(channels), _bilinear_taps(factor)).flatten(0, 1))
+    assert fused.bias is not None
+    fused.weight[:channels] = 0.0
+    fused.bias[:channels] = 0.0
+
+
+def _carry(convolution: nn.Conv2d, kernels: Tensor) -> None:
+    """Give the first rows these kernels `(rows, channels, k, k)` of the first channels, and nothing of the others."""
+    rows, channels = kernels.shape[:2]
+    convolution.weight[:rows] = 0.0
+    convolution.weight[:rows, :channels] = kernels.to(convolution.weight)
+    assert convolution.bias is not None
+    convolution.bias[:rows] = 0.0
+
+
+def _bilinear_taps(factor: int) -> Tensor:
+    """Return the weights of a pixel's 3 x 3 neighbourhood for each of its sub-pixels, `(factor ** 2, 3, 3)`."""
+    offset = (torch.arange(factor) + 0.5) / factor - 0.5
+    taps = torch.stack([(-offset).clamp_min(0), 1 - offset.abs(), offset.clamp_min(0)], dim=1)
+    return torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
+
+
+class TeacherFeatures:
+    """Makes the feature extractor of whichever teacher a method is trained by, once; holds nothing that is saved.
+
+    Intended use, in a method:
+
+        self._features = TeacherFeatures()                 # in __init__
+        losses.terms(self.recipe.losses, sr, batch, judge=teacher,
+                     extractor=self._features(teacher, self.recipe.losses))
+    """
+
+    def __init__(self) -> None:
+        """Start without an extractor."""
+        self._known: FeatureExtractor | None = None
+
+    def __call__(self, teacher: nn.Module | None, wanted: Container[str]) -> FeatureExtractor | None:
+        """Return the teacher's extractor where a wanted term needs one, else None."""
+        if teacher is None or not ("features" in wanted or "perceptual" in wanted):
+            return None
+        if self._known is None or self._known.classifier is not teacher:
+            self._known = FeatureExtractor(teacher)
+        return self._known
 
 
 class FeatureExtractor:

@@ -24,6 +24,8 @@ class Augment:
 
     Attributes:
         flip: Mirror left to right with probability 1/2.
+        rotate: Turn by 0, 90, 180 or 270 degrees with equal probability, by 0 or 180 where a crop is not square. With
+            `flip` these are all eight ways to lay down a square.
         shift: Crop up to this many pixels off the border on each side, at random, so that the content moves.
         blur: Largest standard deviation of a Gaussian blur, pixels; drawn uniformly from 0.
         blur_probability: Share of the images that are blurred, where `blur` is above 0.
@@ -32,6 +34,7 @@ class Augment:
     """
 
     flip: bool = False
+    rotate: bool = False
     shift: int = 0
     blur: float = 0.0
     blur_probability: float = 0.5
@@ -60,6 +63,11 @@ class Recipe:
         unit_scale: Divide every term by its size on the first batch; None does so where there are two terms or more.
         label_smoothing: Of the cross-entropy term.
         patch: Train on random HR patches of this side, pixels, cut at native size; None takes the protocol's HR.
+        patches_per_image: Patches that are cut from an image each time it is drawn; with `batch_size` of them a batch
+            comes from one image. One pass over the data shows so many patches of each image.
+        flatness: A patch with less detail than this is drawn again from the same image, at most seven times; then the
+            one with the most detail is taken. Detail is the larger of the mean standard deviations along the columns
+            and along the rows of the patch, in units of [0, 1]; 0 takes every patch.
         augment: What is drawn anew for every image.
         ema: Decay of the moving average of the weights that is validated and saved; 0 is none.
         clip_norm: Largest norm of the gradient, or None.
@@ -97,6 +105,8 @@ class Recipe:
     unit_scale: bool | None = None
     label_smoothing: float = 0.0
     patch: int | None = None
+    patches_per_image: int = 1
+    flatness: float = 0.0
     augment: Augment = field(default_factory=Augment)
     ema: float = 0.0
     clip_norm: float | None = None
@@ -263,7 +273,7 @@ def _check(recipe: Recipe) -> None:
         if not holds:
             raise UsageError(f"recipe setting {key} must be {expected}, got {_at(recipe, key)!r}")
 
-    for key in ("epochs", "batch_size", "accumulate", "decay_every", "validate_every"):
+    for key in ("epochs", "batch_size", "patches_per_image", "accumulate", "decay_every", "validate_every"):
         need(getattr(recipe, key) >= 1, key, "at least 1")
     for key in ("warmup_steps", "checkpoint_every", "norm_steps", "weight_decay"):
         need(getattr(recipe, key) >= 0, key, "at least 0")
@@ -274,7 +284,7 @@ def _check(recipe: Recipe) -> None:
         need(value is None or 0 < value < math.inf, key, "a finite number above 0, or none")
     need(0 < recipe.lr < math.inf, "lr", "a finite number above 0")
     need(0 < recipe.gamma <= 1, "gamma", "above 0 and at most 1")
-    for key in ("momentum", "ema", "label_smoothing"):
+    for key in ("momentum", "ema", "label_smoothing", "flatness"):
         need(0 <= getattr(recipe, key) < 1, key, "at least 0 and below 1")
     for key in ("augment.blur_probability", "augment.degrade_probability"):
         need(0 <= _at(recipe, key) <= 1, key, "from 0 to 1")

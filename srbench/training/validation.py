@@ -176,7 +176,7 @@ def _hr_lr(
     if real is not None:
         return hr, real.to(device).float().div_(255)
     ids = [images.samples[int(position)].id for position in positions]
-    return hr, degrade(hr, protocol.lr, sample_ids=ids, seed=seed)
+    return hr, degrade(hr, protocol.lr, sample_ids=ids, seed=seed, grey=images.channels == 1)
 
 
 def _labels(images: ImageSet, positions: Positions, device: torch.device) -> Tensor | None:

@@ -1,0 +1,236 @@
+"""RDN: the residual dense network, every layer of a block reading all the layers before it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srbench.errors import UsageError
+from srbench.method import Batch, Method, MethodInfo
+from srbench.protocol import Protocol
+from srbench.training import losses
+from srbench.training.networks import (
+    Discriminator,
+    TeacherFeatures,
+    frozen,
+    restored,
+    start_sub_pixel_as_bilinear,
+)
+from srbench.training.recipe import Augment, Recipe
+
+_FACTORS = (2, 3, 4)
+_EIGHT_WAYS = Augment(flip=True, rotate=True)
+_SMALL = {"blocks": 3, "layers": 3, "growth": 32, "features": 32, "upsampler": "direct"}
+
+_PSNR = Recipe(  # Zhang et al. 2018, section 4.1: 16 LR patches of 32 x 32, an epoch is a thousand steps
+    losses={"l1": 1.0},
+    epochs=800,
+    steps_per_epoch=1000,
+    batch_size=16,
+    lr=1e-4,
+    schedule="step",
+    gamma=0.5,
+    decay_every=200,
+    patch=128,
+    augment=_EIGHT_WAYS,
+    select="psnr",
+    unit_scale=False,
+)
+_GAN = dataclasses.replace(
+    # idealo's way to train: all patches of a batch from one image, flat ones drawn again; the weights are of
+    # unit-scaled terms
+    _PSNR,
+    losses={"l1": 1.0, "features": 0.5, "adversarial": 0.1},
+    epochs=100,
+    batch_size=8,
+    lr=4e-4,
+    decay_every=30,
+    patch=160,
+    patches_per_image=8,
+    flatness=0.03,
+    unit_scale=None,
+    select="none",
+)
+
+
+class RDN(Method):
+    """Residual dense blocks whose outputs are fused, then enlargement by sub-pixel convolutions."""
+
+    info = MethodInfo(
+        kind="network",
+        family="super-resolution",
+        version="1",
+        factor=4,
+        reference="Zhang et al. 2018, arXiv 1802.08797",
+    )
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "psnr": _PSNR,
+        "gan": _GAN,
+        "gpu": dataclasses.replace(
+            _PSNR,
+            epochs=60,
+            batch_size=32,
+            lr=3e-4,
+            schedule="cosine",
+            warmup_steps=500,
+            patch=160,
+            ema=0.999,
+            clip_norm=1.0,
+            parameters={"blocks": 8, "layers": 6, "growth": 32, "features": 64},
+            half=True,
+        ),
+        "cpu-small": dataclasses.replace(
+            _PSNR,
+            epochs=8,
+            steps_per_epoch=1000,
+            lr=1e-3,
+            schedule="cosine",
+            warmup_steps=100,
+            patch=96,
+            ema=0.999,
+            clip_norm=1.0,
+            parameters=_SMALL,
+            half=True,
+        ),
+        "demo": dataclasses.replace(
+            _PSNR,
+            epochs=2,
+            steps_per_epoch=100,
+            lr=1e-3,
+            schedule="cosine",
+            warmup_steps=20,
+            patch=None,
+            clip_norm=1.0,
+            parameters=_SMALL,
+            half=True,
+        ),
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 2, "layers": 2, "growth": 4, "features": 6, "critic": 4}
+
+    def __init__(
+        self,
+        blocks: int = 16,
+        layers: int = 8,
+        growth: int = 64,
+        features: int = 64,
+        *,
+        factor: int = 4,
+        channels: int = 3,
+        upsampler: str = "paper",
+        critic: int = 64,
+    ) -> None:
+        """Build an untrained network.
+
+        Args:
+            blocks: Number of residual dense blocks; D in the paper.
+            layers: 3 x 3 convolutions of a block; C in the paper.
+            growth: Channels that each of them adds; G in the paper.
+            features: Channels between the blocks; G0 in the paper.
+            factor: Enlargement: 2, 3 or 4.
+            channels: Channels of LR and SR: 3, or 1 for grey images.
+            upsampler: "paper" enlarges features and makes the image of them at SR size; "direct" makes all sub-pixels
+                of the image at LR size by one convolution, which takes a fraction of the time.
+            critic: Filters of the discriminator's first layer; only training has one.
+
+        Raises:
+            UsageError: If a number or the upsampler is none of these.
+        """
+        super().__init__()
+        counts = {"blocks": blocks, "layers": layers, "growth": growth, "features": features, "critic": critic}
+        low = [name for name, count in counts.items() if count < 1]
+        if low or factor not in _FACTORS or channels not in {1, 3} or upsampler not in {"paper", "direct"}:
+            raise UsageError(
+                "rdn takes blocks, layers, growth, features and critic >= 1, factor 2, 3 or 4, channels 1 or 3 and"
+                f" upsampler paper or direct; got {counts}, factor={factor}, channels={channels},"
+                f" upsampler={upsampler!r}; the paper's are blocks=16, layers=8, growth=64, features=64"
+            )
+        self.shallow = nn.Conv2d(channels, features, 3, padding=1)
+        self.entry = nn.Conv2d(features, features, 3, padding=1)
+        self.blocks = nn.ModuleList(_DenseBlock(features, layers, growth) for _ in range(blocks))
+        fused = nn.Conv2d(features, features, 3, padding=1)
+        self.fusion = nn.Sequential(nn.Conv2d(blocks * features, features, 1), fused)
+        direct = upsampler == "direct"
+        self._steps = (factor,) if direct or factor == 3 else (2,) * (factor // 2)
+        width = channels if direct else growth
+        shuffled = [
+            nn.Conv2d(features if place == 0 else width, width * step**2, 3, padding=1)
+            for place, step in enumerate(self._steps)
+        ]
+        self.shuffled = nn.ModuleList(shuffled)
+        self.last = None if direct else nn.Conv2d(width, channels, 3, padding=1)
+        if width >= channels:
+            start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), self.last)
+        self.info = dataclasses.replace(type(self).info, factor=factor, channels=channels)
+        self.critic = critic
+        self.recipe = Recipe()
+        self._kernel, self._antialias = "bicubic", True
+        self._helpers: dict[str, nn.Module] = {}  # a plain dict, so that it is no part of the state dict
+        self._features = TeacherFeatures()
+
+    def prepare(self, protocol: Protocol) -> None:
+        """Take the kernel of the return to HR size, which training needs too."""
+        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
+        shallow = self.shallow(lr)
+        found = self.entry(shallow)
+        outputs = []
+        for block in self.blocks:
+            found = block(found)
+            outputs.append(found)
+        found = self.fusion(torch.cat(outputs, dim=1)) + shallow
+        for convolution, step in zip(self.shuffled, self._steps, strict=True):
+            found = F.pixel_shuffle(convolution(found), step)
+        return found if self.last is None else self.last(found)
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe; "adversarial" is the generator's relativistic average loss."""
+        wanted = self.recipe.losses
+        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
+        found = losses.terms(
+            wanted,
+            sr,
+            batch,
+            judge=classifier if classifier is not None else teacher,
+            extractor=self._features(teacher, wanted),
+            smoothing=self.recipe.label_smoothing,
+        )
+        if "adversarial" in wanted:
+            with frozen(self.helpers()["discriminator"]) as critic:
+                found["adversarial"] = losses.adversarial(critic(batch.hr).detach(), critic(sr))
+        return found
+
+    def helpers(self) -> Mapping[str, nn.Module]:
+        """Return the discriminator, where the recipe has an adversarial term."""
+        if "adversarial" in self.recipe.losses and not self._helpers:
+            self._helpers["discriminator"] = Discriminator(channels=self.info.channels, features=self.critic)
+        return self._helpers
+
+    def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
+        """Return the discriminator's relativistic average loss."""
+        critic = self.helpers()[name]
+        return losses.discriminator(critic(batch.hr), critic(sr))
+
+
+class _DenseBlock(nn.Module):
+    def __init__(self, features: int, layers: int, growth: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.Conv2d(features + place * growth, growth, 3, padding=1) for place in range(layers)
+        )
+        self.fusion = nn.Conv2d(features + layers * growth, features, 1)
+
+    def forward(self, found: Tensor) -> Tensor:
+        """Return features `(N, features, h, w)`, float: the block's input plus what its layers add."""
+        known = found
+        for layer in self.layers:
+            known = torch.cat([known, F.relu(layer(known))], dim=1)
+        return found + self.fusion(known)

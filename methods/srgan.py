@@ -1,0 +1,216 @@
+"""SRGAN: the SRResNet generator, trained by pixels alone (variant A) or against a discriminator too (variant B)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srbench.errors import UsageError
+from srbench.method import Batch, Method, MethodInfo
+from srbench.protocol import Protocol
+from srbench.training import losses
+from srbench.training.networks import (
+    Discriminator,
+    TeacherFeatures,
+    frozen,
+    restored,
+    start_sub_pixel_as_bilinear,
+)
+from srbench.training.recipe import Augment, Recipe
+
+_FACTORS = (2, 3, 4)
+_EIGHT_WAYS = Augment(flip=True, rotate=True)
+_SMALL = {"blocks": 8, "features": 32, "upsampler": "direct"}
+_VARIANT_B = {"l2": 1.0, "features": 0.5, "adversarial": 0.1}  # of unit-scaled terms
+
+_PSNR = Recipe(  # Ledig et al. 2017, section 3.2: SRResNet, a million steps of 16 patches
+    losses={"l2": 1.0},
+    epochs=200,
+    steps_per_epoch=5000,
+    batch_size=16,
+    lr=1e-4,
+    patch=96,
+    augment=_EIGHT_WAYS,
+    select="psnr",
+    unit_scale=False,
+    norm_steps=100,
+)
+_DEEPLENSE_A = Recipe(
+    losses={"l2": 1.0}, epochs=8, batch_size=63, lr=5e-4, select="psnr", unit_scale=False, norm_steps=50
+)
+_CPU = dataclasses.replace(
+    _PSNR,
+    epochs=8,
+    steps_per_epoch=1000,
+    lr=1e-3,
+    schedule="cosine",
+    warmup_steps=100,
+    ema=0.999,
+    parameters=_SMALL,
+    norm_steps=50,
+)
+_DEMO = dataclasses.replace(
+    _CPU, epochs=2, steps_per_epoch=100, warmup_steps=20, patch=None, ema=0.0, parameters=_SMALL | {"critic": 16}
+)
+
+
+class SRGAN(Method):
+    """Residual blocks with batch norm and a long skip, then enlargement by sub-pixel convolutions."""
+
+    info = MethodInfo(
+        kind="network",
+        family="super-resolution",
+        version="1",
+        factor=4,
+        reference="Ledig et al. 2017, arXiv 1609.04802",
+    )
+    recipes: ClassVar[Mapping[str, Recipe]] = {
+        "psnr": _PSNR,
+        "gan": dataclasses.replace(  # Ledig et al. again: 200,000 steps from SRResNet, the rate falls half-way
+            _PSNR,
+            losses=_VARIANT_B,
+            epochs=40,
+            schedule="step",
+            gamma=0.1,
+            decay_every=20,
+            select="none",
+            unit_scale=None,
+        ),
+        "deeplense-a": _DEEPLENSE_A,
+        "deeplense-b": dataclasses.replace(
+            _DEEPLENSE_A, losses=_VARIANT_B, epochs=25, batch_size=32, lr=1e-6, select="none", unit_scale=None
+        ),
+        "finetune": dataclasses.replace(  # a few hundred real pairs
+            _PSNR, epochs=20, steps_per_epoch=100, schedule="cosine", patch=64, ema=0.99, norm_steps=50
+        ),
+        "gpu": dataclasses.replace(
+            _CPU, epochs=60, batch_size=32, lr=5e-4, warmup_steps=500, patch=128, parameters={}, norm_steps=100
+        ),
+        "cpu-small": _CPU,
+        "demo": _DEMO,
+        "demo-gan": dataclasses.replace(_DEMO, losses=_VARIANT_B, lr=1e-4, select="none", unit_scale=None),
+    }
+    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 2, "features": 6, "critic": 4}
+
+    def __init__(
+        self,
+        blocks: int = 16,
+        features: int = 64,
+        *,
+        factor: int = 4,
+        channels: int = 3,
+        upsampler: str = "paper",
+        critic: int = 64,
+    ) -> None:
+        """Build an untrained network.
+
+        Args:
+            blocks: Number of residual blocks, of two 3 x 3 convolutions with batch norm each.
+            features: Channels between them.
+            factor: Enlargement: 2, 3 or 4.
+            channels: Channels of LR and SR: 3, or 1 for grey images such as a telescope's.
+            upsampler: "paper" enlarges features and makes the image of them at SR size; "direct" makes all sub-pixels
+                of the image at LR size by one convolution, which takes a fraction of the time.
+            critic: Filters of the discriminator's first layer; only training has one.
+
+        Raises:
+            UsageError: If a number or the upsampler is none of these.
+        """
+        super().__init__()
+        counts = {"blocks": blocks, "features": features, "critic": critic}
+        low = [name for name, count in counts.items() if count < 1]
+        if low or factor not in _FACTORS or channels not in {1, 3} or upsampler not in {"paper", "direct"}:
+            raise UsageError(
+                "srgan takes blocks, features and critic >= 1, factor 2, 3 or 4, channels 1 or 3 and upsampler paper or"
+                f" direct; got {counts}, factor={factor}, channels={channels}, upsampler={upsampler!r}; the paper's are"
+                " blocks=16, features=64"
+            )
+        self.shallow = nn.Conv2d(channels, features, 9, padding=4)
+        self.shallow_slope = nn.PReLU()
+        self.blocks = nn.Sequential(*(_ResidualBlock(features) for _ in range(blocks)))
+        fused = nn.BatchNorm2d(features)
+        self.fusion = nn.Sequential(nn.Conv2d(features, features, 3, padding=1), fused)
+        direct = upsampler == "direct"
+        self._steps = (factor,) if direct or factor == 3 else (2,) * (factor // 2)
+        width = channels if direct else features
+        shuffled = [nn.Conv2d(features, width * step**2, 3, padding=1) for step in self._steps]
+        self.shuffled = nn.ModuleList(shuffled)
+        self.slopes = None if direct else nn.ModuleList(nn.PReLU() for _ in shuffled)
+        self.last = None if direct else nn.Conv2d(features, channels, 9, padding=4)
+        start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), self.last)
+        self.info = dataclasses.replace(type(self).info, factor=factor, channels=channels)
+        self.critic = critic
+        self.recipe = Recipe()
+        self._kernel, self._antialias = "bicubic", True
+        self._helpers: dict[str, nn.Module] = {}  # a plain dict, so that it is no part of the state dict
+        self._features = TeacherFeatures()
+
+    def prepare(self, protocol: Protocol) -> None:
+        """Take the kernel of the return to HR size, which training needs too."""
+        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
+
+    def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
+        shallow = self.shallow_slope(self.shallow(lr))
+        found = self.fusion(self.blocks(shallow)) + shallow
+        for place, (convolution, step) in enumerate(zip(self.shuffled, self._steps, strict=True)):
+            found = F.pixel_shuffle(convolution(found), step)
+            if self.slopes is not None:
+                found = self.slopes[place](found)
+        return found if self.last is None else self.last(found)
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe; "adversarial" is -log of the discriminator's trust in SR."""
+        wanted = self.recipe.losses
+        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
+        found = losses.terms(
+            wanted,
+            sr,
+            batch,
+            judge=classifier if classifier is not None else teacher,
+            extractor=self._features(teacher, wanted),
+            smoothing=self.recipe.label_smoothing,
+        )
+        if "adversarial" in wanted:
+            with frozen(self.helpers()["discriminator"]) as critic:
+                found["adversarial"] = _trust(critic(sr), 1.0)
+        return found
+
+    def helpers(self) -> Mapping[str, nn.Module]:
+        """Return the discriminator, where the recipe has an adversarial term."""
+        if "adversarial" in self.recipe.losses and not self._helpers:
+            self._helpers["discriminator"] = Discriminator(channels=self.info.channels, features=self.critic)
+        return self._helpers
+
+    def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
+        """Return the discriminator's cross-entropy on HR, which is real, and on SR, which is not."""
+        critic = self.helpers()[name]
+        return _trust(critic(batch.hr), 1.0) + _trust(critic(sr), 0.0)
+
+
+class _ResidualBlock(nn.Module):
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(features, features, 3, padding=1),
+            nn.BatchNorm2d(features),
+            nn.PReLU(),
+            nn.Conv2d(features, features, 3, padding=1),
+            nn.BatchNorm2d(features),
+        )
+
+    def forward(self, found: Tensor) -> Tensor:
+        """Return features `(N, features, h, w)`, float: the input plus what the body adds."""
+        return found + self.body(found)
+
+
+def _trust(scores: Tensor, target: float) -> Tensor:
+    scores = scores.float()
+    return F.binary_cross_entropy_with_logits(scores, torch.full_like(scores, target))
