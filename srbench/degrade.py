@@ -62,7 +62,7 @@ def for_metric(sr: Tensor, protocol: Protocol) -> Tensor:
 
 def round_8bit(image: Tensor) -> Tensor:
     """Clamp to [0, 1] and round to the 256 levels of 8 bits, keeping the dtype."""
-    return image.clamp(0, 1).mul(255).round().div(255)
+    return image.clamp(0, 1).mul_(255).round_().div_(255)
 
 
 def _finish(sr: Tensor, *, clamp: bool, rounded: bool) -> Tensor:

@@ -59,6 +59,88 @@ def to_y(rgb: Tensor) -> Tensor:
     return ((r * red + g * green + b * blue + _LUMA_OFFSET) / 255.0).unsqueeze(1)
 
 
+@dataclass(frozen=True)
+class _Window:
+    """What SSIM needs of HR alone: the shifted image, its square, and under the window its mean and squared mean."""
+
+    image: Tensor
+    square: Tensor
+    mean: Tensor
+    mean_square: Tensor
+
+
+class Reference:
+    """HR `(N, C, H, W)`, float, [0, 1], against which any number of SR are held; its own part is computed once."""
+
+    def __init__(self, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0) -> None:
+        """Take the original images.
+
+        Args:
+            hr: The original images; not written to, and not to be changed by others afterwards.
+            channels: "rgb" takes every channel as it is, "y" the luma of `to_y`.
+            crop_border: Pixels shaved from each side; where nothing is left, every value is nan.
+
+        Raises:
+            ContractError: If `hr` is no batch of images.
+            UsageError: If `channels` or `crop_border` is not one of the above.
+        """
+        if channels not in ("rgb", "y"):
+            raise UsageError(f"expected channels 'rgb' or 'y', got {channels!r}")
+        if crop_border < 0:
+            raise UsageError(f"expected a crop_border of at least 0 pixels, got {crop_border}")
+        if hr.ndim != 4:
+            raise ContractError(f"expected hr of the shape (N, C, H, W), got {tuple(hr.shape)}")
+        self._shape, self._channels, self._crop_border = hr.shape, channels, crop_border
+        self._hr = self._compared(hr)
+        self._windows: list[_Window] = []  # of each part of the batch, made by the first call of `ssim`
+
+    def mse(self, sr: Tensor) -> Tensor:
+        """Mean squared error of each image of `sr`, of the shape of HR, float, [0, 1]: (N,), float64, data range 1.
+
+        Raises:
+            ContractError: If `sr` has another shape.
+        """
+        difference = self._taken(sr) - self._hr
+        return (difference * difference).mean(dim=(1, 2, 3)).double()
+
+    @torch.no_grad()
+    def ssim(self, sr: Tensor) -> Tensor:
+        """SSIM of each image of `sr`, of the shape of HR, float, [0, 1]: (N,), float64; see `ssim_per_image`.
+
+        No gradient passes through it.
+
+        Raises:
+            ContractError: If `sr` has another shape.
+        """
+        sr = self._taken(sr)
+        count = len(sr)
+        if min(sr.shape[-2:]) < 2 * _SSIM_RADIUS + 1:
+            return torch.full((count,), math.nan, dtype=torch.float64, device=sr.device)
+        budget = _SSIM_CHUNK_CPU if sr.device.type == "cpu" else _SSIM_CHUNK_DEVICE
+        step = max(1, budget // (4 * sr[:1].numel())) if count else 1
+        if not self._windows:
+            self._windows = [_window_of(part) for part in self._hr.split(step)]
+        parts = [_ssim_chunk(part, window) for part, window in zip(sr.split(step), self._windows, strict=True)]
+        return torch.cat(parts).double()
+
+    def _taken(self, sr: Tensor) -> Tensor:
+        if sr.ndim != 4 or sr.shape != self._shape:
+            raise ContractError(
+                f"expected sr of the shape (N, C, H, W) of hr, {tuple(self._shape)}, got {tuple(sr.shape)}; "
+                "return to the HR size before scoring"
+            )
+        return self._compared(sr)
+
+    def _compared(self, image: Tensor) -> Tensor:
+        """Return the pixels that are compared, in full precision."""
+        height, width = image.shape[-2:]
+        border = self._crop_border
+        rows = slice(border, max(border, height - border))
+        columns = slice(border, max(border, width - border))
+        image = image[..., rows, columns]
+        return to_y(image) if self._channels == "y" else _full_precision(image)
+
+
 def mse_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0) -> Tensor:
     """Mean squared error of each image of (N, C, H, W), float, [0, 1]: (N,), float64, data range 1.
 
@@ -72,8 +154,7 @@ def mse_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_bo
         ContractError: If the shapes differ or are not those of a batch of images.
         UsageError: If `channels` or `crop_border` is not one of the above.
     """
-    sr, hr = _prepare(sr, hr, channels, crop_border)
-    return (sr - hr).square().mean(dim=(1, 2, 3)).double()
+    return Reference(hr, channels=channels, crop_border=crop_border).mse(sr)
 
 
 def psnr_from_mse(mse: Tensor) -> Tensor:
@@ -145,14 +226,7 @@ def ssim_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_b
         ContractError: If the shapes differ or are not those of a batch of images.
         UsageError: If `channels` or `crop_border` is not one of the above.
     """
-    sr, hr = _prepare(sr, hr, channels, crop_border)
-    count = sr.shape[0]
-    if min(sr.shape[-2:]) < 2 * _SSIM_RADIUS + 1:
-        return torch.full((count,), math.nan, dtype=torch.float64, device=sr.device)
-    budget = _SSIM_CHUNK_CPU if sr.device.type == "cpu" else _SSIM_CHUNK_DEVICE
-    step = max(1, budget // (4 * sr[:1].numel())) if count else 1
-    parts = [_ssim_chunk(a, b) for a, b in zip(sr.split(step), hr.split(step), strict=True)]
-    return torch.cat(parts).double()
+    return Reference(hr, channels=channels, crop_border=crop_border).ssim(sr)
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -365,44 +439,36 @@ def _scored_labels(
     return probabilities, truth
 
 
-def _prepare(sr: Tensor, hr: Tensor, channels: str, crop_border: int) -> tuple[Tensor, Tensor]:
-    """Check two batches (N, C, H, W), [0, 1], and bring them to the compared pixels, in full precision."""
-    if sr.ndim != 4 or sr.shape != hr.shape:
-        raise ContractError(
-            f"expected sr of the shape (N, C, H, W) of hr, {tuple(hr.shape)}, got {tuple(sr.shape)}; "
-            "return to the HR size before scoring"
-        )
-    if channels not in ("rgb", "y"):
-        raise UsageError(f"expected channels 'rgb' or 'y', got {channels!r}")
-    if crop_border < 0:
-        raise UsageError(f"expected a crop_border of at least 0 pixels, got {crop_border}")
-    height, width = sr.shape[-2:]
-    rows = slice(crop_border, max(crop_border, height - crop_border))
-    columns = slice(crop_border, max(crop_border, width - crop_border))
-    sr, hr = sr[..., rows, columns], hr[..., rows, columns]
-    if channels == "y":
-        return to_y(sr), to_y(hr)
-    return _full_precision(sr), _full_precision(hr)
-
-
 def _full_precision(values: Tensor) -> Tensor:
     """Half precision would decide the second decimal of a PSNR; float64 is left as it is."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
-def _ssim_chunk(sr: Tensor, hr: Tensor) -> Tensor:
-    """SSIM (N,) of two batches (N, C, H, W), float, [0, 1], both sides at least 11."""
+def _window_of(hr: Tensor) -> _Window:
     # Variances as E[x^2] - E[x]^2 lose digits where x is far from zero; they do not change under a shift.
-    a, b = sr - 0.5, hr - 0.5
-    maps = _gaussian_valid(torch.stack((a, b, a * a + b * b, a * b)))
-    mean_a, mean_b, squares, product = maps.unbind(0)
-    variances = squares - mean_a * mean_a - mean_b * mean_b
-    covariance = product - mean_a * mean_b
-    mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
+    image = hr - 0.5
+    mean = _gaussian_valid(image)
+    return _Window(image, image * image, mean, mean * mean)
+
+
+def _ssim_chunk(sr: Tensor, hr: _Window) -> Tensor:
+    """SSIM (N,) of two batches (N, C, H, W), float, [0, 1], both sides at least 11."""
     c1, c2 = _SSIM_K1**2, _SSIM_K2**2
-    luminance = (2.0 * mean_a * mean_b + c1) / (mean_a * mean_a + mean_b * mean_b + c1)
-    structure = (2.0 * covariance + c2) / (variances + c2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    maps = sr.new_empty((3, *sr.shape))
+    image = torch.sub(sr, 0.5, out=maps[0])
+    torch.mul(image, image, out=maps[1]).add_(hr.square)
+    torch.mul(image, hr.image, out=maps[2])
+    mean, squares, product = _gaussian_valid(maps).unbind(0)
+    means = mean * hr.mean
+    structure = product.sub_(means).mul_(2.0).add_(c2)
+    variances = squares.sub_(mean * mean).sub_(hr.mean_square).add_(c2)
+    structure.div_(variances)
+    # back from the shift: (a + 1/2) (b + 1/2), and the same for the squares
+    mean.add_(0.5)
+    shifted = hr.mean + 0.5
+    luminance = torch.mul(mean, shifted).mul_(2.0).add_(c1)
+    luminance.div_(mean.mul_(mean).add_(shifted.mul_(shifted)).add_(c1))
+    return luminance.mul_(structure).mean(dim=(1, 2, 3))
 
 
 def _gaussian_valid(maps: Tensor) -> Tensor:

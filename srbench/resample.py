@@ -77,7 +77,7 @@ def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
 
 def to_uint8(image: Tensor) -> Tensor:
     """Clamp [0, 1] floats and round them to 0..255 (half to even), uint8."""
-    return image.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return image.clamp(0, 1).mul_(255).round_().to(torch.uint8)
 
 
 def _writable(image: object) -> object:
