@@ -1,0 +1,80 @@
+"""Training a classifier of one channel: the split of 90:10, and a backbone that is pretrained where it can be."""
+
+from __future__ import annotations
+
+import pytest
+import training_world as world
+
+from srbench import weights
+from srbench.data.files import hash_split
+from srbench.data.sources import open_source
+from srbench.errors import SrbenchError, UsageError
+from srbench.training import classifier as module
+from srbench.training.classifier import train_classifier
+from srbench.training.data import open_splits
+
+SMALL = ["args.channels=[4, 4, 8, 8]", "args.layers=[1, 1, 1, 1]", "args.stem_width=4", "batch_size=8"]
+
+
+def ids(sources):
+    return {sample.id for source in sources for sample in source.samples}
+
+
+def test_ninety_to_ten_by_hash(tmp_path):
+    spec = f"folder:{world.make_images(tmp_path / 'photos', 60)}"
+    training, tested = open_splits([spec], "test")
+    assert ids(training) | ids(tested) == ids([open_source(spec)])
+    assert ids(tested) == {each for each in ids([open_source(spec)]) if hash_split(each) == "test"}
+    assert not ids(training) & ids(tested)
+    assert [source.split for source in (*training, *tested)] == ["train+val", "test"]
+
+
+def test_splits_that_the_data_has(tmp_path):
+    training, tested = open_splits(["lens"], "test")
+    assert [source.split for source in (*training, *tested)] == ["train", "test"]
+    for split in ("train", "val"):
+        world.make_images(tmp_path / "photos" / split, 6)
+    with pytest.raises(UsageError, match="no test split; name one with --val SPEC"):
+        open_splits([f"folder:{tmp_path / 'photos'}"], "test")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Build networks, but never with the library's weights; list what was asked for."""
+    asked = []
+    build = module.create_network
+
+    def create_network(library, name, args, *, pretrained=False):
+        asked.append(pretrained)
+        if pretrained:
+            raise SrbenchError("the weights of timm:resnet10t could not be fetched (ConnectError); download them")
+        return build(library, name, args)
+
+    monkeypatch.setattr(module, "create_network", create_network)
+    return asked
+
+
+def test_it_begins_from_scratch_where_no_weights_can_be_had_and_says_so(own_folders, tmp_path, offline):
+    spec = f"folder:{world.make_images(tmp_path / 'photos', 40)}"
+    shared = {"data": [spec], "val": "test", "in_chans": 1, "protocol": world.make_protocol(tmp_path),
+              "epochs": 1, "progress": False, "device": "cpu"}  # fmt: skip
+    result = train_classifier(
+        "resnet10t", recipe="deeplense", overrides=SMALL, name="mine", out=tmp_path / "out", **shared
+    )
+    assert offline == [True, False]
+    assert "from scratch: the weights of timm:resnet10t could not be fetched (ConnectError)" in result.notes[0]
+    assert result.summary().splitlines()[-1].startswith("note: resnet10t was trained from scratch")
+    card = weights.find("classifiers", "mine").card
+    assert card.extra["pretrained"] is False
+    assert card.extra["mean"] == pytest.approx([(0.485 + 0.456 + 0.406) / 3])
+    plain = train_classifier(
+        "resnet10t", recipe="deeplense", overrides=[*SMALL, "args.pretrained=false"], name="plain",
+        out=tmp_path / "plain", **shared,
+    )  # fmt: skip
+    assert plain.weights.sha256 != result.weights.sha256  # the cards differ ...
+    ours, theirs = (each.network.state_dict() for each in (result, plain))
+    assert all(ours[key].equal(theirs[key]) for key in ours)  # ... and the networks do not
+    for setting, error in (("true", "could not be fetched"), ("maybe", "true, false or if-available")):
+        with pytest.raises(SrbenchError, match=error):
+            train_classifier("resnet10t", recipe="deeplense", overrides=[*SMALL, f"args.pretrained={setting}"],
+                             out=tmp_path / setting, **shared)  # fmt: skip
