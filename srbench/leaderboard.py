@@ -402,6 +402,33 @@ def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
     }
 
 
+# --- classes -----------------------------------------------------------------------------------------------------
+
+
+def class_names(records: Iterable[Record]) -> dict[int, str]:
+    """Return the names of a classifier's outputs by index, as far as these records of one task tell them.
+
+    A record names the classes that have samples. Where its data has as many classes as the classifier has outputs, and
+    those stand in the same order, it names the other ones too.
+    """
+    names: dict[int, str] = {}
+    lists: dict[tuple[str, ...], None] = {}
+    for record in records:
+        names.update((part.index, part.name) for part in record.per_class or () if part.index not in names)
+        listed, classifier = record.dataset.classes, record.classifier
+        if listed is not None and classifier is not None and len(listed) == classifier.n_classes:
+            lists[listed] = None
+    for listed in lists:
+        if names and all(index < len(listed) and listed[index] == name for index, name in names.items()):
+            return dict(enumerate(listed)) | names
+    return names
+
+
+def class_name(index: int, names: Mapping[int, str]) -> str:
+    """Return the name of one of a classifier's outputs, "class 7" where nothing tells it."""
+    return names.get(index, f"class {index}")
+
+
 # --- the numbers -------------------------------------------------------------------------------------------------
 
 
@@ -745,7 +772,8 @@ def _f1(
     drawn = bootstrap_f1(
         labels, predictions, references=sorted(set(against.values())), draws=draws, seed=seed, level=LEVEL
     )
-    spelled = _class_names(pool, int(labels.max()) + 1)
+    known = class_names(columns.cell.record for columns in pool)
+    spelled = [class_name(index, known) for index in range(int(labels.max()) + 1)]
     tables = [per_class_table(labels, predictions[:, column], spelled) for column in range(len(scored))]
     for column, at in enumerate(scored):
         values[at]["f1_macro"] = f1_macro(tables[column])
@@ -780,16 +808,6 @@ def _class_rows(
         table[f"f1_delta_to_{name}_low"] = math.nan if other is None else low[other][column]
         table[f"f1_delta_to_{name}_high"] = math.nan if other is None else high[other][column]
     return table[list(PER_CLASS_COLUMNS)]
-
-
-def _class_names(pool: Sequence[_Columns], count: int) -> list[str]:
-    """Names of the classes by index, from whichever record tells them."""
-    names = [str(index) for index in range(count)]
-    for columns in pool:
-        for part in columns.cell.record.per_class or ():
-            if part.index < count:
-                names[part.index] = part.name
-    return names
 
 
 # --- order and ranks ---------------------------------------------------------------------------------------------

@@ -358,9 +358,9 @@ def _encode(value: Any) -> Any:
 
 def _decode(kind: Any, raw: Any, where: str) -> Any:
     """Build a value of the annotated type `kind` from JSON, strictly; `where` is its path in messages."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if kind is Any:
+    if type(raw) is kind or kind is Any:
         return raw
+    origin, arguments = _parts(kind)
     if dataclasses.is_dataclass(kind):
         return _decode_dataclass(typing.cast(type, kind), raw, where)
     if origin in (types.UnionType, typing.Union):
@@ -382,16 +382,20 @@ def _decode(kind: Any, raw: Any, where: str) -> Any:
     raise RecordError(f"{where} must be {_spell(kind)}, got {raw!r}")
 
 
-_type_hints = functools.cache(typing.get_type_hints)  # resolving them anew costs more than all the rest
+# A record has a part for each class; resolving its types anew would cost more than all the rest.
+_type_hints = functools.cache(typing.get_type_hints)
+_field_names = functools.cache(lambda kind: tuple(item.name for item in dataclasses.fields(kind)))
+_parts = functools.cache(lambda kind: (typing.get_origin(kind), typing.get_args(kind)))
 
 
 def _decode_dataclass(kind: type, raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         raise RecordError(f"{where} must be an object, got {raw!r}")
-    names = [item.name for item in dataclasses.fields(kind)]
-    for verb, wrong in (("lacks", set(names) - set(raw)), ("has an unknown", set(raw) - set(names))):
-        if wrong:
-            raise RecordError(f"{where} {verb} field {min(wrong)!r}; expected exactly {', '.join(names)}")
+    names = _field_names(kind)
+    if raw.keys() != set(names):
+        for verb, wrong in (("lacks", set(names) - set(raw)), ("has an unknown", set(raw) - set(names))):
+            if wrong:
+                raise RecordError(f"{where} {verb} field {min(wrong)!r}; expected exactly {', '.join(names)}")
     if kind is Metric and raw["value"] in ("inf", "-inf"):
         raw = {**raw, "value": float(raw["value"])}
     hints = _type_hints(kind)

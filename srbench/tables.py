@@ -378,6 +378,10 @@ def _class_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str
     if not classes or all(row.f1_macro is None for row in rows) or size / classes >= FEW_SAMPLES:
         return []
     each = size / classes
+    if each < 1:
+        unit = about["dataset"]["unit"]
+        counted = f"{size} {unit if size == 1 else plural(unit)} for {classes} classes"
+        return [f"F1 of single classes: {counted}, fewer than one a class; F1 is taken over those present"]
     # A share near one half of so many samples; F1 is no steadier than that.
     points = 100 * 0.5 / math.sqrt(each)
     return [f"F1 of single classes: about {each:.0f} a class, a standard error near {points:.0f} points"]

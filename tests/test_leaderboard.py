@@ -526,6 +526,28 @@ def test_marks_notes_and_cautions(board: Leaderboard) -> None:
     assert "500 draws, seed 0" in text
 
 
+@pytest.mark.parametrize(("n", "said"), [(3, "3 images for 4 classes, fewer than one a class"), (8, "about 2 a class")])
+def test_few_samples_a_class_are_told(tmp_path: Path, n: int, said: str) -> None:
+    labels = np.arange(n) % 4
+    commit(tmp_path, make_record("bilinear", n=n), make_samples(labels, labels))
+    built = leaderboard.build(store.find_records([tmp_path])[0], draws=10)
+    lines = tables.notes(built, "photos-0.32", built.rows)
+    assert any(said in line for line in lines) and not any("about 0" in line for line in lines)
+
+
+def test_names_of_classes_without_samples_come_from_the_data_where_its_order_is_the_classifier_s() -> None:
+    record = make_record("bilinear")
+    assert record.per_class is not None and record.classifier is not None
+    some = dataclasses.replace(record, per_class=record.per_class[1:3])
+    assert leaderboard.class_names([some]) == dict(enumerate(("ant", "bee", "cat", "dog")))
+    more = dataclasses.replace(some, classifier=dataclasses.replace(record.classifier, n_classes=1000))
+    assert leaderboard.class_names([more]) == {1: "bee", 2: "cat"}
+    shuffled = dataclasses.replace(some.dataset, classes=("bee", "ant", "cat", "dog"))
+    assert leaderboard.class_names([dataclasses.replace(some, dataset=shuffled)]) == {1: "bee", 2: "cat"}
+    assert leaderboard.class_names([dataclasses.replace(some, per_class=None)]) == {}
+    assert leaderboard.class_name(1, {1: "bee"}) == "bee" and leaderboard.class_name(7, {1: "bee"}) == "class 7"
+
+
 def test_dataset_notes_are_shown_with_the_numbers(tmp_path: Path) -> None:
     dataset = DatasetPart(
         "demo",

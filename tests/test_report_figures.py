@@ -24,7 +24,7 @@ from srbench import leaderboard, store
 from srbench.leaderboard import Leaderboard, Row
 from srbench.records import DatasetPart, Record, TimingPart
 from srbench.report.drawn import INK, SECTIONS, Drawn
-from srbench.report.figures import draw_all
+from srbench.report.figures import correlation, draw_all
 from srbench.report.figures.style import NEUTRAL, PALETTE, Looks, counted, metric_prefix, plain, slug
 from srbench.store import StoredCell
 
@@ -472,6 +472,16 @@ def test_roc_and_calibration_are_those_of_the_samples(world: World) -> None:
         gaps = np.abs(np.array(method["accuracy"]) - np.array(method["confidence"]))
         assert (weights * gaps).sum() == pytest.approx(row.ece)
         assert (weights * np.array(method["confidence"])).sum() == pytest.approx(frame["confidence"].mean())
+
+
+@pytest.mark.parametrize("levels", [2, 5, 10_000])
+def test_rank_correlations_of_many_equal_scipy_s(levels: int) -> None:
+    rng = np.random.default_rng(levels)
+    x = rng.integers(0, levels, 500) / 7
+    y = np.round(x + rng.normal(size=500), 1 if levels > 2 else 0)
+    assert correlation.kendall_of_many(x, y) == pytest.approx(kendalltau(x, y).statistic, rel=1e-12)
+    assert float(correlation.spearman(x, y)) == pytest.approx(spearmanr(x, y).statistic, rel=1e-12)
+    assert np.isnan(correlation.kendall_of_many(x, np.ones(500)))
 
 
 def test_many_classes_name_their_confusions_and_take_roc_from_histograms(tmp_path: Path) -> None:

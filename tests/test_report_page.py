@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -430,6 +431,27 @@ def test_figures_are_saved_and_inlined_in_the_page_s_ink(folder):
     assert INK not in paths[0].read_text()
     clips = re.findall(r"url\(#([^)]*)\)", repr([node.attributes for node in walk(svg)]))
     assert clips and all(clip.startswith("cost-latency-") for clip in clips)
+
+
+def test_figures_of_an_earlier_report_go_and_nothing_else(folder, figures):
+    report.write_report([folder], progress=False)
+    here = folder / "figures"
+    (here / "mine.svg").write_text("<svg/>")
+    (here / "cost-macs.svg").write_text("<svg>edited</svg>")
+    listed = json.loads((here / ".written.json").read_text())
+    (folder / "secret.json").write_text("{}")
+    empty = hashlib.sha256(b"{}").hexdigest()
+    (here / ".written.json").write_text(json.dumps({**listed, "../secret.json": empty}))
+    figures[:] = [drawn()]
+    report.write_report([folder], progress=False)
+    left = {path.name for path in here.iterdir()}
+    latency = {f"cost-latency.{end}" for end in ("svg", "png", "json")}
+    assert left == {*latency, "mine.svg", "cost-macs.svg", ".written.json"} and (folder / "secret.json").exists()
+    assert set(json.loads((here / ".written.json").read_text())) == latency
+    (here / ".written.json").write_text("[")
+    figures[:] = []
+    report.write_report([folder], progress=False)
+    assert {path.name for path in here.iterdir()} - {".written.json"} == {*latency, "mine.svg", "cost-macs.svg"}
 
 
 def test_a_figure_of_very_many_marks_becomes_pixels(folder, figures, monkeypatch):

@@ -40,6 +40,11 @@ class TestCounts:
         assert np.array_equal(np.concatenate(whole), np.concatenate(parts))
         assert not np.array_equal(whole[0], next(stats.resample_counts(30, 100, seed=4)))
 
+    def test_are_those_of_64_bit_indices(self):
+        rng = np.random.default_rng(6)
+        expected = [np.bincount(rng.integers(0, 41, size=41), minlength=41) for _ in range(9)]
+        assert np.array_equal(np.concatenate(list(stats.resample_counts(41, 9, seed=6))), expected)
+
     def test_blocks_stay_small(self):
         block = next(stats.resample_counts(50_000, seed=0))
         assert block.nbytes < 10e6 and block.shape[1] == 50_000
@@ -177,6 +182,39 @@ class TestF1:
         parts = stats.bootstrap_f1(labels, predictions, references=(1,), draws=20, seed=0)
         assert np.array_equal(whole.macro, parts.macro)
         assert np.array_equal(whole.delta_low[1], parts.delta_low[1])
+
+    def test_values_of_the_first_version(self):
+        # Leaderboards must not change with the way in which these are computed. Class 5 has one label.
+        labels = np.array([0, 1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 0, *[0, 1, 2, 3, 4, 0] * 4, 0, 1, 2, 3])
+        predictions = np.column_stack([(labels + (np.arange(40) % every == 0)) % 7 for every in (3, 5, 2)])
+        result = stats.bootstrap_f1(labels, predictions, references=(1,), draws=200, seed=8)
+        assert result.macro[:2] == pytest.approx(
+            np.array(
+                [
+                    [0.7275176445643107, 0.6346362034479777, 0.46613571296135586],
+                    [0.5816498349110285, 0.6272554695606232, 0.3364807566006978],
+                ]
+            ),
+            rel=1e-12,
+        )
+        assert result.macro.sum() == pytest.approx(344.8789427553614, rel=1e-12)
+        low = [-0.6233766078948975, -0.3555786833167076, -1.0, -0.4738956585526466, -1.0, 0.1818181872367859]
+        high = [0.0, 0.1337878704071046, -0.5325000271201131, 0.08583386689424517, -0.4444444477558136]
+        assert result.delta_low[1][2] == pytest.approx(np.array(low), rel=1e-12)
+        assert result.delta_high[1][2] == pytest.approx(np.array([*high, 0.6666666865348816]), rel=1e-12)
+
+    def test_intervals_equal_numpy_s_quantiles_of_what_is_not_missing(self):
+        rows = np.random.default_rng(7).normal(size=(6, 90)).astype(np.float32)
+        rows[1, :7], rows[2, ::2], rows[3, 1:], rows[4] = math.nan, math.nan, math.nan, math.nan
+        rows[5] = rows[5].round()
+        kept = (~np.isnan(rows)).sum(axis=1)
+        expected = [
+            np.quantile(row[~np.isnan(row)], (0.05, 0.95)) if n else (math.nan,) * 2
+            for row, n in zip(rows, kept, strict=True)
+        ]
+        found = stats._row_quantiles(rows.copy(), kept, (0.05, 0.95)).T
+        assert found == pytest.approx(np.array(expected), rel=1e-6, nan_ok=True)
+        assert np.isnan(found[4]).all() and found[3, 0] == found[3, 1]
 
     def test_perfect_predictions_are_one_in_every_draw(self):
         labels, _ = self.sample()

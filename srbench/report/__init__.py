@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -21,8 +23,11 @@ from srbench.store import StoredCell
 
 PAGE_FILE = "report.html"
 FIGURES_FOLDER = "figures"
+LIST_FILE = ".written.json"  # in the folder of the figures: which of its files are the report's
 MOST_SVG = 400_000  # characters; a figure of more marks stands in the page as pixels
 FIGURES_SHARE = 0.7  # of the page, so that pictures have a place too
+
+_FIGURE = re.compile(r"[a-z0-9-]+\.(svg|png|json)")
 
 __all__ = ["write_report"]
 
@@ -72,6 +77,7 @@ def write_report(
         shown = dataclasses.replace(shown, plates=tuple(plates), left_out=tuple(left_out))
         text = _with_pictures(shown, board, cells, limit)
     store.write_text(out / PAGE_FILE, text)
+    _tidy(out / FIGURES_FOLDER, paths)
     return [out / PAGE_FILE, *paths]
 
 
@@ -114,9 +120,8 @@ def _readable(cells: Sequence[StoredCell], problems: Sequence[str]) -> tuple[lis
 
 def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.Plate]:
     """Save a figure with its numbers; return its files, the SVG first, and what the page shows of it."""
-    svg = drawn.svg()
-    drawn.figure.set_layout_engine("none")  # everything has its place now; finding it again takes as long as drawing
     png = drawn.png()
+    svg = drawn.svg()
     numbers = json.dumps(drawn.data, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
     files = [folder / f"{drawn.name}.{end}" for end in ("svg", "png", "json")]
     store.write_text(files[0], inline.grounded_svg(svg, "#ffffff"))
@@ -142,6 +147,42 @@ def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.Plate]:
         Markup(inline.script_json(dict(drawn.data))),
     )
     return files, plate
+
+
+def _tidy(folder: Path, paths: Sequence[Path]) -> None:
+    """Remove the figures of an earlier report that this one does not have, and note down those of this one.
+
+    What is not on the earlier report's list, or is no longer what it wrote, belongs to somebody else and stays.
+    """
+    now = {path.name: _sha256(path) for path in paths}
+    before = _listed(folder)
+    kept = {}
+    for name, digest in before.items():
+        path = folder / name
+        if name in now or not path.is_file() or path.is_symlink():
+            continue
+        try:
+            if _sha256(path) == digest:
+                path.unlink()
+        except OSError:
+            kept[name] = digest  # perhaps the next time
+    if now or before:
+        store.write_text(folder / LIST_FILE, json.dumps(kept | now, indent=1) + "\n")
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    """Names and hashes of the files that the last report left in a folder; none where that cannot be told."""
+    try:
+        found = json.loads((folder / LIST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: digest for name, digest in found.items() if isinstance(digest, str) and _FIGURE.fullmatch(name)}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _fitted(plates: Sequence[page.Plate], budget: int) -> tuple[list[page.Plate], list[str]]:

@@ -77,71 +77,84 @@ def leads(
         bootstrap: draws, seed and level of the board.
         pooled_psnr: Whether PSNR pools batches, so that its samples do not pair.
     """
-    found = []
+    places: list[tuple[str, Row, Row]] = []
     for track in TRACKS:
         ranked = [row for row in rows if row.track == track and row.rank is not None and row.key in cells]
-        # A pair leads in several columns as a rule: its samples are read and resampled once.
-        pairs: dict[tuple[Any, Any], _Pair] = {}
         for column, more in BETTER.items():
             having = [row for row in ranked if _finite(getattr(row, column))]
             having.sort(key=lambda row: getattr(row, column), reverse=more)
-            if len(having) < 2:
-                continue
-            best, second = having[:2]
-            pair = pairs.setdefault((best.key, second.key), _Pair(best, second, cells, bootstrap))
-            tied = getattr(best, column) == getattr(second, column)
-            test, significant = pair.test(SAME_TEST.get(column, column), pooled_psnr=pooled_psnr)
-            found.append(Lead(column, best, second, "equal" if tied else test, significant and not tied))
+            if len(having) >= 2:
+                places.append((column, having[0], having[1]))
+    samples = _Samples(cells)
+    means = [name for name in MEANS if not (name == "psnr" and pooled_psnr)]
+    differences = _differences([place for place in places if place[0] in means], samples, bootstrap)
+    found = []
+    for column, best, second in places:
+        if getattr(best, column) == getattr(second, column):
+            found.append(Lead(column, best, second, "equal", significant=False))
+            continue
+        ends = differences.get((column, best.key, second.key), _NOWHERE)
+        test, significant = _test(SAME_TEST.get(column, column), best, second, samples, ends)
+        found.append(Lead(column, best, second, test, significant))
     return found
 
 
-class _Pair:
-    """Two rows whose samples are read when the first test asks for them."""
+class _Samples:
+    """Samples of rows, each read once, when a test first asks for them."""
 
-    def __init__(self, best: Row, second: Row, cells: Mapping[Any, StoredCell], bootstrap: Mapping[str, Any]) -> None:
-        self._rows, self._bootstrap = (best, second), bootstrap
-        self._cells = (cells[best.key], cells[second.key])
-        self._frames: tuple[pd.DataFrame, pd.DataFrame] | None = None
-        self._means: dict[str, tuple[float, float]] | None = None
+    def __init__(self, cells: Mapping[Any, StoredCell]) -> None:
+        self._cells = cells
+        self._frames: dict[Any, pd.DataFrame] = {}
 
-    def test(self, column: str, *, pooled_psnr: bool) -> tuple[str, bool]:
-        """Return what a test of this column says, and whether that is significant."""
-        if column in _BINARY:
-            first, second = (_BINARY[column](frame) for frame in self._samples())
-            if first is not None and second is not None:
-                p = mcnemar_exact(first, second)
-                return f"exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}", p < LEVEL
-        if column in MEANS and not (column == "psnr" and pooled_psnr):
-            low, high = self._differences()[column]
-            if math.isfinite(low):
-                return f"paired interval of the difference [{low:+.3g}, {high:+.3g}]", low > 0 or high < 0
-        ends = [row.ci.get(column) for row in self._rows]
-        if ends[0] is None or ends[1] is None:
-            return "not tested", False
-        apart = ends[0][0] > ends[1][1] or ends[0][1] < ends[1][0]
-        return "their intervals are apart" if apart else "their intervals overlap", apart
+    def pair(self, first: Row, second: Row) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Return the samples of two rows in one order."""
+        ours, theirs = self._of(first), self._of(second)
+        return ours, theirs if theirs.index.equals(ours.index) else theirs.loc[ours.index]
 
-    def _samples(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        if self._frames is None:
-            first, second = (cell.samples().set_index("sample_id") for cell in self._cells)
-            self._frames = first, second.loc[first.index]
-        return self._frames
+    def _of(self, row: Row) -> pd.DataFrame:
+        if row.key not in self._frames:
+            self._frames[row.key] = self._cells[row.key].samples(_READ).set_index("sample_id")
+        return self._frames[row.key]
 
-    def _differences(self) -> dict[str, tuple[float, float]]:
-        """Paired intervals of the mean differences, by column, from the board's own draws."""
-        if self._means is None:
-            first, second = self._samples()
-            columns = [_floats(first[name]) - _floats(second[name]) for name in MEANS]
-            table = np.column_stack([np.where(np.isfinite(each), each, math.nan) for each in columns])
-            draws = bootstrap_means(table, draws=self._bootstrap["draws"], seed=self._bootstrap["seed"])
-            self._means = {
-                name: interval(draws[:, at], self._bootstrap["level"]) if np.isfinite(table[:, at]).any() else _NOWHERE
-                for at, name in enumerate(MEANS)
-            }
-        return self._means
+
+def _test(column: str, best: Row, second: Row, samples: _Samples, ends: tuple[float, float]) -> tuple[str, bool]:
+    """Return what the test of a column says, and whether that is significant; `ends` are of the mean difference."""
+    if column in _BINARY:
+        first, other = (_BINARY[column](frame) for frame in samples.pair(best, second))
+        if first is not None and other is not None:
+            p = mcnemar_exact(first, other)
+            return f"exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}", p < LEVEL
+    low, high = ends
+    if math.isfinite(low):
+        return f"paired interval of the difference [{low:+.3g}, {high:+.3g}]", low > 0 or high < 0
+    own, others = best.ci.get(column), second.ci.get(column)
+    if own is None or others is None:
+        return "not tested", False
+    apart = own[0] > others[1] or own[1] < others[0]
+    return "their intervals are apart" if apart else "their intervals overlap", apart
+
+
+def _differences(
+    places: Sequence[tuple[str, Row, Row]], samples: _Samples, bootstrap: Mapping[str, Any]
+) -> dict[Any, tuple[float, float]]:
+    """Paired intervals of mean differences by (column, first key, second key), from the board's own draws."""
+    pools: dict[int, dict[Any, NDArray[np.float64]]] = {}
+    for column, best, second in places:
+        first, other = samples.pair(best, second)
+        each = _floats(first[column]) - _floats(other[column])
+        if np.isfinite(each).any():
+            pools.setdefault(len(each), {})[column, best.key, second.key] = each
+    found = {}
+    for pool in pools.values():
+        table = np.column_stack(list(pool.values()))
+        table[~np.isfinite(table)] = math.nan
+        draws = bootstrap_means(table, draws=bootstrap["draws"], seed=bootstrap["seed"])
+        found.update({key: interval(draws[:, at], bootstrap["level"]) for at, key in enumerate(pool)})
+    return found
 
 
 _NOWHERE = (math.nan, math.nan)
+_READ = ("sample_id", "label", "pred", "hr_pred", "top5_hit", *MEANS)
 
 
 def _floats(values: pd.Series) -> NDArray[np.float64]:

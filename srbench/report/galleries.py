@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from srbench import tables
 from srbench.errors import RecordError
-from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row
+from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row, class_name, class_names
 from srbench.report.best import scored
 from srbench.store import StoredCell
 
@@ -233,7 +233,8 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[Shelf
         shown = tuple(row for row in rows if row.key in sr)
         positions = _ordered({at for images in sr.values() for at in images} & set(hr), mine, samples)
         if positions:
-            racks.append(Rack(classifier, shown, positions, sr, samples, _class_names(by_key, rows), mine))
+            names = class_names(by_key[row.key].record for row in rows if row.key in by_key)
+            racks.append(Rack(classifier, shown, positions, sr, samples, names, mine))
     return [Shelf(task, hr, lr, tuple(racks)) for task, (hr, lr, racks) in shelves.items() if racks], problems
 
 
@@ -252,15 +253,6 @@ def _ordered(positions: Iterable[int], classes: pd.DataFrame, samples: Mapping[A
 
 def _rgb(image: NDArray[np.uint8]) -> Pixels:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-
-
-def _class_names(by_key: Mapping[Any, StoredCell], rows: Iterable[Row]) -> dict[int, str]:
-    names: dict[int, str] = {}
-    for row in rows:
-        cell = by_key.get(row.key)
-        for part in (cell.record.per_class or ()) if cell else ():
-            names.setdefault(part.index, part.name)
-    return names
 
 
 # --- how much of it fits -----------------------------------------------------------------------------------------
@@ -491,7 +483,7 @@ def _strip(
     decided = [tile.verdict.right for tile in tiles[1:] if tile.verdict is not None and tile.verdict.right is not None]
     return Strip(
         sample_id=str(any_frame.at[at, "sample_id"]),
-        label=None if label is None else _named(label, rack),
+        label=None if label is None else class_name(label, rack.names),
         right=(sum(decided), len(decided)) if decided else None,
         remarks=tuple(_class_remarks(rack, label)),
         tiles=tuple(tiles),
@@ -509,7 +501,7 @@ def _verdict(frame: pd.DataFrame | None, at: int, rack: Rack) -> Verdict | None:
     confidence = float(sure)
     truth = hr_pred if label is None else label
     right = None if truth is None else pred == truth
-    return Verdict(_named(pred, rack), confidence if math.isfinite(confidence) else None, right)
+    return Verdict(class_name(pred, rack.names), confidence if math.isfinite(confidence) else None, right)
 
 
 def _class_remarks(rack: Rack, label: int | None) -> Iterator[str]:
@@ -539,10 +531,6 @@ def _class_remarks(rack: Rack, label: int | None) -> Iterator[str]:
 
 def _labelled(rack: Rack) -> bool:
     return any(frame["label"].notna().any() for frame in rack.samples.values())
-
-
-def _named(index: int, rack: Rack) -> str:
-    return rack.names.get(index, f"class {index}")
 
 
 def _mark(row: Row) -> str:

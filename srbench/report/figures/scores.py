@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srbench.leaderboard import class_name, class_names
 from srbench.metrics import expected_calibration_error, roc_auc_micro
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
@@ -56,14 +57,10 @@ def draw(scope: Scope, looks: Looks) -> Iterator[Drawn]:
 # --- confusion ---------------------------------------------------------------------------------------------------
 
 
-def _class_names(scope: Scope) -> dict[int, str]:
-    return {part.index: part.name for entry in scope.entries for part in entry.record.per_class or ()}
-
-
 def _confusion(scope: Scope, entry: Entry) -> Drawn | None:
     columns = scope.samples(entry, ["label", "pred"])
     truth, guess = columns["label"].astype(np.int64), columns["pred"].astype(np.int64)
-    spelled = _class_names(scope)
+    spelled = class_names(entry.record for entry in scope.entries)
     classes = np.unique(truth).tolist()
     if len(classes) < 2:
         return None
@@ -88,7 +85,7 @@ def _matrix(
     other = -1
     indices = [*classes, other] if outside.any() else classes
     counts = confusion_matrix(truth, np.where(outside, other, guess), labels=indices)[: len(classes)]
-    names = [spelled.get(index, str(index)) for index in classes]
+    names = [class_name(index, spelled) for index in classes]
     columns = [*names, "another class"] if outside.any() else names
     shares = counts / counts.sum(axis=1, keepdims=True)
     few = len(classes) <= _TEXT_CLASSES
@@ -137,8 +134,8 @@ def _pairs(
     support = np.bincount(truth)
     found: list[dict[str, Any]] = [
         {
-            "true": spelled.get(int(a), f"class {a}"),
-            "predicted": spelled.get(int(b), f"class {b}"),
+            "true": class_name(int(a), spelled),
+            "predicted": class_name(int(b), spelled),
             "true_index": int(a),
             "predicted_index": int(b),
             "count": int(count),
