@@ -81,7 +81,7 @@ def test_losses_that_were_worked_out_by_hand():
     method.recipe = Recipe(losses={"l1": 1.0})
     error = (SR - 0.4).abs().mean()
     assert float(error) == pytest.approx((0.055 + 0.39 + 0.28 + 1.06 + 0.835 + 1.28 + 1.84 + 2.62) / 8)
-    assert float(method.training_step(batch, None, None)["l1"]) == pytest.approx(float(error), rel=1e-5)
+    assert method.training_step(batch, None, None)["l1"].item() == pytest.approx(float(error), rel=1e-5)
     method.recipe = dataclasses.replace(RDN.recipes["gan"], losses={"l1": 1.0, "adversarial": 0.1})
     method.helpers()
     method._helpers["discriminator"] = MeanCritic()
