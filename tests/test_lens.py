@@ -229,6 +229,25 @@ class TestTask:
         record = json.loads(next((tmp_path / "pairs").rglob("bicubic*/record.json")).read_text())
         assert record["protocol"]["fields"]["lr"] == {"given": True, "scale": 0.25}
 
+    def test_super_resolution_of_one_channel_from_simulation_to_pairs(self, own_folders, tmp_path):
+        small = {"channels": 1, "factor": 2, "blocks": 1, "features": 4, "critic": 4, "upsampler": "direct"}
+        few = ["--limit", 24, "--epochs", 1, "--device", "cpu", "--set", "batch_size=8", "--set", "norm_steps=1"]
+        shape = [each for name, value in small.items() for each in ("--set", f"parameters.{name}={value}")]
+        first = invoke("train", "srgan", "--data", "lens", "--scale", 0.5, "--recipe", "deeplense-a", *shape, *few,
+                       "--name", "a", "--out", tmp_path / "a")  # fmt: skip
+        assert first.exit_code == 0, first.output
+        second = invoke("train", "srgan", "--data", "lens-pairs", "--recipe", "finetune", "--init-from", "a", *few,
+                        "--set", "steps_per_epoch=2", "--name", "a-pairs", "--out", tmp_path / "pairs")  # fmt: skip
+        assert second.exit_code == 0, second.output
+        scored = invoke("eval", "bicubic", "srgan", "--data", "lens-pairs", "--weights", "srgan=a-pairs", "--limit", 6,
+                        "--out", tmp_path / "out")  # fmt: skip
+        assert scored.exit_code == 0, scored.output
+        rows = json.loads((tmp_path / "out" / "leaderboard.json").read_text())["rows"]
+        ours = next(row for row in rows if row["method"] == "srgan")
+        assert ours["status"] == "ok"
+        assert ours["psnr"] > 20
+        assert ours["ci"]["psnr"][0] < ours["psnr"] < ours["ci"]["psnr"][1]
+
     def test_the_recipes_of_the_entry(self):
         recipe = classifier_recipes()["deeplense"]
         assert (recipe.batch_size, recipe.epochs, recipe.lr) == (32, 12, 1e-3)

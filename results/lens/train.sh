@@ -3,7 +3,7 @@
 # resolution by pixels (A) and against a discriminator with the classifier's features (B), and both fine-tuned on 300
 # pairs of two telescopes. Everything is simulated here; nothing is fetched.
 #   results/lens/train.sh [OUT]
-# On two idle CPU cores: the classifier 5 minutes, srgan-A 10, fine-tuning 6 each, srgan-B 10.
+# By estimate, on two idle CPU cores: the classifier 5 minutes, all of it three quarters of an hour.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${1:-out/lens}
