@@ -10,16 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srbench.errors import UsageError
 from srbench.method import Batch, Method, MethodInfo
 from srbench.resample import resize
 from srbench.training import losses
 from srbench.training.recipe import Augment, Recipe
 
-_START = ((1.892, -0.014), (-11.295, 0.003))  # gain and bias of each band, as published for a ResNet-50
+_STARTS = {  # gain and bias of each band
+    "published": ((1.892, -0.014), (-11.295, 0.003)),  # for a ResNet-50 whose large input is shrunk
+    "bilinear": ((0.0, 0.0), (0.0, 0.0)),
+}
 _RADIUS, _SIGMA = 2, 1.0  # of the Gaussian, pixels
 
 # The paper trains the four scalars together with the classifier; steps, batches and rates are ours. A step of Adam
-# moves a scalar by about its rate, and the published weights lie an order of magnitude apart.
+# moves a scalar by about its rate. Where LR is enlarged the published gains are far too large, and a short run does not
+# get away from them.
 _FROZEN = Recipe(
     losses={"ce": 1.0},
     epochs=6,
@@ -30,8 +35,11 @@ _FROZEN = Recipe(
     label_smoothing=0.1,
     augment=Augment(flip=True),
     unit_scale=False,
+    parameters={"start": "bilinear"},
 )
 _ADAPTED = dataclasses.replace(_FROZEN, track="adapted", classifier_lr=1e-4, epochs=12)
+
+_GPU = dataclasses.replace(_ADAPTED, epochs=30, steps_per_epoch=None, batch_size=64)
 
 
 class Muller(Method):
@@ -51,17 +59,27 @@ class Muller(Method):
         "cpu-small": _FROZEN,
         "cpu-small-adapted": _ADAPTED,
         "logits": dataclasses.replace(_FROZEN, losses={"logits": 1.0}, label_smoothing=0.0),
-        "gpu": dataclasses.replace(_ADAPTED, epochs=30, steps_per_epoch=None, batch_size=64),
+        "gpu": _GPU,
+        "published": dataclasses.replace(_GPU, parameters={}),
         "demo": dataclasses.replace(_FROZEN, steps_per_epoch=50),
         "demo-adapted": dataclasses.replace(_ADAPTED, epochs=10, steps_per_epoch=50),
     }
     tiny: ClassVar[Mapping[str, Any]] = {}
 
-    def __init__(self) -> None:
-        """Start with the published values."""
+    def __init__(self, *, start: str = "published") -> None:
+        """Build it with the values that training starts from.
+
+        Args:
+            start: "published", or "bilinear": no band adds anything yet.
+
+        Raises:
+            UsageError: If there is no such start.
+        """
         super().__init__()
-        self.gains = nn.Parameter(torch.tensor([gain for gain, _ in _START]))
-        self.biases = nn.Parameter(torch.tensor([bias for _, bias in _START]))
+        if start not in _STARTS:
+            raise UsageError(f"muller takes start {' or '.join(_STARTS)}, got {start!r}")
+        self.gains = nn.Parameter(torch.tensor([gain for gain, _ in _STARTS[start]]))
+        self.biases = nn.Parameter(torch.tensor([bias for _, bias in _STARTS[start]]))
         self.recipe = Recipe()
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from srbench.methods.muller import Muller
 from torch import nn
 
+from srbench import weights
+from srbench.errors import UsageError
 from srbench.method import Batch
 from srbench.resample import resize
 from srbench.training.recipe import Recipe
@@ -86,12 +88,12 @@ def test_a_flat_image_moves_by_the_biases_alone_away_from_the_border():
 
 
 def test_without_its_bands_it_is_bilinear():
-    method = Muller()
-    with torch.no_grad():
-        method.gains.zero_()
-        method.biases.zero_()
+    method = Muller(start="bilinear")
     image = torch.rand(2, 3, 11, 14)
     torch.testing.assert_close(method(image, (29, 30)), resize(image, (29, 30), "bilinear", antialias=False))
+    assert weights.build(Muller, weights.untrained("start=bilinear")).gains.tolist() == [0.0, 0.0]
+    with pytest.raises(UsageError, match="start published or bilinear"):
+        Muller(start="zero")
 
 
 @pytest.mark.parametrize("track", ["frozen", "adapted"])
@@ -124,4 +126,6 @@ def test_all_four_learn_from_any_classifier(track, term):
 def test_recipes_cover_both_tracks():
     tracks = {name: recipe.track for name, recipe in Muller.recipes.items()}
     assert tracks["cpu-small"] == tracks["demo"] == tracks["logits"] == "frozen"
-    assert tracks["cpu-small-adapted"] == tracks["demo-adapted"] == tracks["gpu"] == "adapted"
+    assert tracks["cpu-small-adapted"] == tracks["demo-adapted"] == tracks["gpu"] == tracks["published"] == "adapted"
+    assert not Muller.recipes["published"].parameters
+    assert all(r.parameters == {"start": "bilinear"} for name, r in Muller.recipes.items() if name != "published")
