@@ -56,7 +56,7 @@ class TestDecode:
         assert fast.dtype == torch.uint8
 
     def test_plain_jpeg_takes_the_fast_path(self, tmp_path, monkeypatch):
-        def refuse(data, name):
+        def refuse(data, name, value_range):
             raise RuntimeError("Pillow was used")
 
         monkeypatch.setattr(decode_module, "_decode_pillow", refuse)
