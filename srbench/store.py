@@ -573,7 +573,7 @@ def _pack(sums: Mapping[str, Any]) -> bytes:
 
 def _png(image: np.ndarray) -> bytes:
     with io.BytesIO() as stream:
-        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG")
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(stream, "PNG", compress_level=1)
         return stream.getvalue()
 
 

@@ -43,6 +43,7 @@ _MAGIC = b"srbhr\x00\x00\x01"
 _OPEN_MAPS = 32
 _NAMED = 5
 _STALE_SECONDS = 3600.0
+_MOST_WORKERS = 16
 
 # One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros.
 _ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w")
@@ -185,7 +186,7 @@ def build_hr_store(
     geometry: Geometry,
     *,
     limit: int | None = None,
-    workers: int = 2,
+    workers: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> HRStore:
     """Decode and crop what the cache does not hold yet, and open it.
@@ -196,7 +197,7 @@ def build_hr_store(
         source: The split.
         geometry: How an image becomes HR.
         limit: Take only so many samples, in the order of the hash of the id, so that classes stay balanced.
-        workers: Threads that decode.
+        workers: Threads that decode; None takes one a core, at most 16.
         advance: Called with the number of images that are newly done, cached ones included.
 
     Raises:
@@ -210,16 +211,17 @@ def build_hr_store(
     key = _key(source, geometry, indices)
     folder = cache_dir() / "hr" / key
     reader = _Reader(source, geometry, indices)
+    workers = max(1, workers if workers is not None else min(_MOST_WORKERS, _cores()))
     tell = advance or (lambda count: None)
     chunks: list[_Chunk] = []
     decoded = 0
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
         for number, start in enumerate(range(0, len(indices), _CHUNK)):
             wanted = range(start, min(start + _CHUNK, len(indices)))
             path = _chunk_path(folder, number)
             chunk = _load(path)
             if chunk is None:
-                chunk = _write(path, wanted, reader, pool, lookahead=4 * max(1, workers), tell=tell)
+                chunk = _write(path, wanted, reader, pool, lookahead=4 * workers, tell=tell)
                 decoded += len(wanted)
             else:
                 tell(len(wanted))
@@ -228,10 +230,7 @@ def build_hr_store(
         (source.samples[indices[position]].id, reason) for chunk in chunks for position, reason in chunk.unreadable
     )
     _check_unreadable(unreadable, len(indices), source)
-    tables = [
-        np.insert(np.array(chunk.rows, dtype=np.int64).reshape(-1, len(_ROW)), 1, number, axis=1)
-        for number, chunk in enumerate(chunks)
-    ]
+    tables = [np.insert(chunk.rows, 1, number, axis=1) for number, chunk in enumerate(chunks)]
     table = np.concatenate(tables) if tables else np.empty((0, len(_ROW) + 1), dtype=np.int64)
     samples = tuple(source.samples[indices[position]] for position in table[:, 0])
     return HRStore(
@@ -248,7 +247,7 @@ def build_hr_store(
 
 @dataclass(frozen=True)
 class _Chunk:
-    rows: list[list[int]]
+    rows: NDArray[np.int64]  # one row an image, as `_ROW` names it
     unreadable: list[tuple[int, str]]
     pixels: int  # bytes
     seconds: float
@@ -323,6 +322,11 @@ class _Maps:
         return mapped
 
 
+def _cores() -> int:
+    """Count the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _chunk_path(folder: Path, number: int) -> Path:
     return folder / f"chunk-{number:06d}.hr"
 
@@ -393,7 +397,7 @@ def _write(
         encoded = json.dumps(index, separators=(",", ":")).encode()
         file.write(encoded)
         file.write(_FOOTER.pack(_MAGIC, offset, len(encoded)))
-    return _Chunk(rows, unreadable, offset, seconds)
+    return _Chunk(_table(rows), unreadable, offset, seconds)
 
 
 def _decoded(
@@ -467,4 +471,8 @@ def _load(path: Path) -> _Chunk | None:
     if content["passing"]:
         return None
     unreadable = [(position, reason) for position, reason in content["unreadable"]]
-    return _Chunk(content["rows"], unreadable, pixels, content["seconds"])
+    return _Chunk(_table(content["rows"]), unreadable, pixels, content["seconds"])
+
+
+def _table(rows: list[list[int]]) -> NDArray[np.int64]:
+    return np.array(rows, dtype=np.int64).reshape(-1, len(_ROW))

@@ -21,11 +21,21 @@ from srbench.classifiers import Classifier, demo_classifiers, label_map, load_cl
 from srbench.data.cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
 from srbench.data.sources import default_protocol, open_source
-from srbench.errors import SrbenchError, UsageError
+from srbench.errors import RecordError, SrbenchError, UsageError
 from srbench.evaluation import assemble, keep
 from srbench.evaluation.contenders import Contender, choose
 from srbench.evaluation.costs import Costs, Stopwatches
-from srbench.evaluation.scoring import Cell, Counters, PassSettings, ScoredClassifier, images_of, score, sentence
+from srbench.evaluation.scoring import (
+    Cell,
+    Counters,
+    Images,
+    PassResult,
+    PassSettings,
+    ScoredClassifier,
+    images_of,
+    score,
+    sentence,
+)
 from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard
 from srbench.method import TaskInfo
 from srbench.paths import cache_dir
@@ -322,6 +332,18 @@ class _Planned:
     adapted: torch.nn.Module | None = field(default=None, repr=False)
 
 
+def _is_network(item: _Planned) -> bool:
+    return item.contender is not None and item.contender.cls.info.kind == "network"
+
+
+def _joined(*results: PassResult) -> PassResult:
+    kept: dict[Path, Images] = {}
+    for result in results:
+        for folder, images in result.kept.items():
+            kept[folder] = kept.get(folder, {}) | images
+    return PassResult({folder: reason for result in results for folder, reason in result.failures.items()}, kept)
+
+
 def _stands_elsewhere(item: _Planned, row: Sequence[_Planned]) -> bool:
     """Say whether adapted weights of another classifier are skipped where the method has weights for this one."""
     return (
@@ -338,17 +360,25 @@ class _Task:
 
     def __init__(self, call: _Call, protocol: Protocol, counters: Counters) -> None:
         self._call, self._protocol, self._counters = call, protocol, counters
+        self._status: dict[Path, str] = {}  # of the cells that this call has written
         self._hr = self._open_hr()
         self._id = self._name()
 
     def run(self) -> list[store.StoredCell]:
         planned = self._plan()
         missing = [item for item in planned if not item.fresh and item.skip is None]
-        failures = self._score(missing)
+        # Networks come second: which samples keep their pixels is known by then, and nothing is restored twice for it.
+        first = [item for item in missing if not _is_network(item)]
+        result = self._score(first)
         _barrier(self._call.settings)
+        networks = [item for item in missing if _is_network(item)]
+        if networks:
+            wanted = self._wanted(planned, networks)
+            result = _joined(result, self._score(networks, keeping=wanted))
+            _barrier(self._call.settings)
         if self._call.settings.rank == 0:
-            self._write(planned, failures)
-            self._keep_pixels(planned)
+            self._write(planned, result.failures)
+            self._keep_pixels(planned, result.kept)
         _barrier(self._call.settings)
         return [store.load_cell(item.folder) for item in planned]
 
@@ -452,24 +482,54 @@ class _Task:
         )
 
     @torch.inference_mode()
-    def _score(self, missing: Sequence[_Planned]) -> dict[Path, str]:
+    def _score(self, missing: Sequence[_Planned], *, keeping: Mapping[Path, Sequence[int]] | None = None) -> PassResult:
         call = self._call
         if call.force and call.settings.rank == 0:
             for item in missing:
                 store.discard_partial(item.folder)
         _barrier(call.settings)
         if not missing:
-            return {}
+            return PassResult()
         share = len(np.array_split(np.arange(len(self._hr)), call.settings.world)[call.settings.rank])
         cells = [Cell(item.contender, item.scored, item.folder, item.input_hash, item.adapted) for item in missing]
         title = f"{self._id}: {len(cells)} cells"
         with track(title, share, show=call.progress and call.settings.rank == 0) as advance:
-            failures = score(cells, self._hr, self._protocol, call.settings, counters=self._counters, advance=advance)
+            result = score(
+                cells,
+                self._hr,
+                self._protocol,
+                call.settings,
+                counters=self._counters,
+                advance=advance,
+                keep=keeping,
+            )
         if call.settings.world > 1:
             gathered: list[Any] = [None] * call.settings.world
-            torch.distributed.all_gather_object(gathered, failures)
-            failures = {folder: reason for part in gathered for folder, reason in part.items()}
-        return failures
+            torch.distributed.all_gather_object(gathered, result)
+            result = _joined(*gathered)
+        return result
+
+    def _wanted(self, planned: Sequence[_Planned], networks: Sequence[_Planned]) -> dict[Path, list[int]]:
+        """Return which samples each cell is to keep, as far as it can be told before the cells are written."""
+        wanted: dict[Path, list[int]] = {}
+        for classifier in dict.fromkeys(item.key.classifier for item in networks):
+            row = {
+                item.key.method: item
+                for item in planned
+                if item.key.classifier == classifier and item.key.track == "frozen" and item.skip is None
+            }
+            try:
+                original, bilinear = (self._samples(row[name]) for name in (ORACLE, REFERENCE))
+            except (KeyError, RecordError):
+                continue  # one of them failed: nothing is kept
+            positions = keep.choose(original, bilinear, self._hr)
+            wanted |= {item.folder: positions for item in networks if item.key.classifier == classifier}
+        return wanted
+
+    def _samples(self, item: _Planned) -> pd.DataFrame:
+        if item.fresh:
+            return store.load_cell(item.folder).samples()
+        return store.merge(item.folder, item.input_hash, range(len(self._hr)))
 
     def _write(self, planned: Sequence[_Planned], failures: Mapping[Path, str]) -> None:
         open_cells = [item for item in planned if not item.fresh]
@@ -488,13 +548,16 @@ class _Task:
                 advance(1)
 
     @torch.inference_mode()
-    def _keep_pixels(self, planned: Sequence[_Planned]) -> None:
-        """Store the images of a few samples beside every record that has none yet."""
+    def _keep_pixels(self, planned: Sequence[_Planned], restored: Mapping[Path, Images]) -> None:
+        """Store the images of a few samples beside every record that has none yet.
+
+        Args:
+            planned: The cells.
+            restored: SR that the pass has kept, by the cell's folder; what is missing there is restored once more.
+        """
         open_cells: list[tuple[_Planned, list[int], str]] = []
         for classifier in dict.fromkeys(item.key.classifier for item in planned):
-            row = [
-                item for item in planned if item.key.classifier == classifier and store.status_of(item.folder) == "ok"
-            ]
+            row = [item for item in planned if item.key.classifier == classifier and self._is_ok(item)]
             by_method = {item.key.method: item for item in row if item.key.track == "frozen"}
             if ORACLE not in by_method or REFERENCE not in by_method:
                 continue
@@ -507,12 +570,17 @@ class _Task:
                     open_cells.append((item, positions, key))
         with track("keeping pixels", len(open_cells), show=self._call.progress, unit="cells") as advance:
             for item, positions, key in open_cells:
+                known = restored.get(item.folder, {})
                 images = {
-                    position: images_of(item.contender, position, self._hr, self._protocol, self._call.settings)
+                    position: known.get(position)
+                    or images_of(item.contender, position, self._hr, self._protocol, self._call.settings)
                     for position in positions
                 }
                 store.write_kept(item.folder / store.KEPT_FILE, images, key=key)
                 advance(1)
+
+    def _is_ok(self, item: _Planned) -> bool:
+        return self._status.get(item.folder) == "ok" if not item.fresh else item.skip is None
 
     def _drop_leftovers(self, planned: Sequence[_Planned]) -> None:
         """Take away what is out of date: rows that said a method had no weights, and shards of finished cells."""
@@ -611,6 +679,7 @@ class _Task:
             created=assemble.now(),
         )
         store.commit_cell(item.folder, record, samples)
+        self._status[item.folder] = status
 
 
 def _training(contender: Contender | None) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,22 @@ class Cell:
     adapted: torch.nn.Module | None = None
 
 
+Images = dict[int, dict[str, np.ndarray]]  # position of the sample -> "hr", "lr", "sr" -> (H, W, C), RGB, uint8
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass leaves besides the shards.
+
+    Attributes:
+        failures: The sentence of what went wrong, by the folder of each cell that failed.
+        kept: SR of the samples that were asked for and computed in this pass, by the folder of the cell.
+    """
+
+    failures: dict[Path, str] = field(default_factory=dict)
+    kept: dict[Path, Images] = field(default_factory=dict)
+
+
 @dataclass
 class Counters:
     """What a run really did, so that "once" can be checked.
@@ -121,7 +138,8 @@ def score(
     *,
     counters: Counters,
     advance: Callable[[int], None],
-) -> dict[Path, str]:
+    keep: Mapping[Path, Collection[int]] | None = None,
+) -> PassResult:
     """Compute the missing samples of every cell and write them as shards.
 
     Args:
@@ -131,72 +149,196 @@ def score(
         settings: Device, precision, batch size, seed, rank.
         counters: Raised by what is done.
         advance: Called with the number of samples newly done.
-
-    Returns:
-        The sentence of what went wrong, by the folder of each cell that failed.
+        keep: Positions whose SR is returned, by the folder of the cell.
 
     Raises:
         RecordError: If results cannot be written; nothing half-written stays.
     """
-    failures: dict[Path, str] = {}
+    result = PassResult()
     done = {cell.folder: store.done_positions(cell.folder, cell.input_hash) for cell in cells}
     slice_ = np.array_split(np.arange(len(hr_store)), settings.world)[settings.rank]
-    for start in range(0, len(slice_), CHUNK):
-        chunk = slice_[start : start + CHUNK]
-        # A stopped run leaves whole chunks, unless it had another number of ranks: then cells lack different rows.
-        by_rows: dict[tuple[int, ...], list[Cell]] = {}
+    with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
+        engine = _Pass(hr_store, protocol, settings, counters, keep or {}, result, reader)
+        for start in range(0, len(slice_), CHUNK):
+            chunk = slice_[start : start + CHUNK]
+            # A stopped run leaves whole chunks, unless it had another number of ranks: then cells lack different rows.
+            by_rows: dict[tuple[int, ...], list[Cell]] = {}
+            for cell in cells:
+                if cell.folder not in result.failures:
+                    rows = tuple(position for position in chunk.tolist() if position not in done[cell.folder])
+                    by_rows.setdefault(rows, []).append(cell)
+            for rows, group in by_rows.items():
+                if rows:
+                    engine.chunk(group, np.array(rows))
+            advance(len(chunk))
+    return result
+
+
+class _Pass:
+    """What every chunk of a pass shares.
+
+    Nothing in the loop over batches waits for the device: whether values are finite, what they are and how long they
+    took is looked at when a chunk is written. Pixels of the next batch are read while this one is computed.
+    """
+
+    def __init__(
+        self,
+        hr_store: HRStore,
+        protocol: Protocol,
+        settings: PassSettings,
+        counters: Counters,
+        keep: Mapping[Path, Collection[int]],
+        result: PassResult,
+        reader: ThreadPoolExecutor,
+    ) -> None:
+        self._store, self._protocol, self._settings, self._counters = hr_store, protocol, settings, counters
+        self._keep, self._result, self._reader = keep, result, reader
+
+    def chunk(self, cells: Sequence[Cell], chunk: np.ndarray) -> None:
+        """Compute rows that all of these cells lack, and write a shard for each."""
+        targets: dict[str | None, _Targets] = {}
+        for scored in {cell.scored.id: cell.scored for cell in cells}.values():
+            if scored.classifier is None:
+                continue
+            try:
+                targets[scored.id] = self._targets(scored, chunk)
+            except RecordError:
+                raise
+            except Exception as error:  # noqa: BLE001 a classifier that fails is a record; the others go on
+                known = isinstance(error, ContractError)
+                reason = sentence(error) if known else f"classifier {scored.id} fails on HR: {sentence(error)}"
+                self._fail((cell for cell in cells if cell.scored.id == scored.id), reason)
+        cells = self._alive(cells)
+        if not cells:
+            return
+        rows = {cell.folder: _Rows() for cell in cells}
+        by_contender: dict[int, list[Cell]] = {}
         for cell in cells:
-            if cell.folder not in failures:
-                rows = tuple(position for position in chunk.tolist() if position not in done[cell.folder])
-                by_rows.setdefault(rows, []).append(cell)
-        for rows, group in by_rows.items():
-            if rows:
-                _score_chunk(group, np.array(rows), hr_store, protocol, settings, counters, failures)
-        advance(len(chunk))
-    return failures
-
-
-def _score_chunk(
-    cells: Sequence[Cell],
-    chunk: np.ndarray,
-    hr_store: HRStore,
-    protocol: Protocol,
-    settings: PassSettings,
-    counters: Counters,
-    failures: dict[Path, str],
-) -> None:
-    logits_of_hr: dict[str | None, Tensor] = {}
-    for scored in {cell.scored.id: cell.scored for cell in cells}.values():
-        if scored.classifier is None:
-            continue
-        try:
-            logits_of_hr[scored.id] = _hr_logits(scored.classifier, chunk, hr_store, settings, counters)
-        except RecordError:
-            raise
-        except Exception as error:  # noqa: BLE001 a classifier that fails is a record; the others go on
-            known = isinstance(error, ContractError)
-            reason = sentence(error) if known else f"classifier {scored.id} fails on HR: {sentence(error)}"
-            failures.update({cell.folder: reason for cell in cells if cell.scored.id == scored.id})
-    cells = [cell for cell in cells if cell.folder not in failures]
-    if not cells:
-        return
-    rows: dict[Path, _Rows] = {cell.folder: _Rows() for cell in cells}
-    by_contender: dict[int, list[Cell]] = {}
-    for cell in cells:
-        by_contender.setdefault(id(cell.contender), []).append(cell)
-    offsets = {int(position): place for place, position in enumerate(chunk)}
-    for positions in hr_store.groups(chunk, settings.batch_size):
-        batch = _batch(positions, hr_store, protocol, settings, needs_lr=any(cell.contender for cell in cells))
-        counters.degraded += len(positions) if batch.lr is not None else 0
-        places = [offsets[int(position)] for position in positions]
-        for group in by_contender.values():
-            alive = [cell for cell in group if cell.folder not in failures]
-            if alive:
-                _score_group(alive, batch, places, logits_of_hr, protocol, settings, counters, failures, rows)
-    for cell in cells:
-        if cell.folder not in failures:
+            by_contender.setdefault(id(cell.contender), []).append(cell)
+        needs_lr = any(cell.contender for cell in cells)
+        for batch in self._batches(chunk, needs_lr=needs_lr):
+            self._counters.degraded += len(batch.ids) if batch.lr is not None else 0
+            for group in by_contender.values():
+                self._restored(self._alive(group), batch, targets, rows)
+        for cell in cells:
+            try:
+                rows[cell.folder].check()
+            except ContractError as error:
+                self._fail([cell], sentence(error))
+        for cell in self._alive(cells):
             frame, sums = rows[cell.folder].collect()
             store.write_shard(cell.folder, cell.input_hash, frame, sums=sums)
+
+    def _alive(self, cells: Sequence[Cell]) -> list[Cell]:
+        return [cell for cell in cells if cell.folder not in self._result.failures]
+
+    def _fail(self, cells: Iterable[Cell], reason: str) -> None:
+        self._result.failures.update({cell.folder: reason for cell in cells})
+
+    def _batches(self, chunk: np.ndarray, *, needs_lr: bool) -> Iterator[_Batch]:
+        """Yield the chunk batch by batch, while a thread reads one ahead."""
+        groups = self._store.groups(chunk, self._settings.batch_size)
+        places = {int(position): place for place, position in enumerate(chunk)}
+        ahead = [self._reader.submit(_read, group, self._store, self._settings, lr=needs_lr) for group in groups[:1]]
+        for number, positions in enumerate(groups):
+            pixels = ahead.pop().result()
+            for group in groups[number + 1 : number + 2]:
+                ahead.append(self._reader.submit(_read, group, self._store, self._settings, lr=needs_lr))
+            index = torch.tensor([places[int(position)] for position in positions])
+            yield _batch(positions, pixels, index, self._store, self._protocol, self._settings, needs_lr=needs_lr)
+
+    def _targets(self, scored: ScoredClassifier, chunk: np.ndarray) -> _Targets:
+        assert scored.classifier is not None
+        logits = self._hr_logits(scored.classifier, chunk).to(self._settings.device)
+        labels = self._store.labels
+        if labels is None or scored.outputs is None:
+            return _Targets(logits, None)
+        return _Targets(logits, torch.from_numpy(scored.outputs[labels[chunk]]).to(self._settings.device))
+
+    def _hr_logits(self, classifier: Classifier, chunk: np.ndarray) -> Tensor:
+        """Return logits of the chunk's HR images, `(len(chunk), K)` float32, from the cache if it has them."""
+        settings = self._settings
+        key = hashlib.sha256(
+            f"{self._store.key}|{classifier.info.sha256}|{settings.precision}|{settings.device.type}".encode()
+        ).hexdigest()
+        rows = hashlib.sha256(np.ascontiguousarray(chunk, dtype=np.int64).tobytes()).hexdigest()[:16]
+        path = cache_dir() / "logits" / key / f"{int(chunk[0]):08d}-{int(chunk[-1]) + 1:08d}-{rows}.npy"
+        cached = _load_array(path)
+        if cached is not None and cached.shape == (len(chunk), classifier.info.n_classes):
+            return torch.from_numpy(cached)
+        logits = torch.empty(len(chunk), classifier.info.n_classes, device=settings.device)
+        for batch in self._batches(chunk, needs_lr=False):
+            with autocast(settings):
+                out = classifier(batch.hr)
+            logits[batch.places] = out.float()
+            self._counters.add(self._counters.hr_classified, classifier.id, len(batch.ids))
+        _check_finite(logits, classifier.id)
+        array = logits.cpu().numpy()
+        store.write_bytes(path, lambda stream: np.save(stream, array, allow_pickle=False))
+        return logits
+
+    def _restored(
+        self,
+        cells: Sequence[Cell],
+        batch: _Batch,
+        targets: Mapping[str | None, _Targets],
+        rows: Mapping[Path, _Rows],
+    ) -> None:
+        """Restore a batch by one method, score it, and classify it for each of the method's cells."""
+        if not cells:
+            return
+        contender, protocol, settings = cells[0].contender, self._protocol, self._settings
+        try:
+            if contender is None:
+                sr, restoring, finite, quality = batch.hr, [], [], _perfect(batch, protocol)
+            else:
+                sr, restoring = _restore(contender, batch, protocol, settings)
+                finite = [(_not_finite(contender.name), _is_finite(sr))]
+                self._counters.add(self._counters.restored, _name(contender), len(batch.ids))
+                sr, quality = _quality(sr, batch, protocol, output=contender.method.info.output)  # type: ignore[union-attr]
+        except RecordError:
+            raise
+        except Exception as error:  # noqa: BLE001 a method that fails is a record; the others go on
+            self._fail(cells, sentence(error))
+            return
+        self._take(cells, sr, batch)
+        for cell in cells:
+            try:
+                logits, classifying = self._classified(cell, sr, batch, targets)
+                found: tuple[dict[str, Any], Tensor | None, dict[str, Tensor]] = {}, None, {}
+                if logits is not None:
+                    found = _columns(cell.scored, logits, targets[cell.scored.id], batch)
+            except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
+                self._fail([cell], sentence(error))
+                continue
+            columns, scores, sums = found
+            flags = [] if logits is None else [(_not_finite_logits(cell.scored.id), _is_finite(logits))]
+            watches = [*restoring, *classifying]
+            rows[cell.folder].add(batch, quality | columns, scores, sums, watches=watches, finite=[*finite, *flags])
+
+    def _classified(
+        self, cell: Cell, sr: Tensor, batch: _Batch, targets: Mapping[str | None, _Targets]
+    ) -> tuple[Tensor | None, list[_Stopwatch]]:
+        scored = cell.scored
+        if scored.classifier is None:
+            return None, []
+        if cell.contender is None:
+            return targets[scored.id].logits[batch.places], []
+        network = cell.adapted if cell.adapted is not None else scored.classifier
+        with _Stopwatch(self._settings.device) as watch, autocast(self._settings):
+            logits = network(sr)
+        self._counters.add(self._counters.sr_classified, f"{_name(cell.contender)} {scored.id}", len(batch.ids))
+        return logits.float(), [watch]
+
+    def _take(self, cells: Sequence[Cell], sr: Tensor, batch: _Batch) -> None:
+        """Keep the pixels of the samples that were asked for."""
+        wanted = {position for cell in cells for position in self._keep.get(cell.folder, ())}
+        for place, position in enumerate(batch.positions.tolist()):
+            if position in wanted:
+                image = {"sr": _pixels(sr[place : place + 1])}
+                for cell in cells:
+                    if position in self._keep.get(cell.folder, ()):
+                        self._result.kept.setdefault(cell.folder, {})[position] = image
 
 
 def images_of(
@@ -206,11 +348,15 @@ def images_of(
 
     They are what the pass made of it: the degradation depends on the sample's id, not on its batch.
     """
-    batch = _batch(np.array([position]), hr_store, protocol, settings, needs_lr=True)
+    positions = np.array([position])
+    pixels = _read(positions, hr_store, settings, lr=True)
+    batch = _batch(positions, pixels, torch.zeros(1, dtype=torch.int64), hr_store, protocol, settings, needs_lr=True)
     if contender is None:
         assert batch.lr is not None
         return {"hr": _pixels(batch.hr), "lr": _pixels(batch.lr)}
     sr, _ = _restore(contender, batch, protocol, settings)
+    if not bool(_is_finite(sr)):
+        raise ContractError(_not_finite(contender.name))
     return {"sr": _pixels(for_classifier(sr, protocol))}
 
 
@@ -221,82 +367,77 @@ def _pixels(image: Tensor) -> np.ndarray:
 @dataclass(frozen=True)
 class _Batch:
     positions: np.ndarray
+    places: Tensor  # rows of the chunk, int64, on the device
     ids: list[str]
-    labels: np.ndarray | None
     hr: Tensor
     lr: Tensor | None
     sr_size: tuple[int, int]
+    reference: metrics.Reference
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """What one classifier's scores of a chunk are held against, on the device."""
+
+    logits: Tensor  # of HR, (len(chunk), K), float32
+    outputs: Tensor | None  # the output that is right, (len(chunk),), int64
+
+
+def _read(
+    positions: np.ndarray, hr_store: HRStore, settings: PassSettings, *, lr: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return HR and, where it is asked for and there is one, the real LR, both uint8, ready to be copied."""
+    found = hr_store.batch(positions), hr_store.lr_batch(positions) if lr else None
+    if settings.device.type != "cuda":
+        return found
+    # from page-locked memory a GPU fetches them while it computes
+    return found[0].pin_memory(), None if found[1] is None else found[1].pin_memory()
 
 
 def _batch(
-    positions: np.ndarray, hr_store: HRStore, protocol: Protocol, settings: PassSettings, *, needs_lr: bool
+    positions: np.ndarray,
+    pixels: tuple[Tensor, Tensor | None],
+    places: Tensor,
+    hr_store: HRStore,
+    protocol: Protocol,
+    settings: PassSettings,
+    *,
+    needs_lr: bool,
 ) -> _Batch:
-    hr = _to_float(hr_store.batch(positions), settings.device)
+    hr = _to_float(pixels[0], settings.device)
     ids = [hr_store.samples[int(position)].id for position in positions]
     lr = None
     if needs_lr:
-        real = hr_store.lr_batch(positions)
+        real = pixels[1]
         lr = (
             _to_float(real, settings.device)
             if real is not None
             else degrade(hr, protocol.lr, sample_ids=ids, seed=settings.seed, grey=settings.channels == 1)
         )
-    labels = hr_store.labels[positions] if hr_store.labels is not None else None
-    return _Batch(positions, ids, labels, hr, lr, protocol.sr_size(hr.shape[-2], hr.shape[-1]))
+    places = (places.pin_memory() if settings.device.type == "cuda" else places).to(settings.device, non_blocking=True)
+    reference = metrics.Reference(hr, channels=protocol.score.channels, crop_border=protocol.score.crop_border)
+    return _Batch(positions, places, ids, hr, lr, protocol.sr_size(hr.shape[-2], hr.shape[-1]), reference)
 
 
 def _to_float(pixels: Tensor, device: torch.device) -> Tensor:
     return pixels.to(device, non_blocking=True).float().div_(255)
 
 
-def _score_group(
-    cells: Sequence[Cell],
-    batch: _Batch,
-    places: list[int],
-    logits_of_hr: dict[str | None, Tensor],
-    protocol: Protocol,
-    settings: PassSettings,
-    counters: Counters,
-    failures: dict[Path, str],
-    rows: dict[Path, _Rows],
-) -> None:
-    contender = cells[0].contender
-    try:
-        if contender is None:
-            sr, restore_s, quality = batch.hr, 0.0, _perfect(batch, protocol)
-        else:
-            sr, restore_s = _restore(contender, batch, protocol, settings)
-            counters.add(counters.restored, _name(contender), len(batch.ids))
-            quality = _quality(sr, batch, protocol, output=contender.method.info.output)  # type: ignore[union-attr]
-            sr = for_classifier(sr, protocol)
-    except RecordError:
-        raise
-    except Exception as error:  # noqa: BLE001 a method that fails is a record; the others go on
-        failures.update({cell.folder: sentence(error) for cell in cells})
-        return
-    for cell in cells:
-        try:
-            columns, scores, sums, classify_s = _classify(cell, sr, batch, places, logits_of_hr, settings, counters)
-        except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
-            failures[cell.folder] = sentence(error)
-            continue
-        sums["pass_s"] = np.float64(restore_s + classify_s)
-        rows[cell.folder].add(batch, quality | columns, scores, sums)
-
-
-def _restore(contender: Contender, batch: _Batch, protocol: Protocol, settings: PassSettings) -> tuple[Tensor, float]:
+def _restore(
+    contender: Contender, batch: _Batch, protocol: Protocol, settings: PassSettings
+) -> tuple[Tensor, list[_Stopwatch]]:
     method, lr = contender.method, batch.lr
     assert method is not None and lr is not None
     # a clone, since a method that writes to its input must not change what the others see
     lr = to_channels(lr.clone(), method.info.channels)
     with _Stopwatch(settings.device) as watch, autocast(settings):
         sr = method(lr, batch.sr_size)
-    check_output(contender.name, method.info, sr, lr, batch.sr_size)
+    check_shape(contender.name, method.info, sr, lr, batch.sr_size)
     with _Stopwatch(settings.device) as back:
         sr = as_data(sr.float(), settings)
         if method.info.output == "hr":
             sr = restore_size(sr, batch.sr_size, protocol)
-    return sr, watch.seconds + back.seconds
+    return sr, [watch, back]
 
 
 def as_data(sr: Tensor, settings: PassSettings) -> Tensor:
@@ -305,7 +446,18 @@ def as_data(sr: Tensor, settings: PassSettings) -> Tensor:
 
 
 def check_output(name: str, info: Any, sr: Tensor, lr: Tensor, size: tuple[int, int]) -> None:
-    """Hold a method's output against its contract.
+    """Hold a method's output against its contract, values included.
+
+    Raises:
+        ContractError: Naming what was expected and what came.
+    """
+    check_shape(name, info, sr, lr, size)
+    if not bool(_is_finite(sr)):
+        raise ContractError(_not_finite(name))
+
+
+def check_shape(name: str, info: Any, sr: Tensor, lr: Tensor, size: tuple[int, int]) -> None:
+    """Hold the shape and type of a method's output against its contract; the device is not waited for.
 
     Raises:
         ContractError: Naming what was expected and what came.
@@ -321,13 +473,27 @@ def check_output(name: str, info: Any, sr: Tensor, lr: Tensor, size: tuple[int, 
         raise ContractError(f"expected sr of shape {expected} from {name!r}, got {got}")
     if not sr.is_floating_point():
         raise ContractError(f"expected a floating-point sr from {name!r}, got {sr.dtype}")
-    if not bool(torch.isfinite(sr).all()):
-        raise ContractError(f"expected finite values from {name!r}, got NaN or infinity; check its weights")
+
+
+def _is_finite(values: Tensor) -> Tensor:
+    """Say on the device whether all values are finite, a bool of no dimension; 20 x as fast as asking each of them."""
+    if not values.numel():
+        return torch.ones((), dtype=torch.bool, device=values.device)
+    low, high = values.aminmax()  # NaN passes through
+    return torch.isfinite(low) & torch.isfinite(high)
+
+
+def _not_finite(method: str) -> str:
+    return f"expected finite values from {method!r}, got NaN or infinity; check its weights"
+
+
+def _not_finite_logits(classifier: str | None) -> str:
+    return f"classifier {classifier} returned NaN or infinite logits; check its weights"
 
 
 def _check_finite(logits: Tensor, classifier: str | None) -> None:
-    if not bool(torch.isfinite(logits).all()):
-        raise ContractError(f"classifier {classifier} returned NaN or infinite logits; check its weights")
+    if not bool(_is_finite(logits)):
+        raise ContractError(_not_finite_logits(classifier))
 
 
 def autocast(settings: PassSettings) -> torch.autocast:
@@ -335,14 +501,15 @@ def autocast(settings: PassSettings) -> torch.autocast:
     return torch.autocast(settings.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
 
 
-def _quality(sr: Tensor, batch: _Batch, protocol: Protocol, *, output: str) -> dict[str, Any]:
+def _quality(sr: Tensor, batch: _Batch, protocol: Protocol, *, output: str) -> tuple[Tensor, dict[str, Any]]:
+    """Return SR as a classifier sees it, and what it is worth as an image."""
+    seen = for_classifier(sr, protocol)
     if output == "lr" or tuple(sr.shape[-2:]) != tuple(batch.hr.shape[-2:]) or protocol.lr.none:
-        return {}
-    seen = for_metric(sr, protocol)
-    options = {"channels": protocol.score.channels, "crop_border": protocol.score.crop_border}
-    mse = metrics.mse_per_image(seen, batch.hr, **options)  # type: ignore[arg-type]
-    ssim = metrics.ssim_per_image(seen, batch.hr, **options)  # type: ignore[arg-type]
-    return {"mse": mse, "psnr": metrics.psnr_from_mse(mse), "ssim": ssim}
+        return seen, {}
+    alike = (protocol.sr.clamp, protocol.sr.round) == (protocol.score.clamp, protocol.score.round)
+    compared = seen if alike else for_metric(sr, protocol)
+    mse = batch.reference.mse(compared)
+    return seen, {"mse": mse, "psnr": metrics.psnr_from_mse(mse), "ssim": batch.reference.ssim(compared)}
 
 
 def _perfect(batch: _Batch, protocol: Protocol) -> dict[str, Any]:
@@ -352,35 +519,10 @@ def _perfect(batch: _Batch, protocol: Protocol) -> dict[str, Any]:
     return {"mse": torch.zeros(n), "psnr": torch.full((n,), torch.inf), "ssim": torch.ones(n)}
 
 
-def _classify(
-    cell: Cell,
-    sr: Tensor,
-    batch: _Batch,
-    places: list[int],
-    logits_of_hr: dict[str | None, Tensor],
-    settings: PassSettings,
-    counters: Counters,
-) -> tuple[dict[str, Any], Tensor | None, dict[str, Any], float]:
-    scored = cell.scored
-    if scored.classifier is None:
-        return {}, None, {}, 0.0
-    hr_logits = logits_of_hr[scored.id][places].to(settings.device)
-    if cell.contender is None:
-        logits, seconds = hr_logits, 0.0
-    else:
-        network = cell.adapted if cell.adapted is not None else scored.classifier
-        with _Stopwatch(settings.device) as watch, autocast(settings):
-            logits = network(sr)
-        logits, seconds = logits.float(), watch.seconds
-        counters.add(counters.sr_classified, f"{_name(cell.contender)} {scored.id}", len(batch.ids))
-    _check_finite(logits, scored.id)
-    columns, scores, sums = _columns(scored, logits, hr_logits, batch.labels)
-    return columns, scores, sums, seconds
-
-
 def _columns(
-    scored: ScoredClassifier, logits: Tensor, hr_logits: Tensor, labels: np.ndarray | None
+    scored: ScoredClassifier, logits: Tensor, targets: _Targets, batch: _Batch
 ) -> tuple[dict[str, Any], Tensor | None, dict[str, Any]]:
+    hr_logits = targets.logits[batch.places]
     present = None
     if scored.present is not None:
         present = torch.from_numpy(scored.present).to(logits.device)
@@ -399,11 +541,10 @@ def _columns(
     probabilities = logits.softmax(1)
     scores = probabilities if logits.shape[1] <= MAX_SCORE_CLASSES else None
     sums: dict[str, Any] = {}
-    if labels is not None and scored.outputs is not None:
-        target = torch.from_numpy(scored.outputs[labels]).to(logits.device)
-        columns["label"] = target
-        if scored.present is not None:
-            target = torch.from_numpy(np.searchsorted(scored.present, scored.outputs[labels])).to(logits.device)
+    if targets.outputs is not None:
+        target = columns["label"] = targets.outputs[batch.places]
+        if present is not None:
+            target = torch.searchsorted(present, target)
         columns["cross_entropy"] = metrics.cross_entropy(logits, target)
         columns["top5_hit"] = metrics.topk_hit(logits, target)
         if scores is None:
@@ -411,42 +552,18 @@ def _columns(
     return columns, scores, sums
 
 
-def _histograms(probabilities: Tensor, target: Tensor) -> dict[str, np.ndarray]:
+def _histograms(probabilities: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Count one-vs-rest scores, pooled over classes, in bins of log10(p), for ROC curves of many classes."""
     depth = probabilities.clamp_min(10.0**-HISTOGRAM_DECADES).log10().add(HISTOGRAM_DECADES)
     bins = depth.mul(HISTOGRAM_BINS / HISTOGRAM_DECADES).long().clamp_(0, HISTOGRAM_BINS - 1)
-    hits = bins.gather(1, target[:, None]).flatten()
-    positives = torch.bincount(hits, minlength=HISTOGRAM_BINS)
-    everything = torch.bincount(bins.flatten(), minlength=HISTOGRAM_BINS)
-    return {
-        "score_positives": positives.cpu().numpy(),
-        "score_negatives": (everything - positives).cpu().numpy(),
-    }
+    positives, everything = (_counts(found) for found in (bins.gather(1, target[:, None]), bins))
+    return {"score_positives": positives, "score_negatives": everything - positives}
 
 
-def _hr_logits(
-    classifier: Classifier, chunk: np.ndarray, hr_store: HRStore, settings: PassSettings, counters: Counters
-) -> Tensor:
-    """Return logits of the chunk's HR images, `(len(chunk), K)` float32 on the CPU, from the cache if it has them."""
-    key = hashlib.sha256(
-        f"{hr_store.key}|{classifier.info.sha256}|{settings.precision}|{settings.device.type}".encode()
-    ).hexdigest()
-    rows = hashlib.sha256(np.ascontiguousarray(chunk, dtype=np.int64).tobytes()).hexdigest()[:16]
-    path = cache_dir() / "logits" / key / f"{int(chunk[0]):08d}-{int(chunk[-1]) + 1:08d}-{rows}.npy"
-    cached = _load_array(path)
-    if cached is not None and cached.shape == (len(chunk), classifier.info.n_classes):
-        return torch.from_numpy(cached)
-    logits = torch.empty(len(chunk), classifier.info.n_classes)
-    offsets = {int(position): place for place, position in enumerate(chunk)}
-    for positions in hr_store.groups(chunk, settings.batch_size):
-        hr = _to_float(hr_store.batch(positions), settings.device)
-        with autocast(settings):
-            out = classifier(hr)
-        _check_finite(out, classifier.id)
-        logits[[offsets[int(position)] for position in positions]] = out.float().cpu()
-        counters.add(counters.hr_classified, classifier.id, len(positions))
-    store.write_bytes(path, lambda stream: np.save(stream, logits.numpy(), allow_pickle=False))
-    return logits
+def _counts(bins: Tensor) -> Tensor:
+    """Count each bin, `(HISTOGRAM_BINS,)` int64; unlike bincount it does not wait for a GPU."""
+    ones = torch.ones(1, dtype=torch.int64, device=bins.device).expand(bins.numel())
+    return torch.zeros(HISTOGRAM_BINS, dtype=torch.int64, device=bins.device).index_add_(0, bins.flatten(), ones)
 
 
 def _load_array(path: Path) -> np.ndarray | None:
@@ -465,9 +582,21 @@ class _Rows:
         self._positions: list[np.ndarray] = []
         self._columns: dict[str, list[Tensor]] = {}
         self._scores: list[Tensor] = []
-        self._sums: dict[str, Any] = {}
+        self._sums: dict[str, Tensor] = {}
+        self._watches: list[_Stopwatch] = []
+        self._finite: dict[str, list[Tensor]] = {}
 
-    def add(self, batch: _Batch, columns: dict[str, Any], scores: Tensor | None, sums: dict[str, Any]) -> None:
+    def add(
+        self,
+        batch: _Batch,
+        columns: dict[str, Any],
+        scores: Tensor | None,
+        sums: dict[str, Tensor],
+        *,
+        watches: Sequence[_Stopwatch],
+        finite: Sequence[tuple[str, Tensor]],
+    ) -> None:
+        """Add a batch; `finite` is what to say of values that are not, and whether they are."""
         self._ids += batch.ids
         self._positions.append(batch.positions)
         for name, values in columns.items():
@@ -476,6 +605,19 @@ class _Rows:
             self._scores.append(scores.detach())
         for name, value in sums.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._watches += watches
+        for reason, flag in finite:
+            self._finite.setdefault(reason, []).append(flag)
+
+    def check(self) -> None:
+        """Look whether everything was finite, what came first in the pipe first.
+
+        Raises:
+            ContractError: If not.
+        """
+        for reason, flags in self._finite.items():
+            if not bool(torch.stack(flags).all()):
+                raise ContractError(reason)
 
     def collect(self) -> tuple[Any, dict[str, Any]]:
         columns: dict[str, Any] = {
@@ -484,28 +626,36 @@ class _Rows:
         }
         columns |= {"position": np.concatenate(self._positions), "sample_id": self._ids}
         scores = torch.cat(self._scores).float().cpu().numpy() if self._scores else None
-        return store.samples_frame(columns, scores=scores), self._sums
+        sums: dict[str, Any] = {name: value.cpu().numpy() for name, value in self._sums.items()}
+        sums["pass_s"] = np.float64(sum(watch.seconds for watch in self._watches))
+        return store.samples_frame(columns, scores=scores), sums
 
 
 class _Stopwatch:
-    """Wall-clock seconds of a block, after all work queued on the device."""
+    """Seconds that the device spends on a block: on a GPU between two events, so that nothing waits for it."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds = 0.0
+        self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)] if device.type == "cuda" else []
+        self._seconds = 0.0
 
     def __enter__(self) -> _Stopwatch:
-        self._wait()
+        if self._events:
+            self._events[0].record()
         self._start = time.perf_counter()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._wait()
-        self.seconds = time.perf_counter() - self._start
+        if self._events:
+            self._events[1].record()
+        self._seconds = time.perf_counter() - self._start
 
-    def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+    @property
+    def seconds(self) -> float:
+        """Seconds of the block, which must have ended; a GPU is waited for."""
+        if not self._events:
+            return self._seconds
+        self._events[1].synchronize()
+        return self._events[0].elapsed_time(self._events[1]) / 1e3
 
 
 def _name(contender: Contender) -> str:

@@ -1,0 +1,139 @@
+"""What the pass does beside its numbers: nothing twice, and nothing in the loop that waits for the device."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from dummies import make_classifier, make_images, save_gain, trainable
+
+from srbench import evaluate, store
+from srbench.evaluation import run as engine
+from srbench.evaluation import scoring
+
+N, SIDE = 48, 24
+WAITS = ("__bool__", "__float__", "__int__", "__index__", "item", "cpu", "numpy", "tolist", "nonzero")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Images, a classifier that knows them, and a protocol."""
+    folder = tmp_path_factory.mktemp("place")
+    make_images(folder / "photos", N // 3, side=SIDE)
+    make_classifier(folder, side=SIDE)
+    (folder / "half.toml").write_text("[lr]\nscale = 0.5\n")
+    return folder
+
+
+@pytest.fixture
+def run(place, own_folders, tmp_path):
+    def call(*methods: str, **options):
+        filled = {
+            "data": f"folder:{place / 'photos'}",
+            "classifiers": [str(place / "dummy.toml")],
+            "protocol": str(place / "half.toml"),
+            "out": tmp_path / "out",
+            "measure": False,
+            "progress": False,
+        }
+        return evaluate(list(methods), **(filled | options))
+
+    return call
+
+
+@pytest.mark.parametrize("classes_with_scores", [50, 2], ids=["scores", "histograms"])
+def test_more_batches_wait_for_the_device_no_more_often(run, tmp_path, monkeypatch, classes_with_scores):
+    monkeypatch.setattr(scoring, "MAX_SCORE_CLASSES", classes_with_scores)
+    seen: Counter[str] = Counter()
+    inside: list[bool] = []
+
+    def counted(name, real):
+        def call(*args, **kwargs):
+            seen[name] += bool(inside)
+            return real(*args, **kwargs)
+
+        return call
+
+    def score(*args, **kwargs):
+        inside.append(True)
+        try:
+            return scoring.score(*args, **kwargs)
+        finally:
+            inside.clear()
+
+    for name in WAITS:
+        monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
+    monkeypatch.setattr(engine, "score", score)
+    found = {}
+    for size in (24, 4):
+        monkeypatch.setenv("SRBENCH_CACHE", str(tmp_path / f"cache{size}"))  # the originals are classified, too
+        run("bicubic", "area", out=tmp_path / str(size), batch_size=size)
+        found[size] = dict(seen)
+        seen.clear()
+    assert found[24] and found[4] == found[24]
+
+
+def test_networks_keep_the_pixels_of_the_pass_and_restore_nothing_twice(run, tmp_path, monkeypatch):
+    save_gain(tmp_path / "mine.safetensors", 0.9)
+    options = {"plugins": [trainable(tmp_path)], "weights": {"gain": [str(tmp_path / "mine.safetensors")]}}
+    restored: list[str | None] = []
+
+    def images_of(contender, *args):
+        restored.append(contender.name if contender is not None else None)
+        return scoring.images_of(contender, *args)
+
+    monkeypatch.setattr(engine, "images_of", images_of)
+
+    def kept():
+        result = run("gain", **options)
+        assert not result.failed
+        return {cell.record.cell.method: cell for cell in result.cells if cell.record.status == "ok"}
+
+    first = kept()
+    assert "gain" not in restored and "bilinear" in restored
+    pixels = first["gain"].kept()
+    assert sorted(pixels) == sorted(first["original"].kept()) and pixels
+    (first["gain"].folder / store.KEPT_FILE).unlink()
+    restored.clear()
+    again = kept()["gain"].kept()  # now from the images, one at a time
+    assert set(restored) == {"gain"} and sorted(again) == sorted(pixels)
+    for position, images in again.items():
+        assert np.abs(images["sr"].astype(int) - pixels[position]["sr"]).max() <= 1
+
+
+def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "CHUNK", 16)
+    save_gain(tmp_path / "mine.safetensors", 0.9)
+    options = {"plugins": [trainable(tmp_path)], "weights": {"gain": [str(tmp_path / "mine.safetensors")]}}
+    real, written = store.write_shard, []
+
+    def stop(folder, *args, **kwargs):
+        if folder.name.startswith("gain"):
+            if written:
+                raise KeyboardInterrupt
+            written.append(folder)
+        return real(folder, *args, **kwargs)
+
+    monkeypatch.setattr(store, "write_shard", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run("gain", **options)
+    monkeypatch.setattr(store, "write_shard", real)
+    result = run("gain", **options)
+    assert result.counters.restored == {"gain@mine": N - 16}
+    cells = {cell.record.cell.method: cell for cell in result.cells if cell.record.status == "ok"}
+    assert sorted(cells["gain"].kept()) == sorted(cells["original"].kept())
+    assert cells["gain"].samples()["position"].tolist() == list(range(N))
+
+
+@pytest.mark.gpu
+def test_pass_on_a_gpu_finds_what_the_cpu_finds(run, tmp_path):
+    frames = [
+        run("bicubic", "area", device=device, out=tmp_path / device).samples.set_index(["method", "sample_id"])
+        for device in ("cpu", "cuda")
+    ]
+    pd.testing.assert_series_equal(frames[0]["pred"], frames[1]["pred"])
+    for column in ("psnr", "ssim", "cross_entropy"):
+        pd.testing.assert_series_equal(frames[0][column], frames[1][column], rtol=1e-3, atol=1e-3)
