@@ -98,7 +98,7 @@ class Drawn:
         """
         buffer = io.StringIO()
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
-        with mpl.rc_context({"svg.hashsalt": self.name}), self._ready(ground, RASTER_DPI):
+        with self._ready(ground, RASTER_DPI), mpl.rc_context({"svg.hashsalt": self.name}):
             FigureCanvasSVG(self.figure).print_svg(buffer, metadata=metadata)
         return buffer.getvalue()
 
