@@ -288,9 +288,11 @@ class _Pass:
         if not cells:
             return
         contender, protocol, settings = cells[0].contender, self._protocol, self._settings
+        restoring: list[_Stopwatch] = []
+        finite: list[tuple[str, Tensor]] = []
         try:
             if contender is None:
-                sr, restoring, finite, quality = batch.hr, [], [], _perfect(batch, protocol)
+                sr, quality = batch.hr, _perfect(batch, protocol)
             else:
                 sr, restoring = _restore(contender, batch, protocol, settings)
                 finite = [(_not_finite(contender.name), _is_finite(sr))]
