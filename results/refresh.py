@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srbench.leaderboard import Leaderboard, Row, build
+from srbench.records import Record
 from srbench.report.figures import draw_all
 from srbench.store import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.tables import row_name
@@ -50,10 +51,15 @@ def made_by(cells: Sequence[StoredCell], command: str) -> dict[str, object]:
     return {
         "command": command,
         "commits": sorted({f"{each.code.commit}{' (changed)' if each.code.dirty else ''}" for each in records}),
-        "devices": sorted({f"{each.environment.device}, {each.environment.threads} threads" for each in records}),
+        "devices": sorted({_device(each) for each in records}),
         "torch": sorted({each.environment.torch for each in records}),
         "dates": sorted({each.created[:10] for each in records}),
     }
+
+
+def _device(record: Record) -> str:
+    threads = record.environment.threads
+    return f"{record.environment.device}, {threads} thread{'' if threads == 1 else 's'} a process"
 
 
 def draw(board: Leaderboard, cells: Sequence[StoredCell], target: Path) -> list[str]:
