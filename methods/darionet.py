@@ -12,16 +12,14 @@ from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
 from srbench.errors import UsageError, WeightsError
-from srbench.method import Batch, Method, MethodInfo
-from srbench.protocol import Protocol
-from srbench.training import losses
-from srbench.training.networks import FeatureExtractor, name_as_inside, restored, start_as_bilinear
+from srbench.method import MethodInfo
+from srbench.training.networks import name_as_inside, start_as_bilinear
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 from srbench.weights import WeightsFile, fill_state
 
 _FACTOR = 4
 _ARCHITECTURES = {"rrdb": ESRGAN, "compact": Compact}
-_FEATURE_TERMS = {"features", "perceptual"}
 _SMALL = {"blocks": 3, "features": 32}
 _DEMO = {"blocks": 2, "features": 32}
 
@@ -70,7 +68,7 @@ def _pixel_stage(recipe: Recipe, **changes: object) -> Recipe:
     return dataclasses.replace(recipe, losses={"l1": 1.0}, select="psnr", clip_norm=None, **changes)  # type: ignore[arg-type]
 
 
-class DarioNet(Method):
+class DarioNet(Trainable):
     """A network under the squared difference of the teacher's scores of SR and HR, or any sum of the other losses.
 
     The network is the paper's RRDB, or Real-ESRGAN's compact one, which has no convolution at the size of SR and so
@@ -128,9 +126,6 @@ class DarioNet(Method):
         if isinstance(self.network, ESRGAN):
             start_as_bilinear(self.network.model)
         name_as_inside(self, "network")
-        self.recipe = Recipe()
-        self._kernel, self._antialias = "bicubic", True
-        self._extractors: dict[str, FeatureExtractor] = {}
 
     @classmethod
     def from_weights(cls, loaded: WeightsFile) -> DarioNet:
@@ -162,31 +157,6 @@ class DarioNet(Method):
         fill_state(method, state, origin=name, expected="darionet")
         return method
 
-    def prepare(self, protocol: Protocol) -> None:
-        """Take the kernel of the return to HR size, which training needs too."""
-        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
-
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by 4, whatever `size` is."""
         return self.network(lr)
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe; labels are asked for by "ce" alone."""
-        return losses.terms(
-            self.recipe.losses,
-            restored(self, batch, kernel=self._kernel, antialias=self._antialias),
-            batch,
-            judge=classifier if classifier is not None else teacher,
-            extractor=self._extractor(teacher),
-            smoothing=self.recipe.label_smoothing,
-        )
-
-    def _extractor(self, teacher: nn.Module | None) -> FeatureExtractor | None:
-        if teacher is None or not _FEATURE_TERMS & set(self.recipe.losses):
-            return None
-        known = self._extractors.get("teacher")
-        if known is None or known.classifier is not teacher:
-            known = self._extractors["teacher"] = FeatureExtractor(teacher)
-        return known

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.method import Batch, Method, MethodInfo
+from srbench.method import MethodInfo
 from srbench.resample import resize
-from srbench.training import losses
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 
 _SLOPE = 0.2  # of every LeakyReLU (paper)
 
@@ -63,7 +63,7 @@ _FROZEN = Recipe(
 )
 
 
-class LearnedResizer(Method):
+class LearnedResizer(Trainable):
     """Features computed at LR size, resized bilinearly, refined by residual blocks, added to the bilinear image.
 
     The last layer starts at zero, so that training starts from bilinear resizing.
@@ -119,7 +119,6 @@ class LearnedResizer(Method):
         nn.init.zeros_(self.tail.weight)
         assert self.tail.bias is not None
         nn.init.zeros_(self.tail.bias)
-        self.recipe = Recipe()
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize `(N, 3, h, w)`, RGB, float, [0, 1], to `size`."""
@@ -127,18 +126,6 @@ class LearnedResizer(Method):
         features = resize(self.head(lr), size, "bilinear", antialias=self.antialias)
         features = features + self.body(self.blocks(features))
         return skip + self.tail(features)
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
-        return losses.terms(
-            self.recipe.losses,
-            self(batch.lr, batch.sr_size),
-            batch,
-            judge=classifier if classifier is not None else teacher,
-            smoothing=self.recipe.label_smoothing,
-        )
 
 
 class _ResidualBlock(nn.Module):

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.method import Batch, Method, MethodInfo
+from srbench.method import MethodInfo
 from srbench.resample import resize
-from srbench.training import losses
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 
 _STARTS = {  # gain and bias of each band
     "published": ((1.892, -0.014), (-11.295, 0.003)),  # for a ResNet-50 whose large input is shrunk
@@ -42,7 +42,7 @@ _ADAPTED = dataclasses.replace(_FROZEN, track="adapted", classifier_lr=1e-4, epo
 _GPU = dataclasses.replace(_ADAPTED, epochs=30, steps_per_epoch=None, batch_size=64)
 
 
-class Muller(Method):
+class Muller(Trainable):
     """Adds to the bilinear image what two Gaussian blurs take away, each band through a tanh of its own.
 
     For any factor, up or down. Untrained it has the values published for a ResNet-50 on ImageNet.
@@ -80,7 +80,6 @@ class Muller(Method):
             raise UsageError(f"muller takes start {' or '.join(_STARTS)}, got {start!r}")
         self.gains = nn.Parameter(torch.tensor([gain for gain, _ in _STARTS[start]]))
         self.biases = nn.Parameter(torch.tensor([bias for _, bias in _STARTS[start]]))
-        self.recipe = Recipe()
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize `(N, C, h, w)`, RGB, float, [0, 1], to `size`."""
@@ -90,18 +89,6 @@ class Muller(Method):
             sr = sr + torch.tanh(gain * _resized(blurred - image, size) + bias)
             image = blurred
         return sr
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
-        return losses.terms(
-            self.recipe.losses,
-            self(batch.lr, batch.sr_size),
-            batch,
-            judge=classifier if classifier is not None else teacher,
-            smoothing=self.recipe.label_smoothing,
-        )
 
 
 def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:

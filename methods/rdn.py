@@ -11,17 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.method import Batch, Method, MethodInfo
-from srbench.protocol import Protocol
-from srbench.training import losses
-from srbench.training.networks import (
-    Discriminator,
-    TeacherFeatures,
-    frozen,
-    restored,
-    start_sub_pixel_as_bilinear,
-)
+from srbench.method import MethodInfo
+from srbench.training.networks import start_sub_pixel_as_bilinear
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 
 _FACTORS = (2, 3, 4)
 _EIGHT_WAYS = Augment(flip=True, rotate=True)
@@ -58,7 +51,7 @@ _GAN = dataclasses.replace(
 )
 
 
-class RDN(Method):
+class RDN(Trainable):
     """Residual dense blocks whose outputs are fused, then enlargement by sub-pixel convolutions."""
 
     info = MethodInfo(
@@ -167,14 +160,6 @@ class RDN(Method):
             start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), self.last)
         self.info = dataclasses.replace(type(self).info, factor=factor, channels=channels)
         self.critic = critic
-        self.recipe = Recipe()
-        self._kernel, self._antialias = "bicubic", True
-        self._helpers: dict[str, nn.Module] = {}  # a plain dict, so that it is no part of the state dict
-        self._features = TeacherFeatures()
-
-    def prepare(self, protocol: Protocol) -> None:
-        """Take the kernel of the return to HR size, which training needs too."""
-        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
@@ -188,36 +173,6 @@ class RDN(Method):
         for convolution, step in zip(self.shuffled, self._steps, strict=True):
             found = F.pixel_shuffle(convolution(found), step)
         return found if self.last is None else self.last(found)
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe; "adversarial" is the generator's relativistic average loss."""
-        wanted = self.recipe.losses
-        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
-        found = losses.terms(
-            wanted,
-            sr,
-            batch,
-            judge=classifier if classifier is not None else teacher,
-            extractor=self._features(teacher, wanted),
-            smoothing=self.recipe.label_smoothing,
-        )
-        if "adversarial" in wanted:
-            with frozen(self.helpers()["discriminator"]) as critic:
-                found["adversarial"] = losses.adversarial(critic(batch.hr).detach(), critic(sr))
-        return found
-
-    def helpers(self) -> Mapping[str, nn.Module]:
-        """Return the discriminator, where the recipe has an adversarial term."""
-        if "adversarial" in self.recipe.losses and not self._helpers:
-            self._helpers["discriminator"] = Discriminator(channels=self.info.channels, features=self.critic)
-        return self._helpers
-
-    def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
-        """Return the discriminator's relativistic average loss."""
-        critic = self.helpers()[name]
-        return losses.discriminator(critic(batch.hr), critic(sr))
 
 
 class _DenseBlock(nn.Module):

@@ -9,10 +9,10 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from srbench.errors import TrainingError
-from srbench.method import Batch, Method, MethodInfo
+from srbench.method import Batch, MethodInfo
 from srbench.resample import resize
-from srbench.training import losses
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 
 # Image-steps are epochs x steps x batch. Each recipe has as many as the method's that it is compared to, both of its
 # stages together; with other figures there, set `epochs` here so that the products are equal.
@@ -34,7 +34,7 @@ _DEFAULT = Recipe(
 )
 
 
-class Retrained(Method):
+class Retrained(Trainable):
     """Bilinear resizing, for which the classifier is trained.
 
     A learned method that does not beat it, at the same number of images seen, has gained by training and not by
@@ -53,11 +53,6 @@ class Retrained(Method):
         "demo": dataclasses.replace(_DEFAULT, epochs=10, steps_per_epoch=50),
     }
 
-    def __init__(self) -> None:
-        """Start without a recipe; there are no parameters."""
-        super().__init__()
-        self.recipe = Recipe()
-
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize `(N, C, h, w)`, RGB, float, [0, 1], to `size`, exactly as the baseline `bilinear`."""
         return resize(lr, size, "bilinear")
@@ -72,5 +67,4 @@ class Retrained(Method):
         """
         if classifier is None:
             raise TrainingError("retrained trains the classifier and nothing else; leave its recipe's track 'adapted'")
-        sr = self(batch.lr, batch.sr_size)
-        return losses.terms(self.recipe.losses, sr, batch, judge=classifier, smoothing=self.recipe.label_smoothing)
+        return super().training_step(batch, teacher, classifier)

@@ -11,18 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from srbench.errors import UsageError, WeightsError
-from srbench.method import Batch, Method, MethodInfo
-from srbench.protocol import Protocol
+from srbench.method import MethodInfo
 from srbench.resample import resize
-from srbench.training import losses
-from srbench.training.networks import FeatureExtractor, restored
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 from srbench.weights import WeightsFile, fill_state
 
 _FACTOR = 4
 _RANGE = 255.0  # of the pixels inside the network
 _MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, which EDSR subtracts
-_FEATURE_TERMS = {"features", "perceptual"}
 
 _CLASSIFIER = {"ce_sr": 0.34, "ce_hr": 0.34, "ce_mix": 0.34}
 _NO_MIX = {"ce_sr": 0.5, "ce_hr": 0.5}
@@ -69,7 +66,7 @@ def _warm_up(recipe: Recipe, epochs: int) -> Recipe:
     return dataclasses.replace(recipe, losses={"l1": 1.0}, epochs=epochs, select="psnr")
 
 
-class SR4IR(Method):
+class SR4IR(Trainable):
     """An EDSR under the difference of a classifier's features of SR and HR; the two are trained in turn.
 
     Parameter names in files are EDSR's own, so that its published x4 checkpoints are starting points.
@@ -97,6 +94,7 @@ class SR4IR(Method):
     }
     tiny: ClassVar[Mapping[str, Any]] = {"blocks": 1, "features": 8}
 
+    feature_layer: ClassVar[str] = "last"
     mean: Tensor
 
     def __init__(self, blocks: int = 16, features: int = 64, *, residual: bool = True) -> None:
@@ -127,9 +125,6 @@ class SR4IR(Method):
             nn.init.zeros_(self.tail[1].weight)  # type: ignore[arg-type]
             nn.init.zeros_(self.tail[1].bias)  # type: ignore[arg-type]
         self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1) * _RANGE, persistent=False)
-        self.recipe = Recipe()
-        self._kernel, self._antialias = "bicubic", True
-        self._extractors: dict[str, FeatureExtractor] = {}
 
     @classmethod
     def from_weights(cls, loaded: WeightsFile) -> SR4IR:
@@ -156,10 +151,6 @@ class SR4IR(Method):
         fill_state(method, state, origin=name, expected="sr4ir")
         return method
 
-    def prepare(self, protocol: Protocol) -> None:
-        """Take the kernel of the return to HR size, which training needs too."""
-        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
-
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by 4, whatever `size` is."""
         found = self.head(lr * _RANGE - self.mean)
@@ -169,27 +160,9 @@ class SR4IR(Method):
         height, width = lr.shape[-2:]
         return resize(lr, (height * _FACTOR, width * _FACTOR), "bilinear") + found / _RANGE
 
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe; features are those of the classifier as it has become so far."""
-        judge = classifier if classifier is not None else teacher
-        return losses.terms(
-            self.recipe.losses,
-            restored(self, batch, kernel=self._kernel, antialias=self._antialias),
-            batch,
-            judge=judge,
-            extractor=self._extractor(judge),
-            smoothing=self.recipe.label_smoothing,
-        )
-
-    def _extractor(self, judge: nn.Module | None) -> FeatureExtractor | None:
-        if judge is None or not _FEATURE_TERMS & set(self.recipe.losses):
-            return None
-        known = self._extractors.get("judge")
-        if known is None or known.classifier is not judge:
-            known = self._extractors["judge"] = FeatureExtractor(judge, "last")
-        return known
+    def features_of(self, teacher: nn.Module | None, classifier: nn.Module | None) -> nn.Module | None:
+        """Return the classifier as it has become so far."""
+        return classifier if classifier is not None else teacher
 
 
 class _ResidualBlock(nn.Module):

@@ -11,17 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.method import Batch, Method, MethodInfo
-from srbench.protocol import Protocol
-from srbench.training import losses
+from srbench.method import MethodInfo
 from srbench.training.networks import (
-    Discriminator,
-    TeacherFeatures,
-    frozen,
-    restored,
     start_sub_pixel_as_bilinear,
 )
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 
 _FACTORS = (2, 3, 4)
 _EIGHT_WAYS = Augment(flip=True, rotate=True)
@@ -59,7 +54,7 @@ _DEMO = dataclasses.replace(
 )
 
 
-class SRGAN(Method):
+class SRGAN(Trainable):
     """Residual blocks with batch norm and a long skip, then enlargement by sub-pixel convolutions."""
 
     info = MethodInfo(
@@ -145,14 +140,6 @@ class SRGAN(Method):
         start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), self.last)
         self.info = dataclasses.replace(type(self).info, factor=factor, channels=channels)
         self.critic = critic
-        self.recipe = Recipe()
-        self._kernel, self._antialias = "bicubic", True
-        self._helpers: dict[str, nn.Module] = {}  # a plain dict, so that it is no part of the state dict
-        self._features = TeacherFeatures()
-
-    def prepare(self, protocol: Protocol) -> None:
-        """Take the kernel of the return to HR size, which training needs too."""
-        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
@@ -164,35 +151,13 @@ class SRGAN(Method):
                 found = self.slopes[place](found)
         return found if self.last is None else self.last(found)
 
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe; "adversarial" is -log of the discriminator's trust in SR."""
-        wanted = self.recipe.losses
-        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
-        found = losses.terms(
-            wanted,
-            sr,
-            batch,
-            judge=classifier if classifier is not None else teacher,
-            extractor=self._features(teacher, wanted),
-            smoothing=self.recipe.label_smoothing,
-        )
-        if "adversarial" in wanted:
-            with frozen(self.helpers()["discriminator"]) as critic:
-                found["adversarial"] = _trust(critic(sr), 1.0)
-        return found
+    def adversarial(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
+        """Return -log of the discriminator's trust in SR, a scalar."""
+        return _trust(critic(sr), 1.0)
 
-    def helpers(self) -> Mapping[str, nn.Module]:
-        """Return the discriminator, where the recipe has an adversarial term."""
-        if "adversarial" in self.recipe.losses and not self._helpers:
-            self._helpers["discriminator"] = Discriminator(channels=self.info.channels, features=self.critic)
-        return self._helpers
-
-    def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
+    def discriminating(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
         """Return the discriminator's cross-entropy on HR, which is real, and on SR, which is not."""
-        critic = self.helpers()[name]
-        return _trust(critic(batch.hr), 1.0) + _trust(critic(sr), 0.0)
+        return _trust(critic(hr), 1.0) + _trust(critic(sr), 0.0)
 
 
 class _ResidualBlock(nn.Module):

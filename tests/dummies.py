@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from srbench import weights
 from srbench.weights import Card
@@ -17,6 +18,23 @@ from srbench.weights import Card
 ARCH = "test_resnet"
 WNIDS = ("n01440764", "n01443537", "n01484850")
 CLASSES = ("bar", "dot", "net")
+
+
+class MeanCritic(nn.Module):
+    """Stands in for a discriminator: scores an image by its mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return scores `(N, 1)`."""
+        return self.gain * image.mean(dim=(1, 2, 3))[:, None]
+
+
+def n_parameters(network: nn.Module) -> int:
+    """Return how many numbers a network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def pixels(label: int, number: int, side: int) -> np.ndarray:

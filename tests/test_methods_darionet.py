@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dummies import n_parameters
 from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN as RRDBNet  # noqa: N811 a class that is spelt so
@@ -26,17 +27,13 @@ def load(path: Path) -> DarioNet:
     return DarioNet.from_weights(weights.load(weights.find("darionet", str(path))))
 
 
-def parameters(method: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in method.parameters())
-
-
 # --- architecture and files ----------------------------------------------------------------------------------------
 
 
 def test_sizes_are_the_published_ones():
     with torch.device("meta"):
-        assert parameters(DarioNet()) == 16_697_987  # 16.70 M: 23 blocks, 64 features, growth 32
-        assert parameters(DarioNet(blocks=8)) == 5_906_627
+        assert n_parameters(DarioNet()) == 16_697_987  # 16.70 M: 23 blocks, 64 features, growth 32
+        assert n_parameters(DarioNet(blocks=8)) == 5_906_627
 
 
 def test_files_are_in_spandrels_key_names(tmp_path):
@@ -52,7 +49,7 @@ def test_starts_from_any_rrdb_of_factor_4(tmp_path):
     network = RRDBNet(num_filters=12, num_blocks=2)
     torch.save(network.state_dict(), tmp_path / "esrgan.pth")
     method = load(tmp_path / "esrgan.pth")
-    assert parameters(method) == parameters(network)
+    assert n_parameters(method) == n_parameters(network)
     lr = torch.rand(1, 3, 4, 4)
     torch.testing.assert_close(method(lr, (0, 0)), network(lr))
     assert all(parameter.requires_grad for parameter in method.parameters())
@@ -66,7 +63,7 @@ def test_starts_from_any_compact_network_of_factor_4_and_writes_its_names(tmp_pa
     torch.testing.assert_close(method(lr, (0, 0)), network(lr))
     assert list(method.state_dict()) == list(network.state_dict())
     fresh = DarioNet(blocks=3, features=6, arch="compact")
-    assert parameters(fresh) == parameters(network) == 3 * 6 * 9 + 6 + 3 * (6 * 6 * 9 + 6) + 4 * 6 + 6 * 48 * 9 + 48
+    assert n_parameters(fresh) == n_parameters(network) == 3 * 6 * 9 + 6 + 3 * (6 * 6 * 9 + 6) + 4 * 6 + 6 * 48 * 9 + 48
     fresh.load_state_dict(method.state_dict())
     torch.testing.assert_close(fresh(lr, (0, 0)), network(lr))
 

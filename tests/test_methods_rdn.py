@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import training_world as world
+from dummies import MeanCritic, n_parameters
 from srbench.methods.rdn import RDN
-from torch import Tensor, nn
+from torch import nn
 
 from srbench import weights
 from srbench.errors import UsageError
@@ -22,22 +23,6 @@ from srbench.training.recipe import Augment, Recipe
 
 torch.set_num_threads(1)
 SIZE = {"blocks": 2, "layers": 3, "growth": 5, "features": 7}
-
-
-def parameters(method: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in method.parameters())
-
-
-class MeanCritic(nn.Module):
-    """Scores an image by its mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return scores `(N, 1)`."""
-        return self.gain * image.mean(dim=(1, 2, 3))[:, None]
 
 
 def worked_out() -> RDN:
@@ -110,18 +95,18 @@ def test_features_are_those_of_the_classifier_that_is_given():
 
 def test_sizes_are_the_published_ones():
     with torch.device("meta"):
-        assert parameters(RDN()) == 22_271_107, "22.27 M: D=16, C=8, G=G0=64, x4"
-        assert parameters(RDN(factor=3)) == 22_308_035 and parameters(RDN(factor=2)) == 22_123_395
+        assert n_parameters(RDN()) == 22_271_107, "22.27 M: D=16, C=8, G=G0=64, x4"
+        assert n_parameters(RDN(factor=3)) == 22_308_035 and n_parameters(RDN(factor=2)) == 22_123_395
         block = sum((64 + 64 * place) * 64 * 9 + 64 for place in range(8)) + (64 + 8 * 64) * 64 + 64
-        assert parameters(RDN().blocks) == 16 * block
-        assert 150_000 < parameters(RDN(**RDN.recipes["cpu-small"].parameters)) < 300_000
+        assert n_parameters(RDN().blocks) == 16 * block
+        assert 150_000 < n_parameters(RDN(**RDN.recipes["cpu-small"].parameters)) < 300_000
 
 
 def test_torchsr_has_the_same_size_and_makes_the_same_of_the_same_weights():
     theirs = pytest.importorskip("torchsr.models.rdn", reason="torchsr is not installed (extra dev)")
     with torch.device("meta"):
         for factor in (2, 3, 4):
-            assert parameters(theirs.rdn(factor)) == parameters(RDN(factor=factor))
+            assert n_parameters(theirs.rdn(factor)) == n_parameters(RDN(factor=factor))
     for factor in (2, 3, 4):
         ours, other = RDN(**SIZE, factor=factor), theirs.RDN(factor, D=2, C=3, G=5, G0=7)
         other.load_state_dict(dict(zip(other.state_dict(), ours.state_dict().values(), strict=True)))

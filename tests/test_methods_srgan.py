@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import training_world as world
+from dummies import MeanCritic, n_parameters
 from srbench.methods.srgan import SRGAN
-from torch import Tensor, nn
+from torch import nn
 
 from srbench import weights
 from srbench.errors import UsageError
@@ -18,22 +19,6 @@ from srbench.training.api import train
 from srbench.training.recipe import Recipe
 
 torch.set_num_threads(1)
-
-
-def parameters(method: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in method.parameters())
-
-
-class MeanCritic(nn.Module):
-    """Scores an image by its mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Return scores `(N, 1)`."""
-        return self.gain * image.mean(dim=(1, 2, 3))[:, None]
 
 
 def worked_out() -> SRGAN:
@@ -104,10 +89,10 @@ def test_sizes_are_the_papers():
         # 9 x 9 in and out, 16 blocks of two 3 x 3 with batch norm, one more, two doublings; a slope after each
         block = 2 * (64 * 64 * 9 + 64 + 2 * 64) + 1
         ends = (3 * 64 * 81 + 64 + 1) + (64 * 64 * 9 + 64 + 2 * 64) + (64 * 3 * 81 + 3)
-        assert parameters(SRGAN()) == 16 * block + ends + 2 * (64 * 256 * 9 + 256 + 1) == 1_549_462
-        assert parameters(SRGAN(factor=2)) == 1_401_749 and parameters(SRGAN(factor=3)) == 1_586_389
-        assert parameters(SRGAN(channels=1)) == 1_549_462 - 2 * 2 * 64 * 81 - 2
-        assert 150_000 < parameters(SRGAN(**SRGAN.recipes["cpu-small"].parameters)) < 300_000
+        assert n_parameters(SRGAN()) == 16 * block + ends + 2 * (64 * 256 * 9 + 256 + 1) == 1_549_462
+        assert n_parameters(SRGAN(factor=2)) == 1_401_749 and n_parameters(SRGAN(factor=3)) == 1_586_389
+        assert n_parameters(SRGAN(channels=1)) == 1_549_462 - 2 * 2 * 64 * 81 - 2
+        assert 150_000 < n_parameters(SRGAN(**SRGAN.recipes["cpu-small"].parameters)) < 300_000
 
 
 @pytest.mark.parametrize("upsampler", ["paper", "direct"])

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import multiprocessing
-import os
 import random
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -913,18 +909,7 @@ def two_ranks(place):
     ):
         options = {"classifier": "tiny", "out": str(place / "ranks" / out), "plugins": [str(place / f"{method}.py")]}
         jobs.append((name, method, shared | options | more))
-    script = place / "ranks.py"
-    script.write_text(RANKS)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), json.dumps(jobs)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=280,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    world.run_two_ranks(place / "ranks.py", RANKS, jobs, timeout=280)
     return {
         name: [torch.load(f"{options['out']}/{name}-rank{rank}.pt", weights_only=False) for rank in range(2)]
         for name, _, options in jobs

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
 import pandas as pd
@@ -309,18 +305,7 @@ def test_two_ranks_train_in_turn_resume_and_equal_one_process(run, place):
         ("more", shared | {"out": str(place / "all"), "overrides": OPTIONS, "epochs": 2, "resume": True}),
         ("whole", shared | {"out": str(place / "whole"), "overrides": OPTIONS, "epochs": 2}),
     ]
-    script = place / "ranks.py"
-    script.write_text(textwrap.dedent(RANKS))
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script), json.dumps(jobs)],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=800,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    world.run_two_ranks(place / "ranks.py", RANKS, jobs, timeout=800)
     ended = {
         name: [torch.load(f"{options['out']}/{name}-rank{rank}.pt", weights_only=False) for rank in range(2)]
         for name, options in jobs

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timm
@@ -147,3 +152,18 @@ def make_protocol(folder: Path) -> str:
     path = folder / "half.toml"
     path.write_text("[hr]\nmodulo = 2\n[lr]\nscale = 0.5\n")
     return str(path)
+
+
+def run_two_ranks(script: Path, text: str, jobs: list[Any], *, timeout: int) -> None:
+    """Run a script of this text under torchrun with two processes; `jobs` is its argument, as JSON."""
+    script.write_text(textwrap.dedent(text))
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), json.dumps(jobs)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -12,11 +12,10 @@ from spandrel import SizeRequirements
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.method import Batch, Method, MethodInfo
-from srbench.protocol import Protocol
-from srbench.training import losses
-from srbench.training.networks import Discriminator, FeatureExtractor, frozen, name_as_inside, restored
+from srbench.method import MethodInfo
+from srbench.training.networks import name_as_inside
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.trainable import Trainable
 from srbench.weights import NamedWeights, WeightsFile, build, fill
 
 from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared, recognise
@@ -51,7 +50,7 @@ _GAN = dataclasses.replace(
 )
 
 
-class ESRGAN(Method):
+class ESRGAN(Trainable):
     """RRDB trained for PSNR or adversarially, or whatever network a checkpoint holds.
 
     Parameter names in files are spandrel's, without a prefix, so that the files open in any tool that reads ESRGAN's.
@@ -150,11 +149,6 @@ class ESRGAN(Method):
         if arch != "rrdb" and not arch.startswith(BASICSR):
             raise UsageError(f"esrgan takes arch 'rrdb' or 'basicsr:NAME', got {arch!r}")
         self.tile, self.overlap, self.critic = tile, overlap, critic
-        self.recipe = Recipe()
-        self._kernel, self._antialias = "bicubic", True
-        # Plain containers, so that what only training needs is no part of the state dict
-        self._helpers: dict[str, nn.Module] = {}
-        self._extractors: dict[str, FeatureExtractor] = {}
         if arch == "rrdb":
             self._install(build_rrdb(blocks, features, factor), factor, SizeRequirements(minimum=_MINIMUM_SIDE))
         else:
@@ -178,45 +172,11 @@ class ESRGAN(Method):
         method._install(descriptor.model.requires_grad_(True), descriptor.scale, descriptor.size_requirements)
         return method
 
-    def prepare(self, protocol: Protocol) -> None:
-        """Take the kernel of the return to HR size, which training needs too."""
-        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
-
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by the network's factor, whatever `size` is."""
         if self.tile and max(lr.shape[-2:]) > self.tile + self.overlap:
             return tiled(self._enlarge, lr, self._factor, tile=self.tile, overlap=self.overlap)
         return self._enlarge(lr)
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe; "adversarial" is the generator's relativistic average loss."""
-        wanted = self.recipe.losses
-        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
-        found = losses.terms(
-            wanted,
-            sr,
-            batch,
-            judge=teacher,
-            extractor=self._extractor(teacher),
-            smoothing=self.recipe.label_smoothing,
-        )
-        if "adversarial" in wanted:
-            with frozen(self.helpers()["discriminator"]) as critic:
-                found["adversarial"] = losses.adversarial(critic(batch.hr).detach(), critic(sr))
-        return found
-
-    def helpers(self) -> Mapping[str, nn.Module]:
-        """Return the discriminator, where the recipe has an adversarial term."""
-        if "adversarial" in self.recipe.losses and not self._helpers:
-            self._helpers["discriminator"] = Discriminator(features=self.critic)
-        return self._helpers
-
-    def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
-        """Return the discriminator's relativistic average loss."""
-        critic = self.helpers()[name]
-        return losses.discriminator(critic(batch.hr), critic(sr))
 
     @property
     def _factor(self) -> int:
@@ -226,14 +186,6 @@ class ESRGAN(Method):
         self.network = network
         self._requirements = requirements
         self.info = dataclasses.replace(type(self).info, factor=factor)
-
-    def _extractor(self, teacher: nn.Module | None) -> FeatureExtractor | None:
-        if teacher is None or not {"features", "perceptual"} & set(self.recipe.losses):
-            return None
-        known = self._extractors.get("teacher")
-        if known is None or known.classifier is not teacher:
-            known = self._extractors["teacher"] = FeatureExtractor(teacher)
-        return known
 
     def _enlarge(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]

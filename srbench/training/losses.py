@@ -1,17 +1,7 @@
 """Named loss terms as pure functions, and the unit scale that lets terms of different size be summed.
 
-A method's `training_step` returns terms by name; the recipe weighs them. Most methods need no more than
-
-    from srbench.training import losses
-    from srbench.training.networks import FeatureExtractor, restored
-
-    def training_step(self, batch, teacher, classifier):
-        sr = restored(self, batch)                       # SR at batch.sr_size, with gradient
-        return losses.terms(self.recipe.losses, sr, batch, judge=classifier or teacher,
-                            smoothing=self.recipe.label_smoothing)
-
-`self.recipe` is the recipe in force; the shell sets it before the first step. A method with a discriminator adds
-`"adversarial": losses.adversarial(...)` and returns `losses.discriminator(...)` from `helper_step`.
+A method's `training_step` returns terms by name; the recipe weighs them. `srbench.training.trainable.Trainable` does so
+with these functions for every method whose terms are named here.
 """
 
 from __future__ import annotations

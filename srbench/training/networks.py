@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -155,36 +155,8 @@ def _bilinear_taps(factor: int) -> Tensor:
     return torch.einsum("iy,jx->ijyx", taps, taps).flatten(0, 1)
 
 
-class TeacherFeatures:
-    """Makes the feature extractor of whichever teacher a method is trained by, once; holds nothing that is saved.
-
-    Intended use, in a method:
-
-        self._features = TeacherFeatures()                 # in __init__
-        losses.terms(self.recipe.losses, sr, batch, judge=teacher,
-                     extractor=self._features(teacher, self.recipe.losses))
-    """
-
-    def __init__(self) -> None:
-        """Start without an extractor."""
-        self._known: FeatureExtractor | None = None
-
-    def __call__(self, teacher: nn.Module | None, wanted: Container[str]) -> FeatureExtractor | None:
-        """Return the teacher's extractor where a wanted term needs one, else None."""
-        if teacher is None or not ("features" in wanted or "perceptual" in wanted):
-            return None
-        if self._known is None or self._known.classifier is not teacher:
-            self._known = FeatureExtractor(teacher)
-        return self._known
-
-
 class FeatureExtractor:
     """Features of a classifier at one of its layers, for losses between SR and HR.
-
-    Intended use, in a method:
-
-        self._features = FeatureExtractor(teacher)         # in the first training step; not a submodule, never saved
-        losses.terms(self.recipe.losses, sr, batch, judge=teacher, extractor=self._features)
 
     Any timm or torchvision classifier works, because the layer is read by a hook on its module. The classifier is
     used as it is: frozen parameters stay frozen, and the gradient flows to the image.
@@ -247,23 +219,7 @@ class FeatureExtractor:
 class Discriminator(nn.Module):
     """Tells HR from SR; convolutional as SRGAN's, for images of any size from 2**stages pixels on.
 
-    Intended use, in a method; the dict keeps it out of the method's own state dict, and it is built only to train:
-
-        def helpers(self):
-            if not self._helpers:                          # self._helpers = {} in __init__
-                self._helpers["discriminator"] = Discriminator(features=32)
-            return self._helpers
-
-        def helper_step(self, name, batch, sr):            # sr is detached, at batch.sr_size
-            critic = self._helpers[name]
-            return losses.discriminator(critic(batch.hr), critic(sr))
-
-        def training_step(self, batch, teacher, classifier):
-            sr = restored(self, batch)
-            critic = self._helpers["discriminator"]
-            with frozen(critic):
-                adversarial = losses.adversarial(critic(batch.hr).detach(), critic(sr))
-            return losses.terms(self.recipe.losses, sr, batch, ...) | {"adversarial": adversarial}
+    `srbench.training.trainable.Trainable` builds one where a recipe has the term "adversarial", and plays against it.
     """
 
     def __init__(self, *, channels: int = 3, features: int = 64, stages: int = 4, per_patch: bool = False) -> None:

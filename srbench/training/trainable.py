@@ -1,0 +1,94 @@
+"""What the trainable methods share: the recipe's terms on what a method restores, and a discriminator where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from srbench.method import Batch, Method
+from srbench.protocol import Protocol
+from srbench.training import losses
+from srbench.training.networks import Discriminator, FeatureExtractor, frozen, restored
+from srbench.training.recipe import Recipe
+
+_FEATURE_TERMS = {"features", "perceptual"}
+
+
+class Trainable(Method):
+    """A method trained by any sum of the named losses on its SR, at HR size.
+
+    A subclass sets what every method sets (`info`, `recipes`, `forward`), and overrides what is its own: where
+    features come from, or which game is played with the discriminator.
+
+    Attributes:
+        critic: Filters of the discriminator's first layer; only training with the term "adversarial" has one.
+        feature_layer: Layer of the classifier that the terms "features" and "perceptual" compare; see
+            `FeatureExtractor`.
+    """
+
+    critic: int = 64
+    feature_layer: ClassVar[str] = "auto"
+
+    def __init__(self) -> None:
+        """Start with no recipe's terms and torch's antialiased bicubic return to size."""
+        super().__init__()
+        self.recipe = Recipe()
+        self._kernel, self._antialias = "bicubic", True
+        # Plain containers, so that what only training needs is no part of the state dict
+        self._helpers: dict[str, nn.Module] = {}
+        self._extractors: dict[str, FeatureExtractor] = {}
+
+    def prepare(self, protocol: Protocol) -> None:
+        """Take the kernel of the return to HR size, which training needs too."""
+        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
+
+    def training_step(
+        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
+    ) -> Mapping[str, Tensor]:
+        """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
+        wanted = self.recipe.losses
+        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
+        found = losses.terms(
+            wanted,
+            sr,
+            batch,
+            judge=classifier if classifier is not None else teacher,
+            extractor=self._extractor(self.features_of(teacher, classifier)),
+            smoothing=self.recipe.label_smoothing,
+        )
+        if "adversarial" in wanted:
+            with frozen(self.helpers()["discriminator"]) as critic:
+                found["adversarial"] = self.adversarial(critic, batch.hr, sr)
+        return found
+
+    def helpers(self) -> Mapping[str, nn.Module]:
+        """Return the discriminator, where the recipe has an adversarial term."""
+        if "adversarial" in self.recipe.losses and not self._helpers:
+            self._helpers["discriminator"] = Discriminator(channels=self.info.channels, features=self.critic)
+        return self._helpers
+
+    def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
+        """Return the discriminator's loss."""
+        return self.discriminating(self.helpers()[name], batch.hr, sr)
+
+    def features_of(self, teacher: nn.Module | None, classifier: nn.Module | None) -> nn.Module | None:
+        """Return the classifier whose features are compared: the frozen teacher."""
+        return teacher
+
+    def adversarial(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
+        """Return the method's part of the game, a scalar: the relativistic average loss of ESRGAN."""
+        return losses.adversarial(critic(hr).detach(), critic(sr))
+
+    def discriminating(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
+        """Return the discriminator's part of the game, a scalar: the relativistic average loss of ESRGAN."""
+        return losses.discriminator(critic(hr), critic(sr))
+
+    def _extractor(self, source: nn.Module | None) -> FeatureExtractor | None:
+        if source is None or not _FEATURE_TERMS & set(self.recipe.losses):
+            return None
+        known = self._extractors.get("source")
+        if known is None or known.classifier is not source:
+            known = self._extractors["source"] = FeatureExtractor(source, self.feature_layer)
+        return known
