@@ -86,16 +86,12 @@ def start_as_bilinear(layers: nn.Sequential) -> None:
     first, *doublings, inner, last = convolutions
     if first.out_channels < 3 or first.in_channels != 3:
         return
-    centre = torch.zeros(3, 3)
-    centre[1, 1] = 1.0
-    smooth = torch.tensor([1.0, 2.0, 1.0]) / 4
-    for convolution in (first, inner, last, *doublings):
-        convolution.weight[:3] = 0.0
-        for channel in range(3):
-            kernel = torch.outer(smooth, smooth) if convolution in doublings else centre
-            convolution.weight[channel, channel] = kernel.to(convolution.weight)
-        assert convolution.bias is not None
-        convolution.bias[:3] = 0.0
+    identity = torch.eye(3)[:, :, None, None]
+    taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+    for convolution in (first, inner, last):
+        _carry(convolution, F.pad(identity, (1,) * 4))
+    for convolution in doublings:
+        _carry(convolution, identity * torch.outer(taps, taps))
     # What the trunk's last convolution gives is added to the carried image.
     last_of_trunk = [layer for layer in layers[1].modules() if isinstance(layer, nn.Conv2d)][-1]
     last_of_trunk.weight[:3] = 0.0
