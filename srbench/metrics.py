@@ -1,7 +1,8 @@
 """What one restored image or one prediction is worth: PSNR, SSIM, classification scores, per-class tables.
 
 The per-sample functions stay on the device and never wait for it, so that the pass that scores can call them
-for every batch; the tables at the end of the module run once per cell, on NumPy arrays.
+for every batch; the tables at the end of the module run once per cell, on NumPy arrays. Importing torch takes seconds,
+so those who only make tables do without: functions of tensors import it.
 """
 
 from __future__ import annotations
@@ -9,16 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from srbench.errors import ContractError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Channels = Literal["rgb", "y"]
 
@@ -103,7 +104,6 @@ class Reference:
         difference = self._taken(sr) - self._hr
         return (difference * difference).mean(dim=(1, 2, 3)).double()
 
-    @torch.no_grad()
     def ssim(self, sr: Tensor) -> Tensor:
         """SSIM of each image of `sr`, of the shape of HR, float, [0, 1]: (N,), float64; see `ssim_per_image`.
 
@@ -112,16 +112,19 @@ class Reference:
         Raises:
             ContractError: If `sr` has another shape.
         """
-        sr = self._taken(sr)
-        count = len(sr)
-        if min(sr.shape[-2:]) < 2 * _SSIM_RADIUS + 1:
-            return torch.full((count,), math.nan, dtype=torch.float64, device=sr.device)
-        budget = _SSIM_CHUNK_CPU if sr.device.type == "cpu" else _SSIM_CHUNK_DEVICE
-        step = max(1, budget // (4 * sr[:1].numel())) if count else 1
-        if not self._windows:
-            self._windows = [_window_of(part) for part in self._hr.split(step)]
-        parts = [_ssim_chunk(part, window) for part, window in zip(sr.split(step), self._windows, strict=True)]
-        return torch.cat(parts).double()
+        import torch
+
+        with torch.no_grad():
+            sr = self._taken(sr)
+            count = len(sr)
+            if min(sr.shape[-2:]) < 2 * _SSIM_RADIUS + 1:
+                return torch.full((count,), math.nan, dtype=torch.float64, device=sr.device)
+            budget = _SSIM_CHUNK_CPU if sr.device.type == "cpu" else _SSIM_CHUNK_DEVICE
+            step = max(1, budget // (4 * sr[:1].numel())) if count else 1
+            if not self._windows:
+                self._windows = [_window_of(part) for part in self._hr.split(step)]
+            parts = [_ssim_chunk(part, window) for part, window in zip(sr.split(step), self._windows, strict=True)]
+            return torch.cat(parts).double()
 
     def _taken(self, sr: Tensor) -> Tensor:
         if sr.ndim != 4 or sr.shape != self._shape:
@@ -159,7 +162,7 @@ def mse_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_bo
 
 def psnr_from_mse(mse: Tensor) -> Tensor:
     """PSNR in dB of each mean squared error of (N,), data range 1: (N,), inf where the error is zero."""
-    return -10.0 * torch.log10(mse)
+    return -10.0 * mse.log10()
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,8 @@ def ssim_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_b
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy in nats of each row of logits (N, C), float, against labels (N,), int64: (N,), float32."""
+    import torch.nn.functional as F
+
     return F.cross_entropy(_full_precision(logits), labels, reduction="none")
 
 
@@ -250,6 +255,8 @@ def topk_hit(logits: Tensor, labels: Tensor, *, k: int = 5) -> Tensor:
     """
     if k < 1:
         raise UsageError(f"expected k of at least 1 for a top-k hit, got {k}")
+    import torch
+
     own = logits.gather(1, labels.unsqueeze(1))
     index = torch.arange(logits.shape[1], device=logits.device)
     # Written as "not at most" so that nan, which compares false, beats the label instead of losing to it.
@@ -279,6 +286,8 @@ def kl_to_hr(logits: Tensor, logits_hr: Tensor) -> Tensor:
         ContractError: If the shapes differ.
     """
     _same_logits(logits, logits_hr)
+    import torch
+
     log_p = _full_precision(logits).log_softmax(dim=1)
     log_p_hr = _full_precision(logits_hr).log_softmax(dim=1)
     p_hr = log_p_hr.exp()
@@ -441,6 +450,8 @@ def _scored_labels(
 
 def _full_precision(values: Tensor) -> Tensor:
     """Half precision would decide the second decimal of a PSNR; float64 is left as it is."""
+    import torch
+
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
@@ -453,6 +464,8 @@ def _window_of(hr: Tensor) -> _Window:
 
 def _ssim_chunk(sr: Tensor, hr: _Window) -> Tensor:
     """SSIM (N,) of two batches (N, C, H, W), float, [0, 1], both sides at least 11."""
+    import torch
+
     c1, c2 = _SSIM_K1**2, _SSIM_K2**2
     maps = sr.new_empty((3, *sr.shape))
     image = torch.sub(sr, 0.5, out=maps[0])
