@@ -55,7 +55,8 @@ class FileSource(Source):
         pairs = sorted(zip((stable_id(file) for file in files), files, label_list, strict=True))
         self.samples = tuple(Sample(id, label) for id, _, label in pairs)
         self._root = root
-        self._files = tuple(file for _, file, _ in pairs)
+        # an id is mostly the file's own name: the same text is kept once
+        self._files = tuple(id if id == file else file for id, file, _ in pairs)
         self._range = value_range
 
     @cached_property
