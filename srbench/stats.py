@@ -81,10 +81,14 @@ def bootstrap_means(values: NDArray[np.floating], *, draws: int = BOOTSTRAP_DRAW
     table = np.asarray(values, dtype=np.float64)
     if table.ndim != 2:
         raise UsageError(f"expected values of shape (samples, columns) to resample, got {table.shape}")
-    finite = np.isfinite(table)
-    partial = np.flatnonzero(~finite.all(axis=0))
-    filled = np.where(finite, table, 0.0)
-    weights = finite[:, partial].astype(np.float64)
+    # Most columns are finite throughout: a table of many samples is not copied for their sake.
+    partial = np.array([at for at, column in enumerate(table.T) if not np.isfinite(column).all()], dtype=np.intp)
+    finite = np.isfinite(table[:, partial])
+    filled = table
+    if partial.size:
+        filled = table.copy()
+        filled[:, partial] = np.where(finite, table[:, partial], 0.0)
+    weights = finite.astype(np.float64)
     means = np.empty((draws, table.shape[1]))
     done = 0
     for counts in resample_counts(len(table), draws, seed=seed):
@@ -96,8 +100,8 @@ def bootstrap_means(values: NDArray[np.floating], *, draws: int = BOOTSTRAP_DRAW
             missing = np.full_like(kept, math.nan)
             means[rows, partial] = np.divide(sums[:, partial], kept, out=missing, where=kept > 0)
         done += len(counts)
-    for column in partial:
-        if not finite[:, column].any() and np.isposinf(table[:, column]).any():
+    for at, column in enumerate(partial):
+        if not finite[:, at].any() and np.isposinf(table[:, column]).any():
             means[:, column] = math.inf
     return means
 

@@ -58,6 +58,7 @@ SAMPLE_COLUMNS: Mapping[str, pa.DataType] = {
     "logit_mse_to_hr": pa.float32(),
     "kl_to_hr": pa.float32(),
 }
+_ROW_GROUP = 2**16  # rows that are compressed together: what writing holds in memory does not grow with the samples
 _SUMS_KEY = b"srbench.sums"
 _KEPT_KEY = b"srbench.kept"
 _KEPT_SCHEMA = pa.schema([("position", pa.int32()), ("name", pa.string()), ("png", pa.binary())])
@@ -291,7 +292,7 @@ def write_samples(path: Path, frame: pd.DataFrame, *, sums: Mapping[str, Any] | 
     schema = pa.schema([*SAMPLE_COLUMNS.items(), *((name, pa.float32()) for name in scores)])
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     table = table.replace_schema_metadata({_SUMS_KEY: _pack(sums)} if sums else None)
-    write_bytes(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    write_bytes(path, lambda file: pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP))
 
 
 def read_samples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -300,15 +301,7 @@ def read_samples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
     Raises:
         RecordError: If the file is missing or damaged, or lacks a column.
     """
-    wanted = None if columns is None else list(dict.fromkeys(["position", *columns]))
-    table = _read_table(path, wanted)
-    lacking = sorted(set(wanted or SAMPLE_COLUMNS) - set(table.column_names))
-    if lacking:
-        raise RecordError(f"{path} lacks the column {lacking[0]!r}; run the evaluation again with --force")
-    frame = pd.DataFrame({name: _to_pandas(name, table.column(name)) for name in table.column_names})
-    if not frame["position"].is_monotonic_increasing:
-        frame = frame.sort_values("position", ignore_index=True)
-    return frame if columns is None else frame[list(columns)]
+    return _in_order([_samples_table(path, columns)], columns)
 
 
 # --- kept pixels --------------------------------------------------------------------------------------------------
@@ -395,18 +388,19 @@ def done_positions(folder: Path, input_hash: str) -> set[int]:
     return done
 
 
-def merge(folder: Path, input_hash: str, positions: Iterable[int]) -> pd.DataFrame:
-    """Return the rows of all shards in order of position: exactly `positions`, each once.
+def merge(
+    folder: Path, input_hash: str, positions: Iterable[int], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Return the rows of all shards in order of position: exactly `positions`, each once; `columns` reads only those.
 
     Raises:
         RecordError: If a position is missing, stored twice, or not wanted.
     """
-    shards = [read_samples(path) for path in _shards(folder, input_hash)]
+    shards = [_samples_table(path, columns) for path in _shards(folder, input_hash)]
     wanted = np.unique(np.fromiter(positions, dtype=np.int64))
     if not shards:
         raise RecordError(f"{folder} has no stored rows to merge, expected {len(wanted)}; run the evaluation again")
-    frame = pd.concat(shards, ignore_index=True).sort_values("position", ignore_index=True)
-    found = frame["position"].to_numpy()
+    found = np.sort(np.concatenate([shard.column("position").to_numpy() for shard in shards]))
     if len(np.unique(found)) != len(found):
         twice = int(found[1:][found[1:] == found[:-1]][0])
         raise RecordError(f"{folder} stores position {twice} twice; run the evaluation again with --force")
@@ -418,7 +412,7 @@ def merge(folder: Path, input_hash: str, positions: Iterable[int]) -> pd.DataFra
             raise RecordError(
                 f"{folder} {verb} position {int(wrong[0])} ({len(wrong)} in all); run the evaluation again"
             )
-    return frame
+    return _in_order(shards, columns)
 
 
 def merged_sums(folder: Path, input_hash: str) -> dict[str, np.ndarray]:
@@ -548,6 +542,30 @@ def _read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             return file.read(columns=known)
     except (OSError, pa.ArrowException) as error:
         raise RecordError(f"{path} is missing or damaged ({error}); run the evaluation again with --force") from error
+
+
+def _samples_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    """Read samples, positions always among them, in the order of the file."""
+    wanted = None if columns is None else list(dict.fromkeys(["position", *columns]))
+    table = _read_table(path, wanted)
+    lacking = sorted(set(wanted or SAMPLE_COLUMNS) - set(table.column_names))
+    if lacking:
+        raise RecordError(f"{path} lacks the column {lacking[0]!r}; run the evaluation again with --force")
+    return table
+
+
+def _in_order(tables: Sequence[pa.Table], columns: Sequence[str] | None) -> pd.DataFrame:
+    """Return the rows of tables as one frame in order of position.
+
+    Arrow joins and sorts them: a column is copied to pandas only once, so that many rows take little more than they
+    take in the frame itself.
+    """
+    table = pa.concat_tables(tables)
+    position = table.column("position").to_numpy()
+    if (np.diff(position) < 0).any():
+        table = table.take(np.argsort(position, kind="stable"))
+    names = table.column_names if columns is None else list(columns)
+    return pd.DataFrame({name: _to_pandas(name, table.column(name)) for name in names}, copy=False)
 
 
 def _column_names(path: Path) -> list[str]:

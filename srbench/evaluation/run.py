@@ -528,8 +528,8 @@ class _Task:
 
     def _samples(self, item: _Planned) -> pd.DataFrame:
         if item.fresh:
-            return store.load_cell(item.folder).samples()
-        return store.merge(item.folder, item.input_hash, range(len(self._hr)))
+            return store.load_cell(item.folder).samples(keep.COLUMNS)
+        return store.merge(item.folder, item.input_hash, range(len(self._hr)), keep.COLUMNS)
 
     def _write(self, planned: Sequence[_Planned], failures: Mapping[Path, str]) -> None:
         open_cells = [item for item in planned if not item.fresh]
@@ -561,7 +561,9 @@ class _Task:
             by_method = {item.key.method: item for item in row if item.key.track == "frozen"}
             if ORACLE not in by_method or REFERENCE not in by_method:
                 continue
-            original, bilinear = (store.load_cell(by_method[name].folder).samples() for name in (ORACLE, REFERENCE))
+            original, bilinear = (
+                store.load_cell(by_method[name].folder).samples(keep.COLUMNS) for name in (ORACLE, REFERENCE)
+            )
             positions = keep.choose(original, bilinear, self._hr)
             for item in row:
                 key = f"{item.input_hash} {positions}"
