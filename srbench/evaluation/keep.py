@@ -7,6 +7,7 @@ the same samples as those that are already there.
 from __future__ import annotations
 
 import hashlib
+import heapq
 
 import pandas as pd
 from sklearn.metrics import f1_score
@@ -16,6 +17,7 @@ from srbench.data.cache import HRStore
 KEPT = 12
 LOST_CLASSES, EXTREMES = 6, 2
 MAX_SIDE = 512  # larger images are passed over, so that a cell keeps a few MB at most
+COLUMNS = ("position", "sample_id", "label", "pred", "psnr")  # of the samples, all that the choice looks at
 
 
 def choose(original: pd.DataFrame, bilinear: pd.DataFrame, hr_store: HRStore) -> list[int]:
@@ -26,21 +28,23 @@ def choose(original: pd.DataFrame, bilinear: pd.DataFrame, hr_store: HRStore) ->
     those whose ids have the smallest hashes.
 
     Args:
-        original: Samples of the oracle.
+        original: Samples of the oracle, `COLUMNS` at least.
         bilinear: Samples of frozen bilinear, in the same order.
         hr_store: The HR images, for their sizes.
     """
     small = (hr_store.shapes[original["position"].to_numpy()] <= MAX_SIDE).all(axis=1)
-    original, bilinear = original[small], bilinear[small]
-    by_psnr = bilinear.dropna(subset="psnr").sort_values("psnr", kind="stable")["position"].tolist()
-    by_hash = sorted(
+    original, bilinear = (frame.loc[small, list(COLUMNS)] for frame in (original, bilinear))
+    by_psnr = bilinear[["psnr", "position"]].dropna(subset="psnr").sort_values("psnr", kind="stable")["position"]
+    # Of many samples few are kept: no list of all of them is sorted, and KEPT of the smallest hashes are enough.
+    by_hash = heapq.nsmallest(
+        KEPT,
         zip(original["sample_id"], original["position"], strict=True),
-        key=lambda pair: hashlib.sha256(str(pair[0]).encode()).hexdigest(),
+        key=lambda pair: hashlib.sha256(str(pair[0]).encode()).digest(),
     )
     wanted = [
         *_of_lost_classes(original, bilinear),
-        *by_psnr[:EXTREMES],
-        *by_psnr[::-1][:EXTREMES],
+        *by_psnr.iloc[:EXTREMES],
+        *by_psnr.iloc[::-1].iloc[:EXTREMES],
         *(position for _, position in by_hash),
     ]
     return sorted(int(position) for position in list(dict.fromkeys(wanted))[:KEPT])
