@@ -62,6 +62,22 @@ _FROZEN = Recipe(
     norm_steps=20,
 )
 
+_IQA = dataclasses.replace(  # the earth mover's distance is a tenth of a cross-entropy, and its gradients are
+    _SHORT_ADAPTED,
+    losses={"emd": 1.0},
+    label_smoothing=0.0,
+    epochs=6,
+    steps_per_epoch=50,
+    batch_size=32,
+    optimizer="adam",
+    lr=3e-4,
+    classifier_lr=3e-4,
+    patch=64,
+    clip_norm=None,
+    select="emd",
+    norm_steps=10,
+)
+
 
 class LearnedResizer(Trainable):
     """Features computed at LR size, resized bilinearly, refined by residual blocks, added to the bilinear image.
@@ -81,6 +97,7 @@ class LearnedResizer(Trainable):
         "transfer": dataclasses.replace(_PAPER, epochs=4),
         "cpu-small": _FROZEN,
         "cpu-small-adapted": _SHORT_ADAPTED,
+        "iqa": _IQA,
         "tiny-imagenet": dataclasses.replace(_PAPER, epochs=10, batch_size=128, augment=Augment(flip=True)),
         "tiny-imagenet-frozen": dataclasses.replace(_FROZEN, epochs=5, steps_per_epoch=None, batch_size=128),
         "demo-frozen": dataclasses.replace(_FROZEN, epochs=10, steps_per_epoch=50),

@@ -51,6 +51,19 @@ class Retrained(Trainable):
         "default": _DEFAULT,
         "logits": dataclasses.replace(_DEFAULT, losses={"logits": 1.0}, optimizer="adam", lr=1e-4),
         "demo": dataclasses.replace(_DEFAULT, epochs=10, steps_per_epoch=50),
+        "iqa": dataclasses.replace(
+            _DEFAULT,
+            losses={"emd": 1.0},
+            label_smoothing=0.0,
+            epochs=6,
+            steps_per_epoch=50,
+            batch_size=32,
+            optimizer="adam",
+            lr=3e-4,
+            schedule="cosine",
+            patch=64,
+            select="emd",
+        ),
     }
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

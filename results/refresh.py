@@ -3,8 +3,8 @@
     python results/refresh.py demo out/demo --command 'srbench eval --all'
     python results/refresh.py real-photos out/real-photos --command '...'
 
-README gets the table or the picture, where it has markers for those of this name. Records, samples and pixels stay
-outside the repository; what is committed is small text and vector graphics.
+README.md and results/README.md get the table or the picture, where they have markers for those of this name. Records,
+samples and pixels stay outside the repository; what is committed is small text and vector graphics.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main() -> None:
     provenance = made_by(cells, arguments.command)
     (target / "made.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
     figures = draw(board, cells, target)
-    fill_readme(board, arguments.name, provenance, figures[0])
+    for page in (ROOT / "README.md", ROOT / "results" / "README.md"):
+        fill_page(page, board, arguments.name, provenance, figures[:1])
 
 
 def made_by(cells: Sequence[StoredCell], command: str) -> dict[str, object]:
@@ -79,23 +80,25 @@ def draw(board: Leaderboard, cells: Sequence[StoredCell], target: Path) -> list[
     return shown
 
 
-def drawn(board: Leaderboard) -> list[Row]:
-    """Return the rows that have an accuracy."""
-    return [row for row in board.rows if row.status == "ok" and row.accuracy is not None and "accuracy" in row.ci]
+def drawn(board: Leaderboard, score: str = "accuracy") -> list[Row]:
+    """Return the rows that have an accuracy, or another score."""
+    return [row for row in board.rows if row.status == "ok" and getattr(row, score) is not None and score in row.ci]
 
 
-def fill_readme(board: Leaderboard, name: str, provenance: dict[str, object], figure: str) -> None:
-    """Put the table and the picture between those of README's markers that bear the name."""
-    readme = ROOT / "README.md"
-    text = readme.read_text(encoding="utf-8")
+def fill_page(page: Path, board: Leaderboard, name: str, provenance: dict[str, object], figures: Sequence[str]) -> None:
+    """Put the table and the picture between those of a page's markers that bear the name."""
+    text = page.read_text(encoding="utf-8")
+    here = "" if page.parent.name == "results" else "results/"
     made = (
         f"Made by `{provenance['command']}` at commit {', '.join(each[:9] for each in provenance['commits'])}"  # type: ignore[attr-defined]
         f" on {', '.join(provenance['devices'])}, {', '.join(provenance['dates'])};"  # type: ignore[arg-type]
-        f" every column is in [results/{name}](results/{name}/leaderboard.md). † control, ‡ classifier trained too."
+        f" every column is in [results/{name}]({here}{name}/leaderboard.md). † control, ‡ classifier trained too."
     )
-    text = between(text, f"table:{name}", f"{short_table(board)}\n\n{made}")
-    text = between(text, f"picture:{name}", f"![accuracy against latency on {name}](results/{name}/{figure})")
-    readme.write_text(text, encoding="utf-8")
+    table = short_table(board) if drawn(board) else rated_table(board)
+    text = between(text, f"table:{name}", f"{table}\n\n{made}")
+    for figure in figures:
+        text = between(text, f"picture:{name}", f"![accuracy against latency on {name}]({here}{name}/{figure})")
+    page.write_text(text, encoding="utf-8")
 
 
 def between(text: str, mark: str, content: str) -> str:
@@ -126,6 +129,24 @@ def short_table(board: Leaderboard) -> str:
                 else [_number(row.accuracy), _number(row.cross_entropy), _gap(row), f"{row.total_time_s:.1f}"]
             )
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def rated_table(board: Leaderboard) -> str:
+    """Return the correlations of image quality as Markdown, the classifiers below each other."""
+    lines = ["| method | PSNR dB | SRCC (95 %) | against bilinear (95 %) | PLCC | EMD |", "|:--|--:|--:|--:|--:|--:|"]
+    for row in drawn(board, "srcc"):
+        psnr = "–" if row.psnr is None else f"{row.psnr:.2f}"
+        delta = "–" if row.srcc_delta is None or row.method == "bilinear" else f"{row.srcc_delta:+.3f}"
+        ends = [
+            f" [{low:{sign}.3f}, {high:{sign}.3f}]" if low is not None and high is not None else ""
+            for name, sign in (("srcc", ""), ("srcc_delta", "+"))
+            for low, high in (row.ci.get(name, (None, None)),)
+        ]
+        lines.append(
+            f"| {row_name(row)} | {psnr} | {_number(row.srcc)}{ends[0]} | {delta}{ends[1]} | {_number(row.plcc)}"
+            f" | {_number(row.emd)} |"
+        )
     return "\n".join(lines)
 
 

@@ -21,6 +21,9 @@ METRICS = (
     "ssim",
     "logit_mse_to_hr",
     "kl_to_hr",
+    "srcc",
+    "plcc",
+    "emd",
     "total_time_s",
     "latency_ms",
     "images_per_s",
@@ -160,7 +163,8 @@ def compare(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule] = ()) -> C
             raise UsageError(f"--fail-on {rule.text!r}: no row of OLD has {rule.metric}, so the rule could never fire")
     partners = {row.key: row for row in new.rows}
     known = {row.key for row in old.rows}
-    metrics = tuple(dict.fromkeys([*COMPARED, *(rule.metric for rule in rules)]))
+    rated = [name for name in ("srcc", "emd") if any(getattr(row, name) is not None for row in expected)]
+    metrics = tuple(dict.fromkeys([*COMPARED, *rated, *(rule.metric for rule in rules)]))
     changes = [_change(row, partners.get(row.key), metrics) for row in old.rows]
     changes += [_change(None, row, metrics) for row in new.rows if row.key not in known]
     fired = [line for change in changes for line in _fired(change, rules)] if rules else []

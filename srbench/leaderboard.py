@@ -22,23 +22,14 @@ from numpy.typing import NDArray
 
 from srbench import protocol
 from srbench.errors import IncomparableError, RecordError
-from srbench.metrics import auc_micro_values, expected_calibration_error, f1_macro, per_class_table, psnr_pooled
-from srbench.records import Record
-from srbench.stats import (
-    BOOTSTRAP_DRAWS,
-    bootstrap_f1,
-    bootstrap_means,
-    gap_interval,
-    holm,
-    interval,
-    mcnemar_exact,
-)
-from srbench.store import StoredCell, read_json, score_columns
+from srbench.metrics import psnr_pooled
+from srbench.records import ORACLE, REFERENCE, Record
+from srbench.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means
+from srbench.store import StoredCell, read_json
+from srbench.tasks import Interval, Pool, Pooled, TaskKind, mean_of, put_interval, task_kind
+from srbench.tasks.classification import PER_CLASS_COLUMNS
 
 SCHEMA_VERSION = 1
-ORACLE = "original"
-REFERENCE = "bilinear"
-LEVEL = 0.95
 MINIMUM_BATCHES = 5
 
 CI_NAMES = (
@@ -51,35 +42,12 @@ CI_NAMES = (
     "f1_macro",
     "f1_macro_delta",
     "auc",
+    "srcc",
+    "srcc_delta",
+    "plcc",
+    "emd",
 )
-PER_CLASS_COLUMNS = (
-    "task",
-    "classifier",
-    "track",
-    "method",
-    "weights",
-    "class",
-    "class_index",
-    "support",
-    "precision",
-    "recall",
-    "f1",
-    *(f"f1_delta_to_{name}{end}" for name in (ORACLE, REFERENCE) for end in ("", "_low", "_high")),
-)
-_SAMPLE_COLUMNS = (
-    "sample_id",
-    "label",
-    "pred",
-    "hr_pred",
-    "confidence",
-    "top5_hit",
-    "cross_entropy",
-    "mse",
-    "psnr",
-    "ssim",
-    "logit_mse_to_hr",
-    "kl_to_hr",
-)
+_IMAGE_COLUMNS = ("mse", "psnr", "ssim")
 
 Floats = NDArray[np.float64]
 
@@ -98,8 +66,9 @@ class Row:
         status: "ok", "skipped" or "error".
         reason: Why it is not ok.
         partial: Whether `--limit` cut the samples.
-        rank: Place by accuracy (agreement without labels, PSNR without a classifier) in its task, classifier and
-            track; ties share one. None for the oracle, controls, partial and failed rows.
+        rank: Place by what ranks its kind of task (accuracy, agreement without labels; SRCC), or by PSNR without a
+            classifier, in its task, classifier and track; ties share one. None for the oracle, controls, partial and
+            failed rows.
         n: Samples; 0 where it is not ok.
         accuracy: Top-1 accuracy, [0, 1].
         accuracy_delta: Accuracy minus that of frozen bilinear.
@@ -116,6 +85,10 @@ class Row:
         ece: Expected calibration error, 15 bins.
         logit_mse_to_hr: Mean squared difference of the logits to those on HR.
         kl_to_hr: Mean KL divergence from the prediction on HR, nats.
+        srcc: Of image quality: Spearman's correlation of mean score and mean rating.
+        srcc_delta: Its difference to frozen bilinear.
+        plcc: Pearson's correlation of the two.
+        emd: Mean earth mover's distance of the distribution of scores to that of the ratings.
         total_time_s: Seconds of restoring and classifying, with the share of decoding.
         latency_ms: Median of restoring one image at batch 1, ms.
         images_per_s: Median throughput of restoring.
@@ -152,6 +125,10 @@ class Row:
     ece: float | None = None
     logit_mse_to_hr: float | None = None
     kl_to_hr: float | None = None
+    srcc: float | None = None
+    srcc_delta: float | None = None
+    plcc: float | None = None
+    emd: float | None = None
     total_time_s: float | None = None
     latency_ms: float | None = None
     images_per_s: float | None = None
@@ -294,6 +271,7 @@ def build(
     tables: list[pd.DataFrame] = []
     for task in sorted({cell.record.cell.task for cell in kept}):
         ours = [cell for cell in kept if cell.record.cell.task == task]
+        kind = task_kind(ours[0].record.dataset.kind)
         _check_comparable(task, ours)
         tasks[task] = _describe(ours)
         for classifier in sorted(
@@ -301,7 +279,7 @@ def build(
         ):
             group = [cell for cell in ours if cell.record.cell.classifier == classifier]
             found, classes = _group_rows(group, draws=draws, seed=seed)
-            rows += _ordered(found)
+            rows += _ordered(found, kind)
             tables += classes
     return Leaderboard(
         tasks=tasks,
@@ -402,49 +380,7 @@ def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
     }
 
 
-# --- classes -----------------------------------------------------------------------------------------------------
-
-
-def class_names(records: Iterable[Record]) -> dict[int, str]:
-    """Return the names of a classifier's outputs by index, as far as these records of one task tell them.
-
-    A record names the classes that have samples. Where its data has as many classes as the classifier has outputs, and
-    those stand in the same order, it names the other ones too.
-    """
-    names: dict[int, str] = {}
-    lists: dict[tuple[str, ...], None] = {}
-    for record in records:
-        names.update((part.index, part.name) for part in record.per_class or () if part.index not in names)
-        listed, classifier = record.dataset.classes, record.classifier
-        if listed is not None and classifier is not None and len(listed) == classifier.n_classes:
-            lists[listed] = None
-    for listed in lists:
-        if names and all(index < len(listed) and listed[index] == name for index, name in names.items()):
-            return dict(enumerate(listed)) | names
-    return names
-
-
-def class_name(index: int, names: Mapping[int, str]) -> str:
-    """Return the name of one of a classifier's outputs, "class 7" where nothing tells it."""
-    return names.get(index, f"class {index}")
-
-
 # --- the numbers -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Columns:
-    """The samples of one cell as arrays, aligned with those of its pool; missing floats are nan."""
-
-    cell: StoredCell
-    label: NDArray[np.int64] | None
-    pred: NDArray[np.int64] | None
-    hr_pred: NDArray[np.int64] | None
-    floats: Mapping[str, Floats]
-
-    @property
-    def correct(self) -> NDArray[np.bool_] | None:
-        return None if self.label is None or self.pred is None else self.label == self.pred
 
 
 def _group_rows(cells: Sequence[StoredCell], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
@@ -462,12 +398,14 @@ def _group_rows(cells: Sequence[StoredCell], *, draws: int, seed: int) -> tuple[
     return rows, tables
 
 
-def _aligned(cells: Sequence[StoredCell]) -> list[_Columns]:
+def _aligned(cells: Sequence[StoredCell]) -> list[Pooled]:
     """Read the samples of a pool in one common order."""
     ids: NDArray[Any] | None = None
     columns = []
+    kind = task_kind(cells[0].record.dataset.kind)
+    wanted = dict.fromkeys(("sample_id", *_IMAGE_COLUMNS, *kind.sample_columns))
     for cell in cells:
-        frame = cell.samples([*_SAMPLE_COLUMNS, *cell.score_columns()])
+        frame = cell.samples([*wanted, *(cell.score_columns() if kind.reads_scores else ())])
         own = frame["sample_id"].to_numpy(dtype=object)
         if ids is None:
             ids = own
@@ -481,38 +419,11 @@ def _aligned(cells: Sequence[StoredCell]) -> list[_Columns]:
                     f" {lone[0]!r} is not once in both; run the older one again with --force"
                 )
             frame = frame.iloc[order].reset_index(drop=True)
-        columns.append(_as_columns(cell, frame))
-    labels = [each.label for each in columns if each.label is not None]
-    if any(not np.array_equal(labels[0], other) for other in labels[1:]):
+        columns.append(kind.pooled(cell.record, frame, competes=_competes(_bare_row(cell.record))))
+    truths = [truth for each in columns if (truth := kind.truth(each)) is not None]
+    if any(not np.array_equal(truths[0], other) for other in truths[1:]):
         raise IncomparableError(f"the labels below {cells[0].folder.parent} differ between methods; run with --force")
     return columns
-
-
-def _as_columns(cell: StoredCell, frame: pd.DataFrame) -> _Columns:
-    def whole(name: str) -> NDArray[np.int64] | None:
-        return None if frame[name].isna().any() else frame[name].to_numpy(dtype=np.int64)
-
-    names = ("confidence", "top5_hit", "cross_entropy", "mse", "psnr", "ssim", "logit_mse_to_hr", "kl_to_hr")
-    floats = {name: frame[name].to_numpy(dtype=np.float64, na_value=math.nan) for name in names}
-    label = whole("label")
-    floats["auc"] = _auc_values(cell, frame, label)
-    return _Columns(cell, label, whole("pred"), whole("hr_pred"), floats)
-
-
-def _auc_values(cell: StoredCell, frame: pd.DataFrame, label: NDArray[np.int64] | None) -> Floats:
-    """Contributions of the samples to the micro-average AUC, nan where there are no scores."""
-    names = score_columns(frame.columns)
-    missing = np.full(len(frame), math.nan)
-    if len(names) < 2 or label is None or not len(label):
-        return missing
-    # where only the data's classes compete, the scores are theirs alone
-    if cell.record.protocol.fields.get("score", {}).get("logits") == "present":
-        present = np.unique(label)
-        if len(present) != len(names):
-            return missing
-        label = np.searchsorted(present, label)
-    scores = frame[names].to_numpy(dtype=np.float64)
-    return auc_micro_values(scores, label) if label.max() < len(names) and np.isfinite(scores).all() else missing
 
 
 def _bare_row(record: Record) -> Row:
@@ -539,44 +450,36 @@ def _bare_row(record: Record) -> Row:
     )
 
 
-def _pool_rows(pool: Sequence[_Columns], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
+def _pool_rows(pool: Sequence[Pooled], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
     """Rows and per-class tables of cells whose samples are aligned."""
-    rows = [_point_row(each) for each in pool]
-    oracle, reference = _reference(rows, ORACLE), _reference(rows, REFERENCE)
-    ci: list[dict[str, tuple[float, float]]] = [{} for _ in rows]
+    kind = task_kind(pool[0].record.dataset.kind)
+    points = [{**kind.point(cell), "ssim": mean_of(cell.floats["ssim"])} for cell in pool]
+    rows = [_point_row(cell, point, kind) for cell, point in zip(pool, points, strict=True)]
+    resampled = _resampled(pool, kind, draws=draws, seed=seed)
+    ci: list[dict[str, Interval]] = [{} for _ in rows]
     notes = [dict(row.notes) for row in rows]
-    values: list[dict[str, Any]] = [{} for _ in rows]
-
-    resampled = _resampled(pool, draws=draws, seed=seed)
     for at, row in enumerate(rows):
-        for name in ("accuracy", "cross_entropy", "psnr", "ssim", "auc"):
+        for name in CI_NAMES:
             if (at, name) in resampled:
-                _put(ci[at], name, resampled[at, name])
-        if "auc" in ci[at]:  # its draws are to first order, which can lead beyond what an area can be
-            ci[at]["auc"] = (min(ci[at]["auc"][0], 1.0), min(ci[at]["auc"][1], 1.0))
+                put_interval(ci[at], name, resampled[at, name], LEVEL)
         if _pools_batches(row, pool[at]):
             _put_batch_interval(ci[at], notes[at], pool[at], draws=draws, seed=seed)
-
-    if reference is not None and (reference, "accuracy") in resampled:
-        base = rows[reference]
-        for at, row in enumerate(rows):
-            if row.accuracy is None or base.accuracy is None:
-                continue
-            values[at]["accuracy_delta"] = row.accuracy - base.accuracy
-            if at != reference:
-                _put(ci[at], "accuracy_delta", resampled[at, "accuracy"] - resampled[reference, "accuracy"])
-        for at, p in _p_values(pool, rows, reference).items():
-            values[at]["p_holm"] = p
-    _gaps(rows, oracle, reference, resampled, values, ci, notes)
-    tables = _f1(pool, rows, oracle, reference, values, ci, draws=draws, seed=seed)
-    if reference is None:
-        for at, row in enumerate(rows):
-            if row.accuracy is not None:
-                notes[at].update(
-                    dict.fromkeys(("accuracy_delta", "f1_macro_delta"), f"there is no ok row {REFERENCE!r}")
-                )
-    done = [dataclasses.replace(row, ci=ci[at], notes=notes[at], **values[at]) for at, row in enumerate(rows)]
-    return done, tables
+    found = kind.compare(
+        Pool(
+            cells=pool,
+            points=points,
+            oracle=_reference(rows, ORACLE),
+            reference=_reference(rows, REFERENCE),
+            resampled=resampled,
+            draws=draws,
+            seed=seed,
+        )
+    )
+    done = [
+        dataclasses.replace(row, ci=ci[at] | found.ci[at], notes=notes[at] | found.notes[at], **found.values[at])
+        for at, row in enumerate(rows)
+    ]
+    return done, found.tables
 
 
 def _reference(rows: Sequence[Row], method: str) -> int | None:
@@ -584,52 +487,15 @@ def _reference(rows: Sequence[Row], method: str) -> int | None:
     return next((at for at, row in enumerate(rows) if row.method == method and row.track == "frozen"), None)
 
 
-def _put(ci: dict[str, tuple[float, float]], name: str, samples: Floats) -> None:
-    low, high = interval(samples, LEVEL)
-    if math.isfinite(low) and math.isfinite(high):
-        ci[name] = (low, high)
-
-
-def _point_row(columns: _Columns) -> Row:
-    """The row of a cell with its own metrics, no differences."""
-    record = columns.cell.record
-    values: dict[str, Any] = {}
-    correct = columns.correct
-    if correct is not None:
-        values["accuracy"] = float(correct.mean())
-        if not np.isnan(columns.floats["confidence"]).any():
-            values["ece"] = expected_calibration_error(columns.floats["confidence"], correct)
-        values["auc"] = _auc(columns)
-    if columns.pred is not None and columns.hr_pred is not None:
-        values["agreement"] = float((columns.pred == columns.hr_pred).mean())
-    sources = {
-        "top5": "top5_hit",
-        **{name: name for name in ("cross_entropy", "ssim", "logit_mse_to_hr", "kl_to_hr")},
-    }
-    for name, source in sources.items():
-        values[name] = _mean(columns.floats[source])
-    row = dataclasses.replace(_bare_row(record), **values)
-    psnr, why = _psnr(columns)
+def _point_row(cell: Pooled, point: Mapping[str, float | None], kind: TaskKind) -> Row:
+    """The row of a cell with its own numbers, no differences."""
+    row = dataclasses.replace(_bare_row(cell.record), **point)  # type: ignore[arg-type]
+    psnr, why = _psnr(cell)
     notes = {} if why is None else {"psnr": why}
-    for name in ("accuracy", "top5", "auc", "cross_entropy", "ssim", "agreement", "ece"):
+    for name in kind.noted:
         if getattr(row, name) is None:
-            notes[name] = _why_null(record, name)
+            notes[name] = _why_null(cell.record, name)
     return dataclasses.replace(row, psnr=psnr, notes=notes)
-
-
-def _auc(columns: _Columns) -> float | None:
-    """Micro-average AUC; of a classifier of many classes it is the record's, from histograms of the scores."""
-    value = _mean(columns.floats["auc"])
-    metric = columns.cell.record.metrics.get("auc")
-    return value if value is not None or metric is None else metric.value
-
-
-def _mean(values: Floats) -> float | None:
-    """Mean of the finite values; inf where there are only infinite ones, None where there is none."""
-    finite = values[np.isfinite(values)]
-    if finite.size:
-        return float(finite.mean())
-    return math.inf if np.isposinf(values).any() else None
 
 
 def _why_null(record: Record, name: str) -> str:
@@ -639,12 +505,12 @@ def _why_null(record: Record, name: str) -> str:
     return "there is no classifier" if record.classifier is None and name != "ssim" else "does not apply here"
 
 
-def _psnr(columns: _Columns) -> tuple[float | None, str | None]:
+def _psnr(cell: Pooled) -> tuple[float | None, str | None]:
     """PSNR as the protocol reduces it, or None and why."""
-    record, mse = columns.cell.record, columns.floats["mse"]
+    record, mse = cell.record, cell.floats["mse"]
     score = record.protocol.fields.get("score", {})
     if score.get("psnr_reduction") != "batch":
-        value = _mean(columns.floats["psnr"])
+        value = mean_of(cell.floats["psnr"])
         return value, None if value is not None else _why_null(record, "psnr")
     if np.isnan(mse).any():
         return None, _why_null(record, "psnr")
@@ -654,17 +520,15 @@ def _psnr(columns: _Columns) -> tuple[float | None, str | None]:
     return psnr_pooled(mse, size).value, None
 
 
-def _pools_batches(row: Row, columns: _Columns) -> bool:
-    score = columns.cell.record.protocol.fields.get("score", {})
+def _pools_batches(row: Row, cell: Pooled) -> bool:
+    score = cell.record.protocol.fields.get("score", {})
     return row.psnr is not None and math.isfinite(row.psnr) and score.get("psnr_reduction") == "batch"
 
 
-def _put_batch_interval(
-    ci: dict[str, tuple[float, float]], notes: dict[str, str], columns: _Columns, *, draws: int, seed: int
-) -> None:
+def _put_batch_interval(ci: dict[str, Interval], notes: dict[str, str], cell: Pooled, *, draws: int, seed: int) -> None:
     """Interval of a batch-pooled PSNR, resampling whole batches."""
-    mse = columns.floats["mse"]
-    size = int(columns.cell.record.protocol.fields["score"]["psnr_batch"])
+    mse = cell.floats["mse"]
+    size = int(cell.record.protocol.fields["score"]["psnr_batch"])
     batches = len(mse) // size
     if batches < MINIMUM_BATCHES:
         notes["ci.psnr"] = (
@@ -672,19 +536,18 @@ def _put_batch_interval(
         )
         return
     each = np.array([psnr_pooled(mse[at * size : (at + 1) * size], size).value for at in range(batches)])
-    _put(ci, "psnr", bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0])
+    put_interval(ci, "psnr", bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0], LEVEL)
 
 
-def _resampled(pool: Sequence[_Columns], *, draws: int, seed: int) -> dict[tuple[int, str], Floats]:
+def _resampled(pool: Sequence[Pooled], kind: TaskKind, *, draws: int, seed: int) -> dict[tuple[int, str], Floats]:
     """Bootstrap draws of the means, by (place in the pool, name); one set of draws for all."""
     named: list[tuple[tuple[int, str], Floats]] = []
-    for at, columns in enumerate(pool):
-        correct = columns.correct
-        if correct is not None:
-            named.append(((at, "accuracy"), correct.astype(np.float64)))
-        score = columns.cell.record.protocol.fields.get("score", {})
-        plain = ["cross_entropy", "ssim", "auc", *(["psnr"] if score.get("psnr_reduction") != "batch" else [])]
-        named += [((at, name), columns.floats[name]) for name in plain if np.isfinite(columns.floats[name]).any()]
+    for at, cell in enumerate(pool):
+        batches = cell.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch"
+        for name in kind.resampled:
+            values = cell.floats.get(name)
+            if values is not None and np.isfinite(values).any() and not (name == "psnr" and batches):
+                named.append(((at, name), values))
     if not named:
         return {}
     means = bootstrap_means(np.column_stack([values for _, values in named]), draws=draws, seed=seed)
@@ -696,129 +559,15 @@ def _competes(row: Row) -> bool:
     return row.status == "ok" and not row.partial and row.kind not in ("control", "oracle")
 
 
-def _p_values(pool: Sequence[_Columns], rows: Sequence[Row], reference: int) -> dict[int, float | None]:
-    """Holm-corrected McNemar p against bilinear; one family a track."""
-    base = pool[reference].correct
-    result: dict[int, float | None] = {}
-    for track in ("frozen", "adapted"):
-        family = [at for at, row in enumerate(rows) if row.track == track and at != reference and _competes(row)]
-        raw = []
-        for at in family:
-            own = pool[at].correct
-            raw.append(None if own is None or base is None else mcnemar_exact(own, base))
-        result.update(zip(family, holm(raw), strict=True))
-    return result
-
-
-def _gaps(
-    rows: Sequence[Row],
-    oracle: int | None,
-    reference: int | None,
-    resampled: Mapping[tuple[int, str], Floats],
-    values: list[dict[str, Any]],
-    ci: list[dict[str, tuple[float, float]]],
-    notes: list[dict[str, str]],
-) -> None:
-    """Fill in the recovered gap of every row, or why there is none."""
-    for at, row in enumerate(rows):
-        if row.accuracy is None:
-            continue
-        if oracle is None or reference is None:
-            notes[at]["recovered_gap"] = (
-                f"it needs ok rows {ORACLE!r} and {REFERENCE!r} of the same task and classifier"
-            )
-            continue
-        best, base = rows[oracle].accuracy, rows[reference].accuracy
-        if best is None or base is None:
-            continue
-        gap = gap_interval(
-            row.accuracy,
-            base,
-            best,
-            draws=resampled[at, "accuracy"],
-            draws_bilinear=resampled[reference, "accuracy"],
-            draws_hr=resampled[oracle, "accuracy"],
-            level=LEVEL,
-        )
-        values[at]["recovered_gap"] = gap.value
-        if gap.reason is not None:
-            notes[at]["recovered_gap"] = gap.reason
-        elif at not in (oracle, reference) and gap.low is not None and gap.high is not None:
-            ci[at]["recovered_gap"] = (gap.low, gap.high)
-
-
-def _f1(
-    pool: Sequence[_Columns],
-    rows: Sequence[Row],
-    oracle: int | None,
-    reference: int | None,
-    values: list[dict[str, Any]],
-    ci: list[dict[str, tuple[float, float]]],
-    *,
-    draws: int,
-    seed: int,
-) -> list[pd.DataFrame]:
-    """Fill in macro F1 and its difference, and return the per-class tables."""
-    scored = [at for at, columns in enumerate(pool) if columns.correct is not None]
-    if not scored:
-        return []
-    labels = pool[scored[0]].label
-    assert labels is not None
-    predictions = np.column_stack([pred for at in scored if (pred := pool[at].pred) is not None])
-    place = {at: column for column, at in enumerate(scored)}
-    against = {
-        name: place[at] for name, at in ((ORACLE, oracle), (REFERENCE, reference)) if at is not None and at in place
-    }
-    drawn = bootstrap_f1(
-        labels, predictions, references=sorted(set(against.values())), draws=draws, seed=seed, level=LEVEL
-    )
-    known = class_names(columns.cell.record for columns in pool)
-    spelled = [class_name(index, known) for index in range(int(labels.max()) + 1)]
-    tables = [per_class_table(labels, predictions[:, column], spelled) for column in range(len(scored))]
-    for column, at in enumerate(scored):
-        values[at]["f1_macro"] = f1_macro(tables[column])
-        _put(ci[at], "f1_macro", drawn.macro[:, column])
-        base = against.get(REFERENCE)
-        if base is not None:
-            values[at]["f1_macro_delta"] = f1_macro(tables[column]) - f1_macro(tables[base])
-            if column != base:
-                _put(ci[at], "f1_macro_delta", drawn.macro[:, column] - drawn.macro[:, base])
-    return [
-        _class_rows(rows[at], tables[column], column, tables, against, drawn.delta_low, drawn.delta_high)
-        for column, at in enumerate(scored)
-    ]
-
-
-def _class_rows(
-    row: Row,
-    table: pd.DataFrame,
-    column: int,
-    tables: Sequence[pd.DataFrame],
-    against: Mapping[str, int],
-    low: Mapping[int, Floats],
-    high: Mapping[int, Floats],
-) -> pd.DataFrame:
-    """One method's per-class table with its differences to original and bilinear."""
-    table = table.assign(
-        task=row.task, classifier=row.classifier, track=row.track, method=row.method, weights=row.weights
-    )
-    for name in (ORACLE, REFERENCE):
-        other = against.get(name)
-        table[f"f1_delta_to_{name}"] = math.nan if other is None else table["f1"] - tables[other]["f1"]
-        table[f"f1_delta_to_{name}_low"] = math.nan if other is None else low[other][column]
-        table[f"f1_delta_to_{name}_high"] = math.nan if other is None else high[other][column]
-    return table[list(PER_CLASS_COLUMNS)]
-
-
 # --- order and ranks ---------------------------------------------------------------------------------------------
 
 
-def _ordered(rows: Sequence[Row]) -> list[Row]:
+def _ordered(rows: Sequence[Row], kind: TaskKind) -> list[Row]:
     """Rows of one task and classifier as they are shown, with their ranks."""
-    ranked = _ranked(rows)
+    ranked = _ranked(rows, kind)
 
     def place(row: Row) -> tuple[Any, ...]:
-        score = _score(row)
+        score = _score(row, kind)
         group = {"oracle": 0, "control": 1}.get(row.kind, 2)
         return (
             row.status != "ok",
@@ -832,20 +581,20 @@ def _ordered(rows: Sequence[Row]) -> list[Row]:
     return sorted(ranked, key=place)
 
 
-def _score(row: Row) -> float | None:
-    """What ranks a row: accuracy, agreement with HR where there are no labels, PSNR without a classifier."""
+def _score(row: Row, kind: TaskKind) -> float | None:
+    """What ranks a row: what its kind of task is ranked by, or PSNR without a classifier."""
     if row.classifier is None:
         return row.psnr
-    return row.agreement if row.accuracy is None else row.accuracy
+    return kind.score({name: getattr(row, name) for name in kind.ranks})
 
 
-def _ranked(rows: Sequence[Row]) -> list[Row]:
+def _ranked(rows: Sequence[Row], kind: TaskKind) -> list[Row]:
     done = []
     for row in rows:
-        score = _score(row)
+        score = _score(row, kind)
         rank = None
         if _competes(row) and score is not None:
-            rivals = [_score(other) for other in rows if _competes(other) and other.track == row.track]
+            rivals = [_score(other, kind) for other in rows if _competes(other) and other.track == row.track]
             rank = 1 + sum(rival is not None and rival > score for rival in rivals)
         done.append(dataclasses.replace(row, rank=rank))
     return done

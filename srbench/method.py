@@ -77,9 +77,11 @@ class Batch:
     Attributes:
         lr: `(N, C, h, w)`, RGB, float32, [0, 1].
         hr: `(N, C, H, W)`, RGB, float32, [0, 1].
-        label: `(N,)` int64 indices of the classifier's outputs, or None for unlabelled data.
+        label: What the data say of `hr`, as its kind of task has it: `(N,)` int64 indices of the classifier's outputs;
+            for "iqa" `(N, 10)` float32, the distribution of the ratings. None for data that say nothing.
         teacher_logits: `(N, K)` float32, the frozen teacher's scores of `hr`, or None without a teacher.
         sr_size: (height, width) that SR must have.
+        kind: What a network is asked for, a name of `srbench.tasks`.
     """
 
     lr: Tensor
@@ -87,6 +89,7 @@ class Batch:
     label: Tensor | None
     teacher_logits: Tensor | None
     sr_size: tuple[int, int]
+    kind: str = "classification"
 
 
 class Method(nn.Module):

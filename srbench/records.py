@@ -22,6 +22,8 @@ from srbench.errors import RecordError
 SCHEMA_VERSION = 1
 MAX_SCORE_CLASSES = 50
 MAX_UNREADABLE_NAMED = 20
+ORACLE = "original"  # the method whose cell is HR itself
+REFERENCE = "bilinear"  # the method that every difference refers to
 
 Status = Literal["ok", "skipped", "error"]
 Track = Literal["frozen", "adapted"]
@@ -152,6 +154,7 @@ class DatasetPart:
         unreadable: Names of the first of them.
         n_not_degraded: Samples whose degradation does nothing (already at or below the LR size).
         classes: Names of the classes present, in the order of their labels; None for unlabelled data.
+        kind: What a network is asked for; see `srbench.tasks`.
     """
 
     name: str
@@ -165,6 +168,7 @@ class DatasetPart:
     unreadable: tuple[str, ...]
     n_not_degraded: int
     classes: tuple[str, ...] | None
+    kind: str = "classification"
 
 
 @dataclass(frozen=True)
@@ -348,7 +352,9 @@ def _encode(value: Any) -> Any:
             entry["value"] = "inf" if value.value > 0 else "-inf"
         return entry
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        entry = {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        later = _LATER.get(type(value), {})
+        return {name: part for name, part in entry.items() if name not in later or part != later[name]}
     if isinstance(value, Mapping):
         return {key: _encode(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -382,6 +388,9 @@ def _decode(kind: Any, raw: Any, where: str) -> Any:
     raise RecordError(f"{where} must be {_spell(kind)}, got {raw!r}")
 
 
+# Fields that came after the first records of this version: what those meant, which is not written.
+_LATER: Mapping[type, Mapping[str, Any]] = {DatasetPart: {"kind": "classification"}}
+
 # A record has a part for each class; resolving its types anew would cost more than all the rest.
 _type_hints = functools.cache(typing.get_type_hints)
 _field_names = functools.cache(lambda kind: tuple(item.name for item in dataclasses.fields(kind)))
@@ -392,6 +401,7 @@ def _decode_dataclass(kind: type, raw: Any, where: str) -> Any:
     if not isinstance(raw, Mapping):
         raise RecordError(f"{where} must be an object, got {raw!r}")
     names = _field_names(kind)
+    raw = {**_LATER.get(kind, {}), **raw}
     if raw.keys() != set(names):
         for verb, wrong in (("lacks", set(names) - set(raw)), ("has an unknown", set(raw) - set(names))):
             if wrong:

@@ -242,21 +242,24 @@ def samples_frame(columns: Mapping[str, Any], *, scores: np.ndarray | None = Non
     """Return a frame of samples with every column in its stored dtype; what is not given is null.
 
     Args:
-        columns: Arrays or lists by name of `SAMPLE_COLUMNS`; "position" and "sample_id" are required.
+        columns: Arrays or lists by name of `SAMPLE_COLUMNS` or of what a kind of task adds to them, which is stored
+            only where it is given; "position" and "sample_id" are required.
         scores: `(N, K)` float32 probabilities, [0, 1], for at most 50 classes; they become score_000, score_001, ...
 
     Raises:
         RecordError: If a column is unknown, missing, or of another length.
     """
-    unknown = sorted(set(columns) - set(SAMPLE_COLUMNS))
+    kinds = _kind_columns()
+    unknown = sorted(set(columns) - set(SAMPLE_COLUMNS) - set(kinds))
     if unknown:
-        raise RecordError(f"samples have no column {unknown[0]!r}; known: {', '.join(SAMPLE_COLUMNS)}")
+        raise RecordError(f"samples have no column {unknown[0]!r}; known: {', '.join([*SAMPLE_COLUMNS, *kinds])}")
     for name in ("position", "sample_id"):
         if columns.get(name) is None:
             raise RecordError(f"samples need the column {name!r}, got {sorted(columns)}")
     n = len(columns["position"])
     data: dict[str, Any] = {}
-    for name, kind in SAMPLE_COLUMNS.items():
+    wanted = {**SAMPLE_COLUMNS, **{name: kind for name, kind in kinds.items() if name in columns}}
+    for name, kind in wanted.items():
         values = columns.get(name)
         if values is None:
             values = [None] * n
@@ -271,6 +274,14 @@ def samples_frame(columns: Mapping[str, Any], *, scores: np.ndarray | None = Non
     return pd.DataFrame(data)
 
 
+def _kind_columns() -> Mapping[str, pa.DataType]:
+    """Columns that only some kinds of task store, by name."""
+    from srbench.tasks import kind_names, task_kind  # kinds read and write samples themselves
+
+    owned = {name: kind for each in kind_names() for name, kind in task_kind(each).own_columns.items()}
+    return {name: pa.type_for_alias(kind) for name, kind in owned.items()}
+
+
 def score_columns(names: Iterable[str]) -> list[str]:
     """Return the score columns among column names, in order of class."""
     return sorted(name for name in names if re.fullmatch(r"score_\d{3}", name))
@@ -283,13 +294,14 @@ def write_samples(path: Path, frame: pd.DataFrame, *, sums: Mapping[str, Any] | 
         RecordError: As `write_bytes`, or if a column is missing or unknown.
     """
     scores = score_columns(frame.columns)
-    expected = [*SAMPLE_COLUMNS, *scores]
+    own = {name: kind for name, kind in _kind_columns().items() if name in frame}
+    expected = [*SAMPLE_COLUMNS, *own, *scores]
     if list(frame.columns) != expected:
         wrong = sorted(set(frame.columns) ^ set(expected)) or ["their order"]
         raise RecordError(
             f"{path}: samples differ from the expected columns in {wrong[0]}; build them with samples_frame"
         )
-    schema = pa.schema([*SAMPLE_COLUMNS.items(), *((name, pa.float32()) for name in scores)])
+    schema = pa.schema([*SAMPLE_COLUMNS.items(), *own.items(), *((name, pa.float32()) for name in scores)])
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     table = table.replace_schema_metadata({_SUMS_KEY: _pack(sums)} if sums else None)
     write_bytes(path, lambda file: pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP))

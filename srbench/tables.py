@@ -18,6 +18,7 @@ from tabulate import tabulate
 from srbench.compare import Comparison
 from srbench.leaderboard import MINIMUM_BATCHES, ORACLE, REFERENCE, Leaderboard, Row
 from srbench.store import write_json, write_text
+from srbench.tasks import TaskKind, task_kind
 
 MISSING = "–"
 CONTROL_MARK = "†"
@@ -47,8 +48,19 @@ class Column:
     justify: str = "right"
 
 
-def columns() -> tuple[Column, ...]:
-    """Return every column in the order of display, the seeds' four (after the name) first."""
+def columns(kind: str = "classification") -> tuple[Column, ...]:
+    """Return every column that a kind of task shows, in the order of display."""
+    known = {column.name: column for column in _columns()}
+    return tuple(known[name] for name in task_kind(kind).shown)
+
+
+def kind_of(board: Leaderboard, task: str) -> TaskKind:
+    """Return what a network is asked for in a task; boards of before there were kinds ask for classes."""
+    return task_kind(board.tasks[task]["dataset"].get("kind", "classification"))
+
+
+def _columns() -> tuple[Column, ...]:
+    """Return how each number of a row is shown; which of them stand where is up to the kind of task."""
     return (
         Column("rank", "#", lambda row: _whole(row.rank), 0),
         Column("method", "method", row_name, 0, "left"),
@@ -76,6 +88,12 @@ def columns() -> tuple[Column, ...]:
         Column("ece", "ECE", lambda row: fixed(row.ece, 4), 18),
         Column("logit_mse_to_hr", "logit MSE\nto HR", lambda row: fixed(row.logit_mse_to_hr, 3), 19),
         Column("kl_to_hr", "KL\nto HR", lambda row: fixed(row.kl_to_hr, 4), 20),
+        Column("srcc", "SRCC", lambda row: fixed(row.srcc, 4), 1),
+        Column("srcc_ci", "SRCC\n95 %", lambda row: _ends(row.ci.get("srcc"), 3), 4),
+        Column("plcc", "PLCC", lambda row: fixed(row.plcc, 4), 1),
+        Column("plcc_ci", "PLCC\n95 %", lambda row: _ends(row.ci.get("plcc"), 3), 7),
+        Column("emd", "EMD", lambda row: fixed(row.emd, 4), 1),
+        Column("srcc_delta", f"SRCC against\n{REFERENCE}", lambda row: _with_ends(row, "srcc_delta", 3), 5),
     )
 
 
@@ -89,14 +107,15 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
     """
     shown: list[RenderableType] = []
     for task, classifier, rows in groups(board):
-        wanted = _filled(rows)
+        kind = kind_of(board, task)
+        wanted = _filled(rows, kind)
         while True:
             table = _rich_table(title(board, task, classifier, rows), wanted, rows)
             least = max(wanted, key=lambda column: column.priority)
             if Console(width=10_000).measure(table).maximum <= width or least.priority == 0:
                 break
             wanted = [column for column in wanted if column is not least]
-        dropped = len(_filled(rows)) - len(wanted)
+        dropped = len(_filled(rows, kind)) - len(wanted)
         lines = notes(board, task, rows)
         if dropped:
             lines.append(f"{dropped} more columns are in {where}; a wider terminal shows them")
@@ -109,7 +128,7 @@ def markdown(board: Leaderboard) -> str:
     """Return the tables with every column as Markdown."""
     parts = []
     for task, classifier, rows in groups(board):
-        wanted = _filled(rows)
+        wanted = _filled(rows, kind_of(board, task))
         body = [[_plain(column, row) for column in wanted] for row in rows]
         text = tabulate(
             body,
@@ -221,23 +240,20 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
 # --- the parts of a table ----------------------------------------------------------------------------------------
 
 
-def _filled(rows: Sequence[Row]) -> list[Column]:
-    """Columns that have something to show; the seeds' four stay wherever there is a classifier."""
-    seeds = ("cross_entropy", "psnr", "accuracy", "total_time_s")
-    labelled = any(row.accuracy is not None for row in rows)
+def _filled(rows: Sequence[Row], kind: TaskKind) -> list[Column]:
+    """Columns that have something to show; the essential ones stay wherever a network answered."""
+    answered = any(getattr(row, kind.ranks[0]) is not None for row in rows)
 
     def keeps(column: Column) -> bool:
-        if column.name == "method" or (labelled and column.name in seeds):
+        if column.name == "method" or (answered and column.name in kind.essential):
             return True
-        if column.name == "accuracy_ci":
-            return any("accuracy" in row.ci for row in rows)
-        if column.name == "psnr_ci":  # with a classifier the accuracy's interval takes its place
-            return not labelled and any("psnr" in row.ci for row in rows)
-        if column.name == "auc_ci":
-            return any("auc" in row.ci for row in rows)
+        if column.name == "psnr_ci":  # with a classifier the interval of its own score takes its place
+            return not answered and any("psnr" in row.ci for row in rows)
+        if column.name.endswith("_ci"):
+            return any(column.name.removesuffix("_ci") in row.ci for row in rows)
         return any(getattr(row, column.name) is not None for row in rows)
 
-    return [column for column in columns() if keeps(column)]
+    return [column for column in columns(kind.name) if keeps(column)]
 
 
 def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> Table:
@@ -391,7 +407,7 @@ def _null_notes(rows: Sequence[Row]) -> list[str]:
     """Say why values are missing: always for the gap and the image metrics, else where other rows have a value."""
     ok = [row for row in rows if row.status == "ok"]
     reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for name in ("recovered_gap", "psnr", "ssim", "cross_entropy", "accuracy", "agreement", "ci.psnr"):
+    for name in ("recovered_gap", "psnr", "ssim", "cross_entropy", "accuracy", "agreement", "srcc", "ci.psnr"):
         lacking = [row for row in ok if name in row.notes]
         always = name in ("recovered_gap", "psnr", "ssim", "ci.psnr")
         if not always and len(lacking) == len(ok):
@@ -408,5 +424,5 @@ def _null_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _spoken(name: str) -> str:
-    words: Mapping[str, Any] = {"psnr": "PSNR", "ssim": "SSIM", "ci.psnr": "interval of PSNR"}
+    words: Mapping[str, Any] = {"psnr": "PSNR", "ssim": "SSIM", "srcc": "SRCC", "ci.psnr": "interval of PSNR"}
     return str(words.get(name, name.replace("_", " ")))

@@ -74,7 +74,7 @@ def test_test_split_is_large_enough(splits):
 
 def test_splits_share_no_pixel(splits):
     for name in splits["test"].classes:
-        shape = tuple(demo._photograph(name).shape[-2:])
+        shape = tuple(demo.photograph(name).shape[-2:])
         masks = {split: _covered(source, name, shape) for split, source in splits.items()}
         for one, other in combinations(demo.SPLITS, 2):
             assert not (masks[one] & masks[other]).any(), f"{one} and {other} overlap in {name}"
@@ -121,17 +121,18 @@ def test_an_unknown_split_names_the_splits():
 @pytest.mark.parametrize("damage", ["another", "missing"])
 def test_other_photographs_are_refused(monkeypatch, tmp_path, damage):
     folder = demo._data_folder()
-    for name in demo._PHOTOGRAPHS:
+    for name in demo.PHOTOGRAPHS:
         if damage == "another" or name != "coins":
             stand_in = "brick" if name == "coins" else name
             (tmp_path / f"{name}.png").write_bytes((folder / f"{stand_in}.png").read_bytes())
     monkeypatch.setattr(demo, "_data_folder", lambda: Path(tmp_path))
-    demo._photograph.cache_clear()
+    demo.photograph.cache_clear()
+    demo._muted.cache_clear()
     try:
         with pytest.raises(SrbenchError, match=r"coins\.png"):
             demo.open_demo("test")
     finally:
-        demo._photograph.cache_clear()
+        demo.photograph.cache_clear()
 
 
 def test_opening_runs_nothing_of_scikit_image():

@@ -22,6 +22,7 @@ from srbench import leaderboard, store, tables
 from srbench.errors import IncomparableError, RecordError
 from srbench.leaderboard import Leaderboard, Row
 from srbench.records import DatasetPart, Metric
+from srbench.tasks import classification
 
 FIXTURE = Path(__file__).parent / "fixtures" / "records-v1"
 LABELS = np.arange(200) % 4
@@ -539,13 +540,13 @@ def test_names_of_classes_without_samples_come_from_the_data_where_its_order_is_
     record = make_record("bilinear")
     assert record.per_class is not None and record.classifier is not None
     some = dataclasses.replace(record, per_class=record.per_class[1:3])
-    assert leaderboard.class_names([some]) == dict(enumerate(("ant", "bee", "cat", "dog")))
+    assert classification.class_names([some]) == dict(enumerate(("ant", "bee", "cat", "dog")))
     more = dataclasses.replace(some, classifier=dataclasses.replace(record.classifier, n_classes=1000))
-    assert leaderboard.class_names([more]) == {1: "bee", 2: "cat"}
+    assert classification.class_names([more]) == {1: "bee", 2: "cat"}
     shuffled = dataclasses.replace(some.dataset, classes=("bee", "ant", "cat", "dog"))
-    assert leaderboard.class_names([dataclasses.replace(some, dataset=shuffled)]) == {1: "bee", 2: "cat"}
-    assert leaderboard.class_names([dataclasses.replace(some, per_class=None)]) == {}
-    assert leaderboard.class_name(1, {1: "bee"}) == "bee" and leaderboard.class_name(7, {1: "bee"}) == "class 7"
+    assert classification.class_names([dataclasses.replace(some, dataset=shuffled)]) == {1: "bee", 2: "cat"}
+    assert classification.class_names([dataclasses.replace(some, per_class=None)]) == {}
+    assert classification.class_name(1, {1: "bee"}) == "bee" and classification.class_name(7, {1: "bee"}) == "class 7"
 
 
 def test_dataset_notes_are_shown_with_the_numbers(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def _key(source: Source, geometry: Geometry, indices: Sequence[int]) -> str:
     digest.update(json.dumps(head, sort_keys=True).encode())
     for index in indices:
         sample = source.samples[index]
-        digest.update(json.dumps([sample.id, sample.label, *source.stamp(index)]).encode())
+        digest.update(json.dumps([*sample.said, *source.stamp(index)]).encode())
     return digest.hexdigest()
 
 

@@ -45,7 +45,7 @@ NOTE = (
 )
 
 # sha256 of the decoded (3, H, W) RGB uint8 pixels of every photograph.
-_PHOTOGRAPHS = {
+PHOTOGRAPHS = {
     "astronaut": "9d1263ba0e684c996ad8d59ebeeb479d2608e2d7bb09a217aafcb77f1c5f9533",
     "brick": "1c00e6382c4ba8f28469908ec97c8781cbf3200e9f7fd97edf072574a6833735",
     "camera": "73f662d139b6f2db0eb8a022732e63b80fd3bb9237684244d3150ea90ff61a21",
@@ -99,10 +99,10 @@ class DemoSource(Source):
         """Choose the patches; decodes every photograph once in a process."""
         self.name = self.spec = "demo"
         self.split = split
-        self.classes = tuple(_PHOTOGRAPHS)
+        self.classes = tuple(PHOTOGRAPHS)
         self.unit = "patch"
         self.note = NOTE
-        chosen = [(place, label) for label, name in enumerate(_PHOTOGRAPHS) for place in _chosen(name, split)]
+        chosen = [(place, label) for label, name in enumerate(PHOTOGRAPHS) for place in _chosen(name, split)]
         chosen.sort(key=lambda pair: pair[0].id)
         self.places = tuple(place for place, _ in chosen)
         self.samples = tuple(Sample(place.id, label) for place, label in chosen)
@@ -110,7 +110,7 @@ class DemoSource(Source):
     def read(self, index: int) -> Tensor:
         """Return patch `index` as `(3, 48, 48)`, RGB, uint8."""
         place = self.places[index]
-        photograph = _photograph(place.photograph)
+        photograph = _muted(place.photograph)
         return photograph[:, place.top : place.top + PATCH, place.left : place.left + PATCH].clone()
 
     def stamp(self, index: int) -> tuple[int, int]:
@@ -132,7 +132,7 @@ def open_demo(split: str | None = None) -> DemoSource:
 
 def _chosen(name: str, split: str) -> list[Place]:
     plan = _PLANS[split]
-    photograph = _photograph(name)
+    photograph = _muted(name)
     height, width = photograph.shape[-2:]
     places = [
         Place(name, *((across, along) if width >= height else (along, across)))
@@ -140,11 +140,15 @@ def _chosen(name: str, split: str) -> list[Place]:
         for along in range(start, stop - PATCH + 1, plan.step)
         for across in range(0, min(height, width) - PATCH + 1, plan.step)
     ]
-    kept = max(plan.patches, len(places) * _KEPT // 100)
-    roughness = _roughness(photograph, places)
+    candidates = roughest(photograph, places, PATCH, kept=max(plan.patches, len(places) * _KEPT // 100))
+    return [candidates[number * len(candidates) // plan.patches] for number in range(plan.patches)]
+
+
+def roughest(photograph: Tensor, places: list[Place], side: int, *, kept: int) -> list[Place]:
+    """Return the `kept` places with the most texture, in their order; a patch has `side` pixels a side."""
+    roughness = _roughness(photograph, places, side)
     by_roughness = sorted(range(len(places)), key=lambda index: (-roughness[index], index))
-    candidates = sorted(by_roughness[:kept])
-    return [places[candidates[number * len(candidates) // plan.patches]] for number in range(plan.patches)]
+    return [places[index] for index in sorted(by_roughness[:kept])]
 
 
 def _bands(length: int, split: str) -> Iterator[tuple[int, int]]:
@@ -158,13 +162,13 @@ def _bands(length: int, split: str) -> Iterator[tuple[int, int]]:
             edge += band_size
 
 
-def _roughness(photograph: Tensor, places: list[Place]) -> list[int]:
+def _roughness(photograph: Tensor, places: list[Place], side: int) -> list[int]:
     """Return the sum of absolute differences between neighbouring pixels within each place, on the green channel."""
     green = photograph[1].to(torch.int64)
     top = torch.tensor([place.top for place in places])
     left = torch.tensor([place.left for place in places])
-    down = _box_sums(green.diff(dim=0).abs(), top, left, PATCH - 1, PATCH)
-    right = _box_sums(green.diff(dim=1).abs(), top, left, PATCH, PATCH - 1)
+    down = _box_sums(green.diff(dim=0).abs(), top, left, side - 1, side)
+    right = _box_sums(green.diff(dim=1).abs(), top, left, side, side - 1)
     return (down + right).tolist()
 
 
@@ -176,8 +180,16 @@ def _box_sums(values: Tensor, top: Tensor, left: Tensor, height: int, width: int
 
 
 @cache
-def _photograph(name: str) -> Tensor:
-    """Return a photograph with muted colours, `(3, H, W)`, RGB, uint8.
+def _muted(name: str) -> Tensor:
+    """Return a photograph with muted colours, `(3, H, W)`, RGB, uint8."""
+    wide = photograph(name).to(torch.int64)
+    luma = (77 * wide[0] + 150 * wide[1] + 29 * wide[2]) >> 8
+    return ((3 * luma + wide) >> 2).to(torch.uint8)
+
+
+@cache
+def photograph(name: str) -> Tensor:
+    """Return a photograph in its own colours, `(3, H, W)`, RGB, uint8.
 
     Raises:
         SrbenchError: If it is missing or its pixels are not the pinned ones.
@@ -190,14 +202,12 @@ def _photograph(name: str) -> Tensor:
         )
     pixels = decode(path, path.name)
     found = hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
-    if found != _PHOTOGRAPHS[name]:
+    if found != PHOTOGRAPHS[name]:
         raise SrbenchError(
             f"scikit-image ships another {path.name} than the demo task is made of (sha256 of its pixels"
-            f" {found[:12]}..., expected {_PHOTOGRAPHS[name][:12]}...); install a version from 0.24 on that has it"
+            f" {found[:12]}..., expected {PHOTOGRAPHS[name][:12]}...); install a version from 0.24 on that has it"
         )
-    wide = pixels.to(torch.int64)
-    luma = (77 * wide[0] + 150 * wide[1] + 29 * wide[2]) >> 8
-    return ((3 * luma + wide) >> 2).to(torch.uint8)
+    return pixels
 
 
 def _data_folder() -> Path:

@@ -17,10 +17,17 @@ class Sample:
     Attributes:
         id: Stable name, unique in the source, never a path of the machine ("n01440764/0a1b.jpg").
         label: Index into the source's `classes`, or None where there are no labels.
+        ratings: Of image quality: the share of the raters that gave each rating, the lowest first, in all 1; else None.
     """
 
     id: str
     label: int | None = None
+    ratings: tuple[float, ...] | None = None
+
+    @property
+    def said(self) -> list[object]:
+        """What hashes of a list of samples are made of: id and label, and the ratings where there are some."""
+        return [self.id, self.label] if self.ratings is None else [self.id, self.label, list(self.ratings)]
 
 
 class Source(ABC):
@@ -36,6 +43,7 @@ class Source(ABC):
         note: A caution that must stand wherever the numbers appear, or "".
         paired: Whether `read_lr` gives real LR images; HR then keeps its own geometry, which the LR fits.
         factor: HR side / LR side of real pairs, else None.
+        kind: What a network is asked for, a name of `srbench.tasks`; data that say nothing are of the usual kind.
     """
 
     name: str
@@ -47,6 +55,7 @@ class Source(ABC):
     note: str = ""
     paired: bool = False
     factor: int | None = None
+    kind: str = "classification"
 
     @property
     def channels(self) -> int:
@@ -71,11 +80,11 @@ class Source(ABC):
 
     @property
     def labelled(self) -> bool:
-        """Whether the samples have labels."""
-        return self.classes is not None
+        """Whether the data say what a network is to answer: labels or ratings."""
+        return self.classes is not None or any(sample.ratings is not None for sample in self.samples)
 
 
 def sample_list_sha256(samples: tuple[Sample, ...]) -> str:
     """Hash the ids and labels of a sample list, in order."""
-    canonical = json.dumps([[sample.id, sample.label] for sample in samples], separators=(",", ":"))
+    canonical = json.dumps([sample.said for sample in samples], separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

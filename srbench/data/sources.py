@@ -21,6 +21,7 @@ class DatasetInfo:
         syntax: How its SPEC is written.
         protocol: The protocol that it is scored by where none is named.
         paired: Whether LR is part of the data.
+        kind: What a network is asked for; see `srbench.tasks`.
     """
 
     name: str
@@ -28,10 +29,12 @@ class DatasetInfo:
     syntax: str
     protocol: str = "clean"
     paired: bool = False
+    kind: str = "classification"
 
 
-_PROTOCOLS = {"demo": "demo", "lens": "lens", "tiny-imagenet": "native"}  # of the kinds that bring their own
+_PROTOCOLS = {"demo": "demo", "iqa": "iqa", "lens": "lens", "tiny-imagenet": "native"}  # of those that bring their own
 _PAIRED = frozenset({"pairs", "lens-pairs"})
+_KINDS = {"ava": "iqa", "iqa": "iqa"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,13 @@ def is_paired(spec: str) -> bool:
     return entry is not None and entry.info.paired
 
 
+def default_kind(specs: Sequence[str]) -> str:
+    """Return what a network is asked for on datasets of these SPECs, the usual where they differ."""
+    entries = _entries()
+    own = {entries[name].info.kind for spec in specs if (name := _kind(spec)) in entries}
+    return own.pop() if len(own) == 1 else "classification"
+
+
 def _kind(spec: str) -> str:
     return split_spec(spec)[0].partition(":")[0]
 
@@ -139,11 +149,28 @@ def _entries() -> dict[str, _Entry]:
             _lens_pairs,
             "the same kind of lens seen by two telescopes, x2 or x4",
         ),
+        ("iqa", "iqa", "never", _iqa, "scikit-image's photographs, blurred, noisy, as JPEG; histograms of ratings"),
+        (
+            "ava",
+            "ava:PATH",
+            "required",
+            _ava,
+            "images with ratings from 1 to 10: AVA.txt, or a CSV, beside them",
+        ),
         ("hf", "hf:REPO", "required", _hub, "a dataset of the Hugging Face hub (extra: hub)"),
     )
     return {
         name: _Entry(
-            DatasetInfo(name, description, syntax, _PROTOCOLS.get(name, "clean"), name in _PAIRED), opener, argument
+            DatasetInfo(
+                name,
+                description,
+                syntax,
+                protocol=_PROTOCOLS.get(name, "clean"),
+                paired=name in _PAIRED,
+                kind=_KINDS.get(name, "classification"),
+            ),
+            opener,
+            argument,
         )
         for name, syntax, argument, opener, description in known
     }
@@ -198,6 +225,18 @@ def _lens_pairs(argument: str | None, split: str | None) -> Source:
     from srbench.data.lens import open_lens_pairs
 
     return open_lens_pairs(argument, split)
+
+
+def _iqa(argument: str | None, split: str | None) -> Source:
+    from srbench.data.iqa import open_iqa
+
+    return open_iqa(split)
+
+
+def _ava(argument: str | None, split: str | None) -> Source:
+    from srbench.data.ava import open_ava
+
+    return open_ava(argument or "", split)
 
 
 def _hub(argument: str | None, split: str | None) -> Source:

@@ -41,7 +41,7 @@ class ClassSubset(Source):
         self.name = f"{source.name}-{len(self.classes)}-classes-{digest}"
         self.spec = f"{source.spec}{_KEY}{argument}"
         self.split, self.unit, self.note = source.split, source.unit, source.note
-        self.paired, self.factor = source.paired, source.factor
+        self.paired, self.factor, self.kind = source.paired, source.factor, source.kind
 
     @property
     def channels(self) -> int:

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from srbench import leaderboard, store, tables
-from srbench.classifiers import Classifier, demo_classifiers, label_map, load_classifier
+from srbench.classifiers import Classifier, demo_classifiers, load_classifier
 from srbench.data.cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
 from srbench.data.sources import default_protocol, open_source
@@ -44,6 +44,7 @@ from srbench.protocol import Protocol, load_protocol
 from srbench.provenance import code_state, environment
 from srbench.records import SCHEMA_VERSION, CellKey, Metric, Record, TimingPart, hash_inputs
 from srbench.registry import Registry
+from srbench.tasks import task_kind
 
 
 @dataclass(frozen=True)
@@ -241,8 +242,7 @@ def _resolve(
     for classifier in loaded:
         # channels_last: the same sums in another order (1e-5 in the logits), 1.1 to 1.6 x as fast on a CPU
         classifier.to(settings.device).to(memory_format=torch.channels_last)
-        if source.classes is not None:
-            label_map(classifier.info, source.classes)
+        task_kind(source.kind).answers(classifier.info, source)
     contenders = {
         each.fingerprint: choose(names, registry, given=weights, classifiers=loaded, protocol=each, dataset=source.name)
         for each in protocols
@@ -423,12 +423,12 @@ class _Task:
         return planned
 
     def _scored(self, classifier: Classifier | None) -> ScoredClassifier:
-        classes = self._call.source.classes
-        if classifier is None or classes is None:
-            return ScoredClassifier(classifier, None, None)
-        outputs = label_map(classifier.info, classes)
-        present = np.unique(outputs) if self._protocol.score.logits == "present" else None
-        return ScoredClassifier(classifier, outputs, present)
+        source = self._call.source
+        kind = task_kind(source.kind)
+        if classifier is None:
+            return ScoredClassifier(None, kind, None)
+        present = self._protocol.score.logits == "present"
+        return ScoredClassifier(classifier, kind, kind.answers(classifier.info, source, present=present))
 
     def _cell(self, contender: Contender | None, scored: ScoredClassifier) -> _Planned:
         classifier = scored.classifier
@@ -612,7 +612,7 @@ class _Task:
             samples=samples,
             costs=costs,
             timing=timing,
-            histograms=assemble.histograms_of(sums),
+            histograms=item.scored.kind.histograms(sums),
         )
 
     def _timing(
@@ -659,7 +659,8 @@ class _Task:
             computed = assemble.metrics_of(
                 samples, self._protocol, item.scored, why_no_quality=quality, histograms=histograms
             )
-            per_class = assemble.per_class_of(samples, item.scored, self._call.source)
+            if item.scored.answers is not None:
+                per_class = item.scored.kind.per_class(samples, item.scored.answers, self._call.source.classes)
         record = Record(
             schema_version=SCHEMA_VERSION,
             cell=item.key,

@@ -22,11 +22,10 @@ from srbench.errors import ContractError, RecordError
 from srbench.evaluation.contenders import Contender
 from srbench.paths import cache_dir
 from srbench.protocol import Protocol
-from srbench.records import MAX_SCORE_CLASSES
 from srbench.resample import to_channels, to_uint8
+from srbench.tasks import Answers, Found, TaskKind
 
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
-HISTOGRAM_DECADES, HISTOGRAM_BINS = 8, 200
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,13 @@ class ScoredClassifier:
 
     Attributes:
         classifier: The network on images in [0, 1], or None for image metrics alone.
-        outputs: Index of the classifier's output for every class of the data, `(K,)`, or None without labels.
-        present: The outputs that compete where the protocol says "present", else None for all.
+        kind: What it is asked for.
+        answers: How its outputs answer; None without a classifier.
     """
 
     classifier: Classifier | None
-    outputs: np.ndarray | None
-    present: np.ndarray | None
+    kind: TaskKind
+    answers: Answers | None
 
     @property
     def id(self) -> str | None:
@@ -248,12 +247,10 @@ class _Pass:
             yield _batch(positions, pixels, index, self._store, self._protocol, self._settings, needs_lr=needs_lr)
 
     def _targets(self, scored: ScoredClassifier, chunk: np.ndarray) -> _Targets:
-        assert scored.classifier is not None
+        assert scored.classifier is not None and scored.answers is not None
         logits = self._hr_logits(scored.classifier, chunk).to(self._settings.device)
-        labels = self._store.labels
-        if labels is None or scored.outputs is None:
-            return _Targets(logits, None)
-        return _Targets(logits, torch.from_numpy(scored.outputs[labels[chunk]]).to(self._settings.device))
+        found = scored.kind.targets([self._store.samples[position] for position in chunk.tolist()], scored.answers)
+        return _Targets(logits, None if found is None else torch.from_numpy(found).to(self._settings.device))
 
     def _hr_logits(self, classifier: Classifier, chunk: np.ndarray) -> Tensor:
         """Return logits of the chunk's HR images, `(len(chunk), K)` float32, from the cache if it has them."""
@@ -307,16 +304,17 @@ class _Pass:
         for cell in cells:
             try:
                 logits, classifying = self._classified(cell, sr, batch, targets)
-                found: tuple[dict[str, Any], Tensor | None, dict[str, Tensor]] = {}, None, {}
-                if logits is not None:
-                    found = _columns(cell.scored, logits, targets[cell.scored.id], batch)
+                found = Found({})
+                if logits is not None and cell.scored.answers is not None:
+                    known = targets[cell.scored.id]
+                    target = None if known.target is None else known.target[batch.places]
+                    found = cell.scored.kind.columns(logits, known.logits[batch.places], target, cell.scored.answers)
             except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
                 self._fail([cell], sentence(error))
                 continue
-            columns, scores, sums = found
             flags = [] if logits is None else [(_not_finite_logits(cell.scored.id), _is_finite(logits))]
             watches = [*restoring, *classifying]
-            rows[cell.folder].add(batch, quality | columns, scores, sums, watches=watches, finite=[*finite, *flags])
+            rows[cell.folder].add(batch, quality, found, watches=watches, finite=[*finite, *flags])
 
     def _classified(
         self, cell: Cell, sr: Tensor, batch: _Batch, targets: Mapping[str | None, _Targets]
@@ -382,7 +380,7 @@ class _Targets:
     """What one classifier's scores of a chunk are held against, on the device."""
 
     logits: Tensor  # of HR, (len(chunk), K), float32
-    outputs: Tensor | None  # the output that is right, (len(chunk),), int64
+    target: Tensor | None  # what the data say, as the kind of task has it, (len(chunk), ...)
 
 
 def _read(
@@ -521,53 +519,6 @@ def _perfect(batch: _Batch, protocol: Protocol) -> dict[str, Any]:
     return {"mse": torch.zeros(n), "psnr": torch.full((n,), torch.inf), "ssim": torch.ones(n)}
 
 
-def _columns(
-    scored: ScoredClassifier, logits: Tensor, targets: _Targets, batch: _Batch
-) -> tuple[dict[str, Any], Tensor | None, dict[str, Any]]:
-    hr_logits = targets.logits[batch.places]
-    present = None
-    if scored.present is not None:
-        present = torch.from_numpy(scored.present).to(logits.device)
-        logits, hr_logits = logits[:, present], hr_logits[:, present]
-
-    def named(index: Tensor) -> Tensor:
-        return present[index] if present is not None else index
-
-    columns: dict[str, Any] = {
-        "pred": named(logits.argmax(1)),
-        "hr_pred": named(hr_logits.argmax(1)),
-        "confidence": metrics.confidence(logits),
-        "logit_mse_to_hr": metrics.logit_mse(logits, hr_logits),
-        "kl_to_hr": metrics.kl_to_hr(logits, hr_logits),
-    }
-    probabilities = logits.softmax(1)
-    scores = probabilities if logits.shape[1] <= MAX_SCORE_CLASSES else None
-    sums: dict[str, Any] = {}
-    if targets.outputs is not None:
-        target = columns["label"] = targets.outputs[batch.places]
-        if present is not None:
-            target = torch.searchsorted(present, target)
-        columns["cross_entropy"] = metrics.cross_entropy(logits, target)
-        columns["top5_hit"] = metrics.topk_hit(logits, target)
-        if scores is None:
-            sums = _histograms(probabilities, target)
-    return columns, scores, sums
-
-
-def _histograms(probabilities: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Count one-vs-rest scores, pooled over classes, in bins of log10(p), for ROC curves of many classes."""
-    depth = probabilities.clamp_min(10.0**-HISTOGRAM_DECADES).log10().add(HISTOGRAM_DECADES)
-    bins = depth.mul(HISTOGRAM_BINS / HISTOGRAM_DECADES).long().clamp_(0, HISTOGRAM_BINS - 1)
-    positives, everything = (_counts(found) for found in (bins.gather(1, target[:, None]), bins))
-    return {"score_positives": positives, "score_negatives": everything - positives}
-
-
-def _counts(bins: Tensor) -> Tensor:
-    """Count each bin, `(HISTOGRAM_BINS,)` int64; unlike bincount it does not wait for a GPU."""
-    ones = torch.ones(1, dtype=torch.int64, device=bins.device).expand(bins.numel())
-    return torch.zeros(HISTOGRAM_BINS, dtype=torch.int64, device=bins.device).index_add_(0, bins.flatten(), ones)
-
-
 def _load_array(path: Path) -> np.ndarray | None:
     """Read a cached array, or return None where there is none or it is damaged."""
     try:
@@ -591,9 +542,8 @@ class _Rows:
     def add(
         self,
         batch: _Batch,
-        columns: dict[str, Any],
-        scores: Tensor | None,
-        sums: dict[str, Tensor],
+        quality: Mapping[str, Tensor],
+        found: Found,
         *,
         watches: Sequence[_Stopwatch],
         finite: Sequence[tuple[str, Tensor]],
@@ -601,11 +551,11 @@ class _Rows:
         """Add a batch; `finite` is what to say of values that are not, and whether they are."""
         self._ids += batch.ids
         self._positions.append(batch.positions)
-        for name, values in columns.items():
+        for name, values in (*quality.items(), *found.columns.items()):
             self._columns.setdefault(name, []).append(values.detach())
-        if scores is not None:
-            self._scores.append(scores.detach())
-        for name, value in sums.items():
+        if found.scores is not None:
+            self._scores.append(found.scores.detach())
+        for name, value in found.sums.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value
         self._watches += watches
         for reason, flag in finite:

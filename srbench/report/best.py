@@ -31,9 +31,18 @@ BETTER: Mapping[str, bool] = {
     "f1_macro_delta": True,
     "logit_mse_to_hr": False,
     "kl_to_hr": False,
+    "srcc": True,
+    "srcc_delta": True,
+    "plcc": True,
+    "emd": False,
 }
 # Differences to the same row order as the values themselves: they share the test of these.
-SAME_TEST = {"accuracy_delta": "accuracy", "recovered_gap": "accuracy", "f1_macro_delta": "f1_macro"}
+SAME_TEST = {
+    "accuracy_delta": "accuracy",
+    "recovered_gap": "accuracy",
+    "f1_macro_delta": "f1_macro",
+    "srcc_delta": "srcc",
+}
 MEANS = ("cross_entropy", "psnr", "ssim", "logit_mse_to_hr", "kl_to_hr")
 
 

@@ -22,9 +22,10 @@ from PIL import Image, features
 
 from srbench import tables
 from srbench.errors import RecordError
-from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row, class_name, class_names
+from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row
 from srbench.report.best import scored
 from srbench.store import StoredCell
+from srbench.tasks.classification import class_name, class_names
 
 PLAIN = "bicubic"  # what an ordinary editor would do: the yardstick of the zoomed patches
 DIRECT = "none"  # the control that hands LR to the classifier as it is; it keeps no pixels, LR has them

@@ -23,13 +23,14 @@ from srbench.report.best import BETTER, Lead, leads, scored
 from srbench.report.galleries import Pictures
 from srbench.report.inline import script_json
 from srbench.store import StoredCell
+from srbench.tasks import TaskKind
 
 # Columns that a page of ordinary width has room for; the others are one click away.
 ESSENTIAL = (
     *("rank", "method", "cross_entropy", "psnr", "accuracy", "total_time_s"),
     *("accuracy_delta", "p_holm", "recovered_gap", "latency_ms"),
+    *("srcc", "srcc_delta", "plcc", "emd"),
 )
-SEEDS = ("cross_entropy", "psnr", "accuracy", "total_time_s")
 # Digits of the intervals below a value, where the table has any.
 DIGITS: Mapping[str, int] = {
     "accuracy": 3,
@@ -41,6 +42,10 @@ DIGITS: Mapping[str, int] = {
     "f1_macro": 3,
     "f1_macro_delta": 3,
     "auc": 3,
+    "srcc": 3,
+    "srcc_delta": 3,
+    "plcc": 3,
+    "emd": 4,
 }
 SMALLER_IS_BETTER = ("rank", "p_holm", "total_time_s", "latency_ms", "parameters", "macs", "peak_memory_mb", "ece")
 GAP_RANGE = (-1.0, 1.5)  # a bar beyond these is cut off; its number says how far it goes
@@ -406,14 +411,15 @@ def _table(
     pooled = about["protocol"]["fields"].get("score", {}).get("psnr_reduction") == "batch"
     found = leads(rows, by_key, bootstrap=board.bootstrap, pooled_psnr=pooled)
     best = {(lead.best.key, lead.column) for lead in found if lead.significant}
-    wanted = _columns(rows)
+    kind = tables.kind_of(board, task)
+    wanted = _columns(rows, kind)
     shown = [row for row in rows if row.status == "ok"]
     return Table(
         id=anchor,
         classifier=classifier,
         classifier_fields=_classifier_fields(about["classifiers"].get(classifier)),
         heads=tuple(_head(column) for column in wanted),
-        sorted_by=_sorted_by(shown),
+        sorted_by=_sorted_by(shown, kind),
         groups=_groups(rows, wanted, best),
         findings=tuple(_findings(rows, found)),
         notes=(
@@ -423,17 +429,17 @@ def _table(
     )
 
 
-def _columns(rows: Sequence[Row]) -> list[tables.Column]:
+def _columns(rows: Sequence[Row], kind: TaskKind) -> list[tables.Column]:
     """Columns with something to show; intervals stand below their values."""
-    labelled = any(row.accuracy is not None for row in rows)
+    answered = any(getattr(row, kind.ranks[0]) is not None for row in rows)
     ok = [row for row in rows if row.status == "ok"]
     return [
         column
-        for column in tables.columns()
+        for column in tables.columns(kind.name)
         if not column.name.endswith("_ci")
         and (
             column.name == "method"
-            or (labelled and column.name in SEEDS)
+            or (answered and column.name in kind.essential)
             or any(getattr(row, column.name) is not None for row in ok)
         )
     ]
@@ -448,11 +454,9 @@ def _head(column: tables.Column) -> Head:
     return Head(column.name, text, first, column.name in ESSENTIAL)
 
 
-def _sorted_by(rows: Sequence[Row]) -> str:
+def _sorted_by(rows: Sequence[Row], kind: TaskKind) -> str:
     """The column that orders the board's rows."""
-    if any(row.accuracy is not None for row in rows):
-        return "accuracy"
-    return "agreement" if any(row.agreement is not None for row in rows) else "psnr"
+    return next((name for name in kind.ranks if any(getattr(row, name) is not None for row in rows)), "psnr")
 
 
 def _groups(rows: Sequence[Row], wanted: Sequence[tables.Column], best: set[Any]) -> tuple[Group, ...]:
@@ -553,6 +557,17 @@ def _findings(rows: Sequence[Row], found: Sequence[Lead]) -> list[list[tuple[str
     by_method = {row.method: row for row in rows if row.track == "frozen" and row.status == "ok" and not row.partial}
     oracle, base = by_method.get(ORACLE), by_method.get(REFERENCE)
     for lead in found:
+        if lead.column == "srcc":
+            said = "is more than chance" if lead.significant else "may be chance"
+            lines.append(
+                [
+                    (f"In the {lead.best.track} track ", False),
+                    (lead.best.label, True),
+                    (f" has the highest SRCC: {lead.best.srcc:.3f}. Its lead over ", False),
+                    (lead.second.label, True),
+                    (f" ({lead.second.srcc:.3f}) {said}: {lead.test}.", False),
+                ]
+            )
         if lead.column != "accuracy":
             continue
         best, second = lead.best, lead.second

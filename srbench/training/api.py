@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from srbench import weights
 from srbench.classifiers import Classifier, demo_classifiers, label_map, load_classifier
 from srbench.data.source import Source
-from srbench.data.sources import default_protocol, is_paired
+from srbench.data.sources import default_kind, default_protocol, is_paired
 from srbench.degrade import degrade, restore_size
 from srbench.errors import TrainingError, UsageError
 from srbench.method import Batch, Method
@@ -33,14 +33,18 @@ from srbench.provenance import code_state, environment
 from srbench.registry import Registry
 from srbench.resample import gaussian_blur, to_channels
 from srbench.training import checkpoint
-from srbench.training.data import ImageSet, LabelMap, RawBatch, open_splits
+from srbench.training.data import ImageSet, LabelMap, RawBatch, kind_of, open_splits
 from srbench.training.loop import HelperJob, Job, Loop, Outcome, Turn, make_fabric
-from srbench.training.losses import NEED_CLASSIFIER, NEED_LABELS, classifier_terms
+from srbench.training.losses import (
+    NEED_CLASSIFIER,
+    NEED_LABELS,
+    NEED_TEACHER_LOGITS,
+    check_terms,
+    classifier_terms,
+)
 from srbench.training.recipe import TERMS, Recipe, apply_overrides, load_recipe
 from srbench.training.teacher import TeacherLogits, check_frozen, freeze, score
 from srbench.training.validation import MethodValidation
-
-_NEED_TEACHER_LOGITS = {"logits", "emd"}
 
 
 @dataclass(frozen=True)
@@ -218,7 +222,7 @@ def train(
         trainable = sorted(each for each, found in registry.working().items() if found.recipes)
         raise UsageError(f"{method} has nothing to train; methods that can be trained: {', '.join(trainable)}")
     demo = set(data) == {"demo"}
-    chosen, recipe_name = choose_recipe(recipe, cls.recipes, demo=demo, device=device)
+    chosen, recipe_name = choose_recipe(recipe, cls.recipes, demo=demo, device=device, kind=default_kind(data))
     chosen = adjusted(chosen, overrides, epochs=epochs, init_from=init_from)
     if not chosen.losses:
         raise UsageError(f"recipe {recipe_name!r} has no losses; give at least one with --set losses.NAME=1")
@@ -251,15 +255,20 @@ def train(
 
 
 def choose_recipe(
-    recipe: str | Recipe | None, recipes: Mapping[str, Recipe], *, demo: bool, device: str
+    recipe: str | Recipe | None,
+    recipes: Mapping[str, Recipe],
+    *,
+    demo: bool,
+    device: str,
+    kind: str = "classification",
 ) -> tuple[Recipe, str]:
-    """Return the recipe and its name; without a name the one meant for the demo, or for the device."""
+    """Return the recipe and its name; without a name the one meant for the demo, the kind of task, or the device."""
     if isinstance(recipe, Recipe):
         return recipe, "custom"
     if recipe is None:
         cuda = device != "cpu" and torch.cuda.is_available()
         usual = ("demo", "default") if demo else ("gpu", "default") if cuda else ("cpu-small", "default")
-        recipe = next((name for name in usual if name in recipes), next(iter(recipes)))
+        recipe = next((name for name in (kind, *usual) if name in recipes), next(iter(recipes)))
     return load_recipe(recipe, recipes), Path(recipe).stem if recipe.endswith(".toml") else recipe
 
 
@@ -467,6 +476,12 @@ class _Run:
         self._setting, self._name, self._teacher, self._registry = setting, name, teacher, registry
         recipe, fabric, protocol = setting.recipe, setting.fabric, setting.protocol
         self._device = fabric.device
+        kind = kind_of([*setting.data, *setting.val])
+        refused = check_terms({*recipe.losses, *recipe.classifier_losses}, kind)
+        if refused:
+            raise UsageError(refused)
+        if teacher is not None and kind.loss_term in recipe.losses and kind.name != "classification":
+            kind.answers(teacher.info, setting.data[0])
         labels = partial(label_map, teacher.info) if teacher is not None else None
         self._images = open_images(setting, setting.data, labels, scored=False)
         self._val_images = open_images(setting, setting.val, labels, scored=True)
@@ -490,7 +505,7 @@ class _Run:
         self._degradation = training_degradation(protocol)
         self._logits: list[TeacherLogits] = []
         self._wants_logits = teacher is not None and bool(
-            set(recipe.losses) & _NEED_TEACHER_LOGITS or set(recipe.losses) - set(TERMS)
+            set(recipe.losses) & NEED_TEACHER_LOGITS - {kind.loss_term} or set(recipe.losses) - set(TERMS)
         )
         if self._wants_logits and self._cacheable():
             sides = (False, True) if recipe.augment.flip else (False,)
@@ -684,6 +699,7 @@ class _Run:
             label=None if labels is None else torch.from_numpy(labels[raw.positions]).to(self._device),
             teacher_logits=self._teacher_logits(raw, scored),
             sr_size=self._setting.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
+            kind=self._images.kind.name,
         )
 
     def _teacher_logits(self, raw: RawBatch, hr: Tensor) -> Tensor | None:

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srbench.classifiers import OWNER, Classifier, ClassifierInfo, create_network
-from srbench.data.source import Source
+from srbench.data.sources import default_kind
 from srbench.degrade import degrade, for_classifier
 from srbench.errors import SrbenchError, UsageError
 from srbench.method import Batch
 from srbench.protocol import Protocol
 from srbench.resample import resize
-from srbench.training import losses
+from srbench.tasks import task_kind
 from srbench.training.api import (
     Setting,
     TrainingResult,
@@ -40,7 +40,7 @@ from srbench.training.api import (
     training_degradation,
     validation_batch,
 )
-from srbench.training.data import RawBatch
+from srbench.training.data import RawBatch, kind_of
 from srbench.training.loop import Job
 from srbench.training.recipe import Recipe, load_recipe
 from srbench.training.validation import ClassifierValidation
@@ -121,10 +121,14 @@ def train_classifier(
     library, colon, architecture = arch.partition(":")
     library, architecture = (library, architecture) if colon else ("timm", arch)
     demo = set(data) == {"demo"}
-    chosen, recipe_name = choose_recipe(recipe, classifier_recipes(), demo=demo, device=device)
+    asked = default_kind(data)
+    chosen, recipe_name = choose_recipe(recipe, classifier_recipes(), demo=demo, device=device, kind=asked)
     chosen = adjusted(chosen, overrides, epochs=epochs, init_from=init_from)
-    if set(chosen.losses) != {"ce"}:
-        raise UsageError(f"a classifier is trained by the loss term 'ce' alone, got {sorted(chosen.losses)}")
+    term = task_kind(asked).loss_term
+    if set(chosen.losses) != {term}:
+        raise UsageError(
+            f"a classifier is trained by the loss term {term!r} alone on such data, got {sorted(chosen.losses)}"
+        )
     setting = prepare_setting(
         recipe=chosen,
         recipe_name=recipe_name,
@@ -151,7 +155,8 @@ class _Run:
 
     def __init__(self, setting: Setting, library: str, architecture: str, in_chans: int) -> None:
         self._setting, self._device = setting, setting.fabric.device
-        self._classes = _classes(setting.data)
+        self._kind = kind_of([*setting.data, *setting.val])
+        self._classes = self._kind.classes_of(setting.data)
         self._pretrained = False
         self._notes: tuple[str, ...] = ()
         self._images = open_images(setting, setting.data, self._indices, scored=False)
@@ -183,6 +188,7 @@ class _Run:
                 "args": info.args,
                 "mean": list(info.mean),
                 "std": list(info.std),
+                "kind": self._kind.name,
                 "classes": list(self._classes),
                 "input_size": info.input_size,
                 "in_chans": info.in_chans,
@@ -299,7 +305,8 @@ class _Run:
         recipe = self._setting.recipe
         image = self._seen(batch)
         assert batch.label is not None
-        return {"ce": losses.ce(self._classifier(image), batch.label, smoothing=recipe.label_smoothing)}
+        loss = self._kind.loss(self._classifier(image), batch.label, smoothing=recipe.label_smoothing)
+        return {self._kind.loss_term: loss}
 
     def _seen(self, batch: Batch) -> Tensor:
         """Return what the classifier is shown: HR, a blurred HR, or LR brought back by bilinear."""
@@ -322,18 +329,8 @@ class _Run:
             label=torch.from_numpy(self._images.labels[raw.positions]).to(self._device),
             teacher_logits=None,
             sr_size=self._setting.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
+            kind=self._kind.name,
         )
-
-
-def _classes(sources: Sequence[Source]) -> tuple[str, ...]:
-    if any(source.classes is None for source in sources):
-        raise UsageError(
-            "a classifier needs labelled data, such as folder:PATH with one folder per class;"
-            f" got {', '.join(source.spec for source in sources if source.classes is None)}"
-        )
-    if len(sources) == 1:
-        return sources[0].classes or ()
-    return tuple(sorted({name for source in sources for name in source.classes or ()}))
 
 
 def _with_own_head(given: Mapping[str, Tensor], own: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ from srbench.data.source import Sample, Source, sample_list_sha256
 from srbench.data.sources import open_source
 from srbench.errors import DataError, UsageError
 from srbench.protocol import Geometry
+from srbench.tasks import Answers, TaskKind, task_kind
 from srbench.training.recipe import Recipe
 
 Positions = NDArray[np.int64]
@@ -45,7 +46,7 @@ class Narrowed(Source):
         self._source, self._indices = source, tuple(indices)
         self.name, self.spec, self.split = source.name, source.spec, source.split
         self.classes, self.unit, self.note, self.paired = source.classes, source.unit, source.note, source.paired
-        self.factor = source.factor
+        self.factor, self.kind = source.factor, source.kind
         self.samples = tuple(source.samples[index] for index in indices)
 
     @property
@@ -194,7 +195,9 @@ class ImageSet:
 
     Attributes:
         samples: Every sample, source after source.
-        labels: `(n,)` int64 indices of the classifier's outputs, or None.
+        kind: What a network is asked for.
+        labels: What the data say, first axis n: `(n,)` int64 indices of the classifier's outputs, `(n, 10)` ratings, or
+            None.
         why_unlabelled: Why `labels` is None.
         shapes: `(n, 2)`, HR height and width in pixels.
         paired: Whether LR is real.
@@ -223,7 +226,7 @@ class ImageSet:
             advance: Called with the number of images newly done.
 
         Raises:
-            UsageError: If real pairs and plain images are mixed.
+            UsageError: If real pairs and plain images are mixed, or kinds of task.
         """
         wrapped = [source if enlarge else NeverEnlarged(source, geometry) for source in sources]
         self._stores = [
@@ -242,6 +245,7 @@ class ImageSet:
             raise UsageError("real pairs and plain images cannot be trained on together; give one kind with --data")
         self.paired = paired.pop()
         self._lr_shapes = np.concatenate([s.lr_shapes for s in self._stores]) if self.paired else None  # type: ignore[misc]
+        self.kind = kind_of(sources)
         self.labels, self.why_unlabelled = self._labels(label_map)
         self.key = hashlib.sha256("|".join(store.key for store in self._stores).encode()).hexdigest()
 
@@ -301,18 +305,35 @@ class ImageSet:
         store = int(np.searchsorted(self._starts, position, side="right")) - 1
         return store, int(position - self._starts[store])
 
-    def _labels(self, label_map: LabelMap | None) -> tuple[NDArray[np.int64] | None, str]:
+    def _labels(self, label_map: LabelMap | None) -> tuple[NDArray[Any] | None, str]:
         if label_map is None:
             return None, "there is no classifier whose outputs they could name"
         parts = []
         for source, store in zip(self._sources, self._stores, strict=True):
-            if source.classes is None or store.labels is None:
-                return None, f"{source.spec} has none"
             try:
-                parts.append(np.asarray(label_map(source.classes), dtype=np.int64)[store.labels])
+                outputs = None if source.classes is None else np.asarray(label_map(source.classes), dtype=np.int64)
             except DataError as error:
                 return None, str(error)
+            found = self.kind.targets(store.samples, Answers(0, outputs))
+            if found is None:
+                return None, f"{source.spec} has none"
+            parts.append(found)
         return np.concatenate(parts), ""
+
+
+def kind_of(sources: Sequence[Source]) -> TaskKind:
+    """Return what a network is asked for on these sources.
+
+    Raises:
+        UsageError: If they ask for different things.
+    """
+    kinds = sorted({source.kind for source in sources})
+    if len(kinds) > 1:
+        raise UsageError(
+            f"all data of a run ask one question of a network, got data of the kinds {' and '.join(kinds)}; train on"
+            " one of them at a time"
+        )
+    return task_kind(kinds[0])
 
 
 def epoch_plan(

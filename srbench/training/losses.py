@@ -6,7 +6,7 @@ with these functions for every method whose terms are named here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
+from srbench.tasks import TaskKind, task_kind
+from srbench.tasks.classification import ce
+from srbench.tasks.iqa import emd
 from srbench.training.networks import FeatureExtractor
 from srbench.training.recipe import CLASSIFIER_TERMS
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 # What the shell checks before the first step: terms that cannot be had without a classifier, or without labels.
 NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd"})
 NEED_LABELS = frozenset({"ce", *CLASSIFIER_TERMS})
+NEED_TEACHER_LOGITS = frozenset({"logits", "emd"})  # but for the term that a kind of task holds against the data
 
 _SMALLEST_MSE = 1e-10  # 100 dB
 
@@ -43,7 +47,8 @@ def terms(
     Args:
         wanted: Names of terms (the recipe's `losses`); names that this function does not know are left to the caller.
         sr: `(N, C, H, W)`, RGB, float, with gradient, at `batch.sr_size`.
-        batch: HR, labels, and the teacher's logits of HR.
+        batch: HR, labels or ratings, the kind of task, and the teacher's logits of HR. The term of that kind ("ce";
+            "emd" for iqa) is held against what the data say; "emd" of any other kind against the teacher's scores.
         judge: Classifier on [0, 1] images that sees SR: the frozen teacher, or the one trained along.
         extractor: Features of a frozen classifier; needed for "features" and "perceptual" only.
         smoothing: Label smoothing of "ce".
@@ -69,11 +74,14 @@ def terms(
             scores = None  # these were the teacher's scores, not the judge's
     if of_logits and scores is None:
         scores = _given(judge, of_logits[0], "a classifier; give --classifier")(sr)
+    kind = task_kind(batch.kind)
     for name in of_logits:
         assert scores is not None
-        if name == "ce":
-            label = _given(batch.label, "ce", "labels; use labelled data, or the term logits, which needs none")
-            found["ce"] = ce(scores, label, smoothing=smoothing)
+        if name == kind.loss_term:
+            label = _given(batch.label, name, "labels; use labelled data, or the term logits, which needs none")
+            found[name] = kind.loss(scores, label, smoothing=smoothing)
+        elif name == "ce":
+            raise UsageError(check_terms([name], kind))
         else:
             target = _given(batch.teacher_logits, name, "a teacher's scores; give --classifier")
             found[name] = logits(scores, target) if name == "logits" else emd(scores, target.softmax(dim=1))
@@ -98,6 +106,9 @@ def classifier_terms(
     Raises:
         UsageError: If there are no labels, or SR and HR differ in size where HR is wanted.
     """
+    refused = check_terms(wanted if isinstance(wanted, Mapping) else (), task_kind(batch.kind))
+    if refused:
+        raise UsageError(refused)
     shown: dict[str, Callable[[], Tensor]] = {
         "ce_sr": lambda: sr,
         "ce_hr": lambda: _same_size(sr, batch.hr),
@@ -154,24 +165,15 @@ def psnr(sr: Tensor, hr: Tensor) -> Tensor:
     return 10 * error.clamp_min(_SMALLEST_MSE).log10().mean()
 
 
-def ce(scores: Tensor, label: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of scores `(N, K)` with int64 labels `(N,)`, whose mass `smoothing` is spread over all classes."""
-    return F.cross_entropy(scores.float(), label, label_smoothing=smoothing)
-
-
-def emd(scores: Tensor, distribution: Tensor) -> Tensor:
-    """Earth mover's distance of order d = 2 between cumulative distributions over ordered classes.
-
-    Root over classes of the mean squared difference of the cumulative distributions (Talebi and Milanfar, NIMA, 2018),
-    averaged over the batch.
-
-    Args:
-        scores: `(N, K)` before the softmax.
-        distribution: `(N, K)`, each row summing to one.
-    """
-    difference = scores.float().softmax(dim=1).cumsum(dim=1) - distribution.float().cumsum(dim=1)
-    # The root has no gradient at zero; the smallest number keeps it finite where two distributions agree.
-    return difference.square().mean(dim=1).add(1e-12).sqrt().mean()
+def check_terms(wanted: Iterable[str], kind: TaskKind) -> str:
+    """Say in a sentence why a term cannot be had from data of a kind of task, or return ""."""
+    for name in sorted(wanted):
+        if name in NEED_LABELS and kind.loss_term != "ce":
+            return (
+                f"the loss term {name!r} needs class labels, which data of kind {kind.name!r} do not have; train with"
+                f" {kind.loss_term!r} in its place (--set losses.{kind.loss_term}=1), or with 'logits'"
+            )
+    return ""
 
 
 def adversarial(real: Tensor, fake: Tensor) -> Tensor:

@@ -81,8 +81,8 @@ class Recipe:
         track: "frozen" leaves the classifier alone, "adapted" trains it along.
         parameters: Constructor arguments of the network.
         init: Weights (a name or a file) to start from, or None for a fresh network.
-        select: Which epoch is kept: the lowest "ce_difference" or "logits", the highest "psnr" or "accuracy", or
-            "none" for the last. Without labels or a classifier the best criterion that there is takes its place.
+        select: Which epoch is kept: the lowest "ce_difference", "emd" or "logits", the highest "psnr" or "accuracy",
+            or "none" for the last. Without labels or a classifier the best criterion that there is takes its place.
         validate_every: Epochs between validations; the last epoch is always validated.
         checkpoint_every: Optimiser steps between checkpoints inside an epoch; 0 is at the epochs' ends only.
         norm_steps: Batches over which batch-norm statistics are estimated anew before each validation; 0 is none.
@@ -118,7 +118,7 @@ class Recipe:
     track: Literal["frozen", "adapted"] = "frozen"
     parameters: Mapping[str, Any] = field(default_factory=dict)
     init: str | None = None
-    select: Literal["ce_difference", "logits", "psnr", "accuracy", "none"] = "ce_difference"
+    select: Literal["ce_difference", "emd", "logits", "psnr", "accuracy", "none"] = "ce_difference"
     validate_every: int = 1
     checkpoint_every: int = 0
     norm_steps: int = 0

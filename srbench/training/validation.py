@@ -16,6 +16,7 @@ from srbench.degrade import degrade, for_classifier, for_metric, restore_size
 from srbench.method import Method
 from srbench.protocol import Protocol
 from srbench.resample import resize, to_channels
+from srbench.tasks import Answers
 from srbench.training.data import ImageSet, Positions
 from srbench.training.teacher import TeacherLogits
 
@@ -25,8 +26,9 @@ CRITERIA: dict[str, tuple[str, bool]] = {
     "logits": ("logits", True),
     "psnr": ("psnr", False),
     "accuracy": ("accuracy", False),
+    "emd": ("emd", True),
 }
-_FALLBACKS = ("ce_difference", "logits", "psnr", "accuracy")
+_FALLBACKS = ("ce_difference", "emd", "logits", "psnr", "accuracy")
 
 
 @dataclass
@@ -96,15 +98,16 @@ class MethodValidation:
                 sums.add("logits", metrics.logit_mse(scores, target))
                 labels = _labels(self.images, positions, self.device)
                 if labels is not None:
-                    present = self._present()
-                    _classification(sums, scores, labels, present, "")
-                    _classification(sums, target, labels, present, "_hr")
+                    answers = self._answers(scores.shape[1])
+                    _add(sums, self.images.kind.figures(scores, labels, answers), "")
+                    _add(sums, self.images.kind.figures(target, labels, answers), "_hr")
         return sums
 
-    def _present(self) -> Tensor | None:
-        if self.protocol.score.logits != "present" or self.images.labels is None:
-            return None
-        return torch.from_numpy(np.unique(self.images.labels)).to(self.device)
+    def _answers(self, n_outputs: int) -> Answers:
+        labels = self.images.labels
+        if self.protocol.score.logits != "present" or labels is None or labels.ndim != 1:
+            return Answers(n_outputs)
+        return Answers(n_outputs, present=np.unique(labels))
 
 
 @dataclass
@@ -126,9 +129,10 @@ class ClassifierValidation:
             size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
             labels = _labels(self.images, positions, self.device)
             assert labels is not None
-            _classification(sums, self.classifier(hr).float(), labels, None, "")
+            kind, answers = self.images.kind, Answers(self.classifier.info.n_classes)
+            _add(sums, kind.figures(self.classifier(hr).float(), labels, answers), "")
             bilinear = for_classifier(resize(lr, size, "bilinear"), self.protocol)
-            _classification(sums, self.classifier(bilinear).float(), labels, None, "_bilinear")
+            _add(sums, kind.figures(self.classifier(bilinear).float(), labels, answers), "_bilinear")
         return sums
 
 
@@ -183,8 +187,6 @@ def _labels(images: ImageSet, positions: Positions, device: torch.device) -> Ten
     return None if images.labels is None else torch.from_numpy(images.labels[positions]).to(device)
 
 
-def _classification(sums: Sums, scores: Tensor, labels: Tensor, present: Tensor | None, suffix: str) -> None:
-    if present is not None:
-        scores, labels = scores[:, present], torch.searchsorted(present, labels)
-    sums.add(f"ce{suffix}", metrics.cross_entropy(scores, labels))
-    sums.add(f"accuracy{suffix}", metrics.topk_hit(scores, labels, k=1).double())
+def _add(sums: Sums, found: Mapping[str, Tensor], suffix: str) -> None:
+    for name, values in found.items():
+        sums.add(f"{name}{suffix}", values)

@@ -9,7 +9,7 @@ from typing import Any
 
 from srbench.records import Record, canonical_json
 from srbench.report.drawn import FONT_PT, INK, Drawn, drawing
-from srbench.report.figures.cost import SCORE_WORDS
+from srbench.report.figures.cost import SCORE_WORDS, SHARES
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.style import (
     WIDE,
@@ -140,7 +140,7 @@ def _sweep(family: Sequence[Scope], looks: Looks, name: str) -> Drawn | None:
             lines.append((series, points, area))
     if not any(len(points) > 1 for _, points, _ in lines):
         return None
-    share = name != "psnr"
+    share = name in SHARES
     lines.sort(key=lambda line: (line[2] is None, -(line[2] or 0.0)))
     labels = [f"{series.label}: {_amount(area, share)}" for series, _, area in lines]
     handles = [handle(**looks.of(series.first.row).both(markersize=5)) for series, _, _ in lines]
@@ -257,7 +257,7 @@ def _per_choice(family: Sequence[Scope], series: _Series) -> list[float | None]:
 @drawing()
 def _choices_table(family: Sequence[Scope]) -> Drawn:
     names = _choice_names(family)
-    share = family[0].score_name != "psnr"
+    share = family[0].score_name in SHARES
     lines = [(series, _per_choice(family, series)) for series in _series(family)]
     lines = [(series, values) for series, values in lines if any(value is not None for value in values)]
     lines.sort(key=lambda line: (line[0].first.row.track != "frozen", -(line[1][0] or 0.0)))

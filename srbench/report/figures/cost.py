@@ -21,7 +21,8 @@ from srbench.report.figures.style import (
     percent_axis,
 )
 
-SCORE_WORDS = {"accuracy": "accuracy, %", "agreement": "agreement with HR, %", "psnr": "PSNR, dB"}
+SCORE_WORDS = {"accuracy": "accuracy, %", "agreement": "agreement with HR, %", "psnr": "PSNR, dB", "srcc": "SRCC"}
+SHARES = ("accuracy", "agreement")  # those in percent
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
             axes.axhline(best, color=INK, linestyle=":", linewidth=1.4)
     for track in fronts:
         _front(main, zero, [p for p in points if p["on_front"] and p["track"] == track], _LINES[track], place)
-    if scope.score_name != "psnr":
+    if scope.score_name in SHARES:
         percent_axis(main.yaxis)
     legend_below(figure, handles, labels)
     data = {
@@ -144,11 +145,15 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
         "cost",
         scope.task,
         scope.classifier,
-        f"{SCORE_WORDS[scope.score_name].split(',')[0].capitalize()} against {cost.title}",
+        f"{_capital(SCORE_WORDS[scope.score_name].split(',')[0])} against {cost.title}",
         _caption(scope, cost, bool(free), left_out),
         figure,
         data,
     )
+
+
+def _capital(words: str) -> str:
+    return words[:1].upper() + words[1:]
 
 
 def _front(main: Axes, zero: Axes | None, points: Sequence[dict[str, Any]], line: str, place: dict[int, int]) -> None:

@@ -16,6 +16,7 @@ from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row, newest_cell
 from srbench.records import Record
 from srbench.report.figures.style import counted, shortened, slug
 from srbench.store import StoredCell
+from srbench.tasks import task_kind
 
 Floats = NDArray[np.float64]
 
@@ -92,10 +93,12 @@ class Scope:
 
     @property
     def score_name(self) -> str:
-        """What ranks the rows: "accuracy", "agreement" without labels, "psnr" without a classifier."""
+        """What ranks the rows: "psnr" without a classifier, else what the kind of task has, such as "accuracy"."""
         if self.classifier is None:
             return "psnr"
-        return "accuracy" if any(entry.row.accuracy is not None for entry in self.entries) else "agreement"
+        names = task_kind(self.record.dataset.kind).ranks
+        had = (name for name in names if any(getattr(entry.row, name) is not None for entry in self.entries))
+        return next(had, names[-1])
 
     def score(self, row: Row) -> float | None:
         """Return a row's `score_name`."""

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srbench.leaderboard import class_name, class_names
 from srbench.metrics import expected_calibration_error, roc_auc_micro
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
@@ -26,6 +25,7 @@ from srbench.report.figures.style import (
     plain,
 )
 from srbench.store import SAMPLES_FILE, score_columns
+from srbench.tasks.classification import class_name, class_names
 
 Floats = NDArray[np.float64]
 

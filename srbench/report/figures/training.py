@@ -55,6 +55,14 @@ _SCORES = (
         (_Curve("val_accuracy", "restored"), _Curve("val_accuracy_hr", "original", ":", True)),
         share=True,
     ),
+    _Panel(
+        "earth mover's distance",
+        (
+            _Curve("val_emd", "restored"),
+            _Curve("val_emd_hr", "original", ":", True),
+            _Curve("val_emd_bilinear", "bilinear", "--"),
+        ),
+    ),
 )
 
 
