@@ -13,6 +13,7 @@ from dummies import make_classifier, make_images, save_gain, trainable
 from srbench import evaluate, store
 from srbench.evaluation import run as engine
 from srbench.evaluation import scoring
+from srbench.tasks import classification
 
 N, SIDE = 48, 24
 WAITS = ("__bool__", "__float__", "__int__", "__index__", "item", "cpu", "numpy", "tolist", "nonzero")
@@ -46,7 +47,7 @@ def run(place, own_folders, tmp_path):
 
 @pytest.mark.parametrize("classes_with_scores", [50, 2], ids=["scores", "histograms"])
 def test_more_batches_wait_for_the_device_no_more_often(run, tmp_path, monkeypatch, classes_with_scores):
-    monkeypatch.setattr(scoring, "MAX_SCORE_CLASSES", classes_with_scores)
+    monkeypatch.setattr(classification, "MAX_SCORE_CLASSES", classes_with_scores)
     seen: Counter[str] = Counter()
     inside: list[bool] = []
 
