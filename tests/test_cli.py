@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -426,6 +427,23 @@ def test_help_and_quick_refusals_import_nothing_heavy():
         "train darionet x": 2,
     }
     assert {words: heavy for words, (_, heavy) in found.items() if heavy} == {}
+
+
+def test_tables_of_records_are_made_without_torch(tmp_path):
+    folder = tmp_path / "records-v1"
+    shutil.copytree(Path(__file__).parent / "fixtures" / "records-v1", folder)
+    found = fresh(
+        f"""
+        import contextlib, io, json, sys
+        from srbench.cli import main
+        import srbench.compare, srbench.report
+        sys.argv = ["srbench", "leaderboard", {str(folder)!r}]
+        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+            main()
+        print(json.dumps(["bilinear" in said.getvalue(), [name for name in sys.modules if name == "torch"]]))
+        """
+    )
+    assert found == [True, []]
 
 
 @pytest.mark.slow

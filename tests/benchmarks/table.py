@@ -38,9 +38,10 @@ def markdown(content: dict[str, Any]) -> str:
     machine, commit = content["machine_info"], content.get("commit_info", {})
     processor = machine.get("cpu", {}).get("brand_raw") or machine.get("processor") or machine.get("machine")
     changes = ", with changes" if commit.get("dirty") else ""
+    threads = {1: "one thread", 2: "two threads"}.get(machine["threads"], f"{machine['threads']} threads")
     return (
         f"{tabulate(body, headers=HEADERS, tablefmt='github', colalign=right, disable_numparse=True)}\n\n"
-        f"{processor}, one thread, Python {machine.get('python_version')};"
+        f"{processor}, {threads}, Python {machine.get('python_version')};"
         f" commit {str(commit.get('id'))[:9]}{changes}; {content['datetime'][:19]}\n"
     )
 
@@ -57,7 +58,12 @@ def _ratio(extra: dict[str, Any]) -> str:
     if "ratio" not in extra:
         return ""
     low, high = min(extra["ratios"]), max(extra["ratios"])
-    return f"{extra['ratio']:.3f} ({low:.3f} to {high:.3f}): {extra['ratio_of']}"
+    text = f"{extra['ratio']:.3f} ({low:.3f} to {high:.3f})"
+    if "cpu_ratio" in extra:
+        text += f", in CPU time {extra['cpu_ratio']:.3f}"
+    if "strict_ratio" in extra:
+        text += f"; to the loop that shares HR {extra['strict_ratio']:.3f}, in CPU time {extra['strict_cpu_ratio']:.3f}"
+    return f"{text}: {extra['ratio_of']}"
 
 
 if __name__ == "__main__":
