@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One image of a split.
 
@@ -86,5 +86,8 @@ class Source(ABC):
 
 def sample_list_sha256(samples: tuple[Sample, ...]) -> str:
     """Hash the ids and labels of a sample list, in order."""
-    canonical = json.dumps([sample.said for sample in samples], separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    digest = hashlib.sha256()
+    for number, sample in enumerate(samples):  # one by one, as one text of many samples is large
+        digest.update(("," if number else "[").encode() + json.dumps(sample.said, separators=(",", ":")).encode())
+    digest.update(b"]" if samples else b"[]")
+    return digest.hexdigest()
