@@ -10,9 +10,9 @@ How it is made, and why:
 - A patch is 96 x 96 pixels at native size and colour, from the rougher positions of a photograph: on an empty sky no
   blur can be seen. Each photograph is cut across its longer side into a band for train, one for test, one for val,
   which share no pixel. Test positions lie half a patch apart; a position comes up several times, treated otherwise.
-- Distortions come in the order of a camera: Gaussian blur of sigma `SIGMA` x b pixels, Gaussian noise of sigma `NOISE`
-  x n of the range, JPEG of quality 95 - `QUALITY` x j, for severities b, n, j in (0, 1]. One sample in twelve has none,
-  half have one, the others two or three.
+- Distortions come in the order of a camera: Gaussian blur of sigma 0.5 + 3 b pixels, Gaussian noise of sigma 0.02 +
+  0.18 n of the range, JPEG of quality 75 - 68 j, for severities b, n, j in (0, 1]. So the mildest of each can just be
+  seen. One sample in twelve has none, half have one, the others two or three.
 - The severity in all is s = 1 - (1 - b)(1 - n)(1 - j): distortions add up, but never to more than one.
 - The mean of the ratings falls as m = 9.5 - 8.5 s. Their histogram over 1..10 is a normal density of that mean, of
   standard deviation 1 + 2 s (1 - s) (people agree on what is very good and very bad), normalised over the ten ratings.
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 PATCH = 96  # pixels
 SPLITS = ("train", "val", "test")
 PER_PHOTOGRAPH = {"train": 360, "val": 30, "test": 48}
-SIGMA, NOISE, QUALITY = 2.5, 0.12, 85.0
+# Value at a severity of 0, and what a severity of 1 adds to it.
+SIGMA, NOISE, QUALITY = (0.5, 3.0), (0.02, 0.18), (75.0, -68.0)
 RATINGS = 10
 NOTE = (
     "iqa: ratings made from known distortions of 11 photographs, a demonstration; intervals are over patches, and"
@@ -50,7 +51,7 @@ NOTE = (
 )
 
 _SEED = 20180808
-_REVISION = 1  # goes up whenever the pixels change under the same ids, so that cached crops are not mistaken for them
+_REVISION = 2  # goes up whenever the pixels change under the same ids, so that cached crops are not mistaken for them
 _STREAMS = {"train": 0, "val": 1, "test": 2}  # of random numbers
 _STEPS = {"train": 8, "val": 12, "test": PATCH // 2}  # pixels between neighbouring positions
 _TEST_BAND = PATCH + PATCH // 2  # room for two positions half a patch apart
@@ -76,9 +77,9 @@ class Distortion:
     """How badly a patch is treated; each severity is in [0, 1], 0 is not at all.
 
     Attributes:
-        blur: Of a Gaussian blur, sigma `SIGMA` x blur pixels.
-        noise: Of Gaussian noise, sigma `NOISE` x noise in units of the range [0, 1].
-        jpeg: Of JPEG, quality 95 - `QUALITY` x jpeg.
+        blur: Of a Gaussian blur, its sigma in pixels by `SIGMA`.
+        noise: Of Gaussian noise, its sigma in units of the range [0, 1] by `NOISE`.
+        jpeg: Of JPEG, its quality by `QUALITY`.
     """
 
     blur: float = 0.0
@@ -124,13 +125,17 @@ def distort(image: NDArray[np.uint8], distortion: Distortion, generator: np.rand
     noise = generator.standard_normal(image.shape)
     if distortion.blur:
         for axis in (1, 2):
-            pixels = gaussian_filter1d(pixels, SIGMA * distortion.blur, axis=axis, mode="nearest", truncate=4.0)
+            pixels = gaussian_filter1d(pixels, _at(SIGMA, distortion.blur), axis=axis, mode="nearest", truncate=4.0)
     if distortion.noise:
-        pixels = pixels + 255 * NOISE * distortion.noise * noise
+        pixels = pixels + 255 * _at(NOISE, distortion.noise) * noise
     pixels = np.rint(pixels.clip(0, 255))
     if distortion.jpeg:
-        pixels = quantised(pixels, 95 - QUALITY * distortion.jpeg)
+        pixels = quantised(pixels, _at(QUALITY, distortion.jpeg))
     return pixels.astype(np.uint8)
+
+
+def _at(ends: tuple[float, float], severity: float) -> float:
+    return ends[0] + ends[1] * severity
 
 
 def quantised(image: Floats, quality: float) -> Floats:

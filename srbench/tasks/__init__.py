@@ -31,7 +31,7 @@ from srbench.records import ClassPart, Metric, Record
 from srbench.stats import interval
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from srbench.classifiers import ClassifierInfo
     from srbench.data.source import Sample, Source
@@ -198,6 +198,10 @@ class TaskKind(ABC):
         """Return what the data say of samples, in terms of the outputs, first axis N; None where they say nothing."""
 
     # --- training
+
+    def begin(self, network: nn.Module) -> None:
+        """Change what a fresh network begins with; pretrained and given weights are left as they are."""
+        return
 
     @abstractmethod
     def loss(self, scores: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:

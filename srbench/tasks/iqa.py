@@ -22,7 +22,7 @@ from srbench.stats import LEVEL, bootstrap_correlations, correlations
 from srbench.tasks import Answers, Floats, Found, Pool, Pooled, Standing, TaskKind, mean_metric, mean_of, put_interval
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from srbench.classifiers import ClassifierInfo
     from srbench.data.source import Sample, Source
@@ -81,6 +81,19 @@ class ImageQuality(TaskKind):
         return np.array(ratings, dtype=np.float32)
 
     # --- training
+
+    def begin(self, network: nn.Module) -> None:
+        """Take the mean out of every filter of the first convolution.
+
+        Blur, noise and compression show in differences of neighbouring pixels. Random filters answer to brightness
+        most, and a short training is spent on getting rid of that.
+        """
+        import torch
+
+        first = next((part for part in network.modules() if isinstance(part, torch.nn.Conv2d)), None)
+        if first is not None and min(first.kernel_size) > 1:
+            with torch.no_grad():
+                first.weight -= first.weight.mean(dim=(2, 3), keepdim=True)
 
     def loss(self, scores: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the earth mover's distance to the histograms `(N, 10)`, averaged over the batch."""

@@ -241,6 +241,8 @@ class _Run:
             self._started = load(find(OWNER, recipe.init))
             state = _with_own_head(self._started.state, network.state_dict(), len(self._classes))
             fill_state(network, state, origin=self._started.ref.path.name, expected=architecture)
+        elif not self._pretrained:
+            self._kind.begin(network)
         info = ClassifierInfo(
             id=self._setting.name,
             library=library,
