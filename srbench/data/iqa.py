@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 PATCH = 96  # pixels
 SPLITS = ("train", "val", "test")
-PER_PHOTOGRAPH = {"train": 360, "val": 30, "test": 48}
+PER_PHOTOGRAPH = {"train": 1080, "val": 30, "test": 48}
 # Value at a severity of 0, and what a severity of 1 adds to it.
 SIGMA, NOISE, QUALITY = (0.5, 3.0), (0.02, 0.18), (75.0, -68.0)
 RATINGS = 10
@@ -51,7 +51,7 @@ NOTE = (
 )
 
 _SEED = 20180808
-_REVISION = 2  # goes up whenever the pixels change under the same ids, so that cached crops are not mistaken for them
+_REVISION = 3  # goes up whenever the pixels change under the same ids, so that cached crops are not mistaken for them
 _STREAMS = {"train": 0, "val": 1, "test": 2}  # of random numbers
 _STEPS = {"train": 8, "val": 12, "test": PATCH // 2}  # pixels between neighbouring positions
 _TEST_BAND = PATCH + PATCH // 2  # room for two positions half a patch apart
