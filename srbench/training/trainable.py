@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from srbench.degrade import for_classifier
 from srbench.method import Batch, Method
 from srbench.protocol import Protocol
 from srbench.training import losses
@@ -36,13 +37,14 @@ class Trainable(Method):
         super().__init__()
         self.recipe = Recipe()
         self._kernel, self._antialias = "bicubic", True
+        self._protocol: Protocol | None = None
         # Plain containers, so that what only training needs is no part of the state dict
         self._helpers: dict[str, nn.Module] = {}
         self._extractors: dict[str, FeatureExtractor] = {}
 
     def prepare(self, protocol: Protocol) -> None:
-        """Take the kernel of the return to HR size, which training needs too."""
-        self._kernel, self._antialias = protocol.sr.kernel, protocol.sr.antialias
+        """Take the kernel of the return to HR size, which training needs too, and how the classifier is shown SR."""
+        self._kernel, self._antialias, self._protocol = protocol.sr.kernel, protocol.sr.antialias, protocol
 
     def training_step(
         self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
@@ -50,6 +52,10 @@ class Trainable(Method):
         """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
         wanted = self.recipe.losses
         sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
+        if self._protocol is not None and next(self.parameters(), None) is None:
+            # Rounding has no gradient, so training leaves it out; where the method needs none, the classifier learns on
+            # what it will be scored on. It would learn to read values between two levels of 8 bits else.
+            sr = for_classifier(sr, self._protocol)
         found = losses.terms(
             wanted,
             sr,
