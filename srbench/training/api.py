@@ -480,7 +480,7 @@ class _Run:
         refused = check_terms({*recipe.losses, *recipe.classifier_losses}, kind)
         if refused:
             raise UsageError(refused)
-        if teacher is not None and kind.loss_term in recipe.losses and kind.name != "classification":
+        if teacher is not None and kind.loss_term in recipe.losses:
             kind.answers(teacher.info, setting.data[0])
         labels = partial(label_map, teacher.info) if teacher is not None else None
         self._images = open_images(setting, setting.data, labels, scored=False)
