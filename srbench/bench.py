@@ -24,7 +24,7 @@ from srbench import store
 from srbench.classifiers import Classifier, load_classifier
 from srbench.data.decode import decode
 from srbench.degrade import for_classifier
-from srbench.devices import choose_device
+from srbench.devices import use_device
 from srbench.errors import UsageError
 from srbench.evaluation.contenders import Contender, choose_for_timing
 from srbench.evaluation.costs import milliseconds, rate, restored
@@ -207,7 +207,7 @@ def bench(
     Raises:
         UsageError: If the call is wrong; nothing has been measured then.
     """
-    where = choose_device(device)
+    where = use_device(device)
     if precision not in {"fp32", "bf16"}:
         raise UsageError(f"--precision takes fp32 or bf16, got {precision!r}")
     if not (math.isfinite(factor) and factor > 0):

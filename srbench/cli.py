@@ -89,7 +89,7 @@ def eval_(
         list[str] | None, typer.Option(help="METHOD=NAME or METHOD=FILE; repeatable, one row each.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Take only so many images; never ranked.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a batch.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch; else by device and image size.")] = None,
     device: Device = "auto",
     precision: Annotated[str, typer.Option(help="auto (fp32 when scoring), fp32 or bf16.")] = "auto",
     seed: Seed = 0,

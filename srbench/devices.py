@@ -1,14 +1,24 @@
-"""Which device a run computes on."""
+"""Which device a run computes on, and how the process is prepared for it."""
 
 from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import sys
 
 import torch
 
 from srbench.errors import UsageError
 
+# Parameters of mallopt, from glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
-def choose_device(name: str) -> torch.device:
+
+def use_device(name: str) -> torch.device:
     """Return the device that `--device` asks for: "cpu", "cuda", or "auto" for a CUDA device where there is one.
+
+    Where that is the CPU, the process is prepared for it; see `keep_freed_memory`.
 
     Raises:
         UsageError: If the name is another, or there is no CUDA device.
@@ -17,4 +27,24 @@ def choose_device(name: str) -> torch.device:
         raise UsageError(f"--device takes auto, cpu or cuda, got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda was given, but torch sees no CUDA device here; use --device cpu or auto")
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    keep_freed_memory()
+    return torch.device("cpu")
+
+
+@functools.cache
+def keep_freed_memory() -> None:
+    """Have malloc keep what is freed for the next allocation, instead of handing it back to the kernel.
+
+    Activations of a batch are tens of MB. By default glibc maps each of more than 32 MB anew and gives back what is
+    free at the end of the heap, and the kernel clears every page again: up to half of the time of a classifier
+    (docs/decisions/0028-freed-memory-is-kept.md). Values do not change. The user's own setting stands, and where there
+    is no mallopt nothing happens.
+    """
+    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from srbench.metrics import psnr_pooled
 from srbench.records import ORACLE, REFERENCE, Record
 from srbench.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means
 from srbench.store import StoredCell, read_json
-from srbench.tasks import Interval, Pool, Pooled, TaskKind, mean_of, put_interval, task_kind
+from srbench.tasks import Column, Interval, Pool, Pooled, TaskKind, mean_of, put_interval, task_kind
 from srbench.tasks.classification import PER_CLASS_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -392,24 +392,23 @@ def _group_rows(cells: Sequence[StoredCell], *, draws: int, seed: int) -> tuple[
         if cell.record.status == "ok":
             pools.setdefault(_pool_key(cell.record), []).append(cell)
     for pool in pools.values():
-        found, classes = _pool_rows(_aligned(pool), draws=draws, seed=seed)
+        found, classes = _pool_rows(pool, draws=draws, seed=seed)
         rows += found
         tables += classes
     return rows, tables
 
 
-def _aligned(cells: Sequence[StoredCell]) -> list[Pooled]:
-    """Read the samples of a pool in one common order."""
-    ids: NDArray[Any] | None = None
-    columns = []
-    kind = task_kind(cells[0].record.dataset.kind)
+def _aligned(cells: Sequence[StoredCell], kind: TaskKind) -> Iterator[Pooled]:
+    """Read the samples of a pool in one common order, one cell at a time."""
+    ids: pd.Series | None = None
+    known: NDArray[Any] | None = None
     wanted = dict.fromkeys(("sample_id", *_IMAGE_COLUMNS, *kind.sample_columns))
     for cell in cells:
         frame = cell.samples([*wanted, *(cell.score_columns() if kind.reads_scores else ())])
-        own = frame["sample_id"].to_numpy(dtype=object)
+        own = frame.pop("sample_id")
         if ids is None:
             ids = own
-        elif not np.array_equal(own, ids):
+        elif not own.equals(ids):
             index = pd.Index(own)
             order = index.get_indexer(pd.Index(ids)) if index.is_unique and len(own) == len(ids) else np.array([-1])
             if (order < 0).any():
@@ -419,11 +418,15 @@ def _aligned(cells: Sequence[StoredCell]) -> list[Pooled]:
                     f" {lone[0]!r} is not once in both; run the older one again with --force"
                 )
             frame = frame.iloc[order].reset_index(drop=True)
-        columns.append(kind.pooled(cell.record, frame, competes=_competes(_bare_row(cell.record))))
-    truths = [truth for each in columns if (truth := kind.truth(each)) is not None]
-    if any(not np.array_equal(truths[0], other) for other in truths[1:]):
-        raise IncomparableError(f"the labels below {cells[0].folder.parent} differ between methods; run with --force")
-    return columns
+        pooled = kind.pooled(cell.record, frame, competes=_competes(_bare_row(cell.record)))
+        truth = kind.truth(pooled)
+        if known is None:
+            known = truth
+        elif truth is not None and not np.array_equal(known, truth):
+            raise IncomparableError(
+                f"the labels below {cells[0].folder.parent} differ between methods; run with --force"
+            )
+        yield pooled
 
 
 def _bare_row(record: Record) -> Row:
@@ -450,24 +453,34 @@ def _bare_row(record: Record) -> Row:
     )
 
 
-def _pool_rows(pool: Sequence[Pooled], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
-    """Rows and per-class tables of cells whose samples are aligned."""
-    kind = task_kind(pool[0].record.dataset.kind)
-    points = [{**kind.point(cell), "ssim": mean_of(cell.floats["ssim"])} for cell in pool]
-    rows = [_point_row(cell, point, kind) for cell, point in zip(pool, points, strict=True)]
+@dataclass(frozen=True)
+class _Alone:
+    """A cell with what it says by itself, and those of its columns that the other cells are held against."""
+
+    cell: Pooled
+    point: Mapping[str, float | None]
+    row: Row
+
+
+def _alone(cell: Pooled, kind: TaskKind, *, draws: int, seed: int) -> _Alone:
+    point = {**kind.point(cell), "ssim": mean_of(cell.floats["ssim"])}
+    row = _point_row(cell, point, kind)
+    if _pools_batches(row, cell):
+        row = _with_batch_interval(row, cell, draws=draws, seed=seed)
+    # The columns of all cells stay in memory together from here on, so only those that are paired do.
+    return _Alone(cell.only({*kind.resampled, *kind.compared}), point, row)
+
+
+def _pool_rows(cells: Sequence[StoredCell], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
+    """Rows and per-class tables of cells whose samples are the same."""
+    kind = task_kind(cells[0].record.dataset.kind)
+    alone = [_alone(cell, kind, draws=draws, seed=seed) for cell in _aligned(cells, kind)]
+    pool, rows = [each.cell for each in alone], [each.row for each in alone]
     resampled = _resampled(pool, kind, draws=draws, seed=seed)
-    ci: list[dict[str, Interval]] = [{} for _ in rows]
-    notes = [dict(row.notes) for row in rows]
-    for at, row in enumerate(rows):
-        for name in CI_NAMES:
-            if (at, name) in resampled:
-                put_interval(ci[at], name, resampled[at, name], LEVEL)
-        if _pools_batches(row, pool[at]):
-            _put_batch_interval(ci[at], notes[at], pool[at], draws=draws, seed=seed)
     found = kind.compare(
         Pool(
             cells=pool,
-            points=points,
+            points=[each.point for each in alone],
             oracle=_reference(rows, ORACLE),
             reference=_reference(rows, REFERENCE),
             resampled=resampled,
@@ -475,10 +488,15 @@ def _pool_rows(pool: Sequence[Pooled], *, draws: int, seed: int) -> tuple[list[R
             seed=seed,
         )
     )
-    done = [
-        dataclasses.replace(row, ci=ci[at] | found.ci[at], notes=notes[at] | found.notes[at], **found.values[at])
-        for at, row in enumerate(rows)
-    ]
+    done = []
+    for at, row in enumerate(rows):
+        ci: dict[str, Interval] = {}
+        for name in CI_NAMES:
+            if (at, name) in resampled:
+                put_interval(ci, name, resampled[at, name], LEVEL)
+        ci |= {**row.ci, **found.ci[at]}
+        notes = {**row.notes, **found.notes[at]}
+        done.append(dataclasses.replace(row, ci=ci, notes=notes, **found.values[at]))
     return done, found.tables
 
 
@@ -525,23 +543,23 @@ def _pools_batches(row: Row, cell: Pooled) -> bool:
     return row.psnr is not None and math.isfinite(row.psnr) and score.get("psnr_reduction") == "batch"
 
 
-def _put_batch_interval(ci: dict[str, Interval], notes: dict[str, str], cell: Pooled, *, draws: int, seed: int) -> None:
-    """Interval of a batch-pooled PSNR, resampling whole batches."""
+def _with_batch_interval(row: Row, cell: Pooled, *, draws: int, seed: int) -> Row:
+    """Add the interval of a batch-pooled PSNR, resampling whole batches, or the reason why there is none."""
     mse = cell.floats["mse"]
     size = int(cell.record.protocol.fields["score"]["psnr_batch"])
     batches = len(mse) // size
     if batches < MINIMUM_BATCHES:
-        notes["ci.psnr"] = (
-            f"an interval over pooled batches needs at least {MINIMUM_BATCHES} of them, there are {batches}"
-        )
-        return
+        why = f"an interval over pooled batches needs at least {MINIMUM_BATCHES} of them, there are {batches}"
+        return dataclasses.replace(row, notes={**row.notes, "ci.psnr": why})
     each = np.array([psnr_pooled(mse[at * size : (at + 1) * size], size).value for at in range(batches)])
+    ci = dict(row.ci)
     put_interval(ci, "psnr", bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0], LEVEL)
+    return dataclasses.replace(row, ci=ci)
 
 
 def _resampled(pool: Sequence[Pooled], kind: TaskKind, *, draws: int, seed: int) -> dict[tuple[int, str], Floats]:
     """Bootstrap draws of the means, by (place in the pool, name); one set of draws for all."""
-    named: list[tuple[tuple[int, str], Floats]] = []
+    named: list[tuple[tuple[int, str], Column]] = []
     for at, cell in enumerate(pool):
         batches = cell.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch"
         for name in kind.resampled:
@@ -550,7 +568,7 @@ def _resampled(pool: Sequence[Pooled], kind: TaskKind, *, draws: int, seed: int)
                 named.append(((at, name), values))
     if not named:
         return {}
-    means = bootstrap_means(np.column_stack([values for _, values in named]), draws=draws, seed=seed)
+    means = bootstrap_means([values for _, values in named], draws=draws, seed=seed)
     return {key: means[:, column] for column, (key, _) in enumerate(named)}
 
 

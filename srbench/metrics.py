@@ -406,13 +406,16 @@ def auc_micro_values(scores: NDArray[np.floating], labels: NDArray[np.integer]) 
     own = truth[:, None] == np.arange(probabilities.shape[1])
     positive, negative = probabilities[own], probabilities[~own].reshape(len(truth), -1)
 
-    def beaten(values: NDArray[np.float64], among: NDArray[np.float64]) -> NDArray[np.float64]:
-        ordered = np.sort(among.ravel())
-        below, upto = (np.searchsorted(ordered, values, side=side) for side in ("left", "right"))  # type: ignore[call-overload]
-        return (below + upto) / (2 * ordered.size)
+    def beaten(values: NDArray[np.floating], ordered: NDArray[np.floating]) -> NDArray[np.float64]:
+        below = np.searchsorted(ordered, values, side="left")
+        below += np.searchsorted(ordered, values, side="right")
+        return below / (2 * ordered.size)
 
-    wins = beaten(positive, negative)
-    losses = 1 - beaten(negative, positive).mean(axis=1)
+    wins = beaten(positive, np.sort(negative, axis=None))
+    positive.sort()
+    losses = np.ones(len(truth))
+    for column in negative.T:  # one class after another: what is searched for takes more memory than the scores
+        losses -= beaten(column, positive) / negative.shape[1]
     return wins + losses - wins.mean()
 
 
@@ -435,8 +438,8 @@ def roc_auc_micro(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> 
 
 def _scored_labels(
     scores: NDArray[np.floating], labels: NDArray[np.integer]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    probabilities = np.asarray(scores, dtype=np.float64)
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    probabilities = np.asarray(scores)
     truth = np.asarray(labels, dtype=np.int64)
     if probabilities.ndim != 2 or probabilities.shape[1] < 2 or truth.shape != probabilities.shape[:1]:
         raise UsageError(

@@ -23,6 +23,8 @@ MINIMUM_GAP = 0.02
 
 # Values of one block of counts; 8 bytes each.
 _BLOCK_VALUES = 2**20
+# Samples of a table that are brought to float64 at a time.
+_SLICE = 2**14
 # Values of F1 draws kept at a time; 4 bytes each.
 _F1_VALUES = 2**26
 
@@ -65,46 +67,60 @@ def _index_type(n: int) -> type[np.signedinteger]:
     return np.int32 if n < 2**31 else np.int64
 
 
-def bootstrap_means(values: NDArray[np.floating], *, draws: int = BOOTSTRAP_DRAWS, seed: int) -> NDArray[np.float64]:
-    """Resampled means (draws, k) of the columns of `values` (n, k), paired across the columns.
+def bootstrap_means(
+    values: NDArray[np.floating] | Sequence[NDArray[np.floating]], *, draws: int = BOOTSTRAP_DRAWS, seed: int
+) -> NDArray[np.float64]:
+    """Resampled means (draws, k) of the columns of `values`, paired across the columns, in float64.
 
     A column with infinite or missing values (the PSNR of an image without error) has in each draw the mean of
     its finite ones; a draw without any has inf where the column is never finite but infinite, else nan.
 
     Args:
-        values: One row per sample, one column per quantity.
+        values: A table (n, k), one row per sample and one column per quantity, or its columns (n,); these may be of
+            any precision, and no table of them is made.
         draws: Number of draws.
         seed: Seed of the draws; the same seed and n give the same draws in every call.
 
     Raises:
         UsageError: If `values` is not two-dimensional with at least one row, or `draws` is below one.
     """
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2:
-        raise UsageError(f"expected values of shape (samples, columns) to resample, got {table.shape}")
-    # Most columns are finite throughout: a table of many samples is not copied for their sake.
-    partial = np.array([at for at, column in enumerate(table.T) if not np.isfinite(column).all()], dtype=np.intp)
-    finite = np.isfinite(table[:, partial])
-    filled = table
-    if partial.size:
-        filled = table.copy()
-        filled[:, partial] = np.where(finite, table[:, partial], 0.0)
-    weights = finite.astype(np.float64)
-    means = np.empty((draws, table.shape[1]))
+    columns = _columns(values)
+    n = len(columns[0])
+    # Most columns are finite throughout; the others have a count of their own in each draw.
+    partial = np.array([at for at, column in enumerate(columns) if not np.isfinite(column).all()], dtype=np.intp)
+    means = np.empty((draws, len(columns)))
+    kept = np.empty((draws, partial.size))
     done = 0
-    for counts in resample_counts(len(table), draws, seed=seed):
+    for counts in resample_counts(n, draws, seed=seed):
         rows = slice(done, done + len(counts))
-        sums = counts @ filled
-        means[rows] = sums / len(table)
-        if partial.size:
-            kept = counts @ weights
-            missing = np.full_like(kept, math.nan)
-            means[rows, partial] = np.divide(sums[:, partial], kept, out=missing, where=kept > 0)
+        means[rows] = kept[rows] = 0.0
+        for start in range(0, n, _SLICE):
+            samples = slice(start, start + _SLICE)
+            table = np.column_stack([column[samples] for column in columns]).astype(np.float64, copy=False)
+            if partial.size:
+                finite = np.isfinite(table[:, partial])
+                table[:, partial] = np.where(finite, table[:, partial], 0.0)
+                kept[rows] += counts[:, samples] @ finite.astype(np.float64)
+            means[rows] += counts[:, samples] @ table
         done += len(counts)
-    for at, column in enumerate(partial):
-        if not finite[:, at].any() and np.isposinf(table[:, column]).any():
-            means[:, column] = math.inf
+    sums = means[:, partial]
+    means /= n
+    means[:, partial] = np.divide(sums, kept, out=np.full_like(sums, math.nan), where=kept > 0)
+    for at in partial:
+        if not np.isfinite(columns[at]).any() and np.isposinf(columns[at]).any():
+            means[:, at] = math.inf
     return means
+
+
+def _columns(values: NDArray[np.floating] | Sequence[NDArray[np.floating]]) -> list[NDArray[np.floating]]:
+    """Return the columns (n,) of a table (n, k), or those that are given."""
+    if isinstance(values, np.ndarray) and values.ndim != 2:
+        raise UsageError(f"expected values of shape (samples, columns) to resample, got {values.shape}")
+    columns = list(values.T if isinstance(values, np.ndarray) else values)
+    shapes = {column.shape for column in columns}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        raise UsageError(f"expected columns of the same samples to resample, at least one, got shapes {sorted(shapes)}")
+    return columns
 
 
 @dataclass(frozen=True)
@@ -258,7 +274,7 @@ def bootstrap_f1(
         UsageError: If the shapes do not fit, there is no sample, or a reference is not a column.
     """
     truth = np.asarray(labels, dtype=np.int64)
-    guesses = np.asarray(predictions, dtype=np.int64)
+    guesses = np.asarray(predictions)
     if truth.ndim != 1 or guesses.ndim != 2 or len(truth) != len(guesses) or len(truth) == 0:
         raise UsageError(
             "expected labels (n,) and predictions (n, methods) of the same samples, at least one, "
@@ -269,8 +285,9 @@ def bootstrap_f1(
     if outside:
         raise UsageError(f"expected reference columns from 0 to {methods - 1}, got {outside}")
     tails = _tails(level)
-    classes, truth_row = np.unique(truth, return_inverse=True)
-    columns = _rows_of_classes(guesses, classes)
+    classes = np.unique(truth)
+    truth_row = _rows_of_classes(truth, classes)
+    columns = np.column_stack([_rows_of_classes(guess, classes) for guess in guesses.T])
 
     chosen = list(dict.fromkeys(references))
     order = [*chosen, *(column for column in range(methods) if column not in chosen)]
@@ -295,14 +312,14 @@ def bootstrap_f1(
     return F1Bootstrap(classes=classes, macro=macro, delta_low=low, delta_high=high)
 
 
-def _rows_of_classes(guesses: NDArray[np.int64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Position of each prediction among the classes, or their number where it is none of them."""
-    position = np.minimum(np.searchsorted(classes, guesses), len(classes) - 1)
-    return np.where(classes[position] == guesses, position, len(classes))
+def _rows_of_classes(indices: NDArray[np.integer], classes: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Position of each class index (n,) among the classes, or their number where it is none of them."""
+    position = np.minimum(np.searchsorted(classes, indices), len(classes) - 1)
+    return np.where(classes[position] == indices, position, len(classes)).astype(np.int32)
 
 
 def _f1_draws(
-    truth: NDArray[np.int64], columns: NDArray[np.int64], n_classes: int, draws: int, seed: int
+    truth: NDArray[np.int32], columns: NDArray[np.int32], n_classes: int, draws: int, seed: int
 ) -> NDArray[np.float32]:
     """Per-class F1 (methods, classes, draws), nan where a draw has no label of the class."""
     from scipy.sparse import csr_array, vstack
@@ -311,11 +328,11 @@ def _f1_draws(
     scores = np.empty((methods, n_classes, draws), dtype=np.float32)
     if methods == 0:
         return scores
-    samples = np.arange(n)
+    samples = np.arange(n, dtype=np.int32)
     # Counts up to 2n are exact in it, so that the quotients are those of float64, rounded.
     exact = np.float32 if n < 2**22 else np.float64
 
-    def indicator(classes: NDArray[np.int64], kept: NDArray[np.bool_]) -> csr_array:
+    def indicator(classes: NDArray[np.int32], kept: NDArray[np.bool_]) -> csr_array:
         ones = np.ones(int(kept.sum()), dtype=exact)
         return csr_array((ones, (classes[kept], samples[kept])), shape=(n_classes, n))
 

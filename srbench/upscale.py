@@ -18,6 +18,7 @@ from srbench import __version__, store
 from srbench.classifiers import Classifier, imagenet_wnids, load_classifier
 from srbench.data.files import list_images
 from srbench.degrade import restore_size
+from srbench.devices import use_device
 from srbench.errors import ContractError, RecordError, SrbenchError, UsageError
 from srbench.evaluation.contenders import Contender, load_contender, needs_weights
 from srbench.evaluation.scoring import check_output, sentence
@@ -161,7 +162,7 @@ def upscale(
     registry = Registry(plugins)
     cls = registry.get(method)
     _check_numbers(factor, tile)
-    where = _device(device)
+    where = use_device(device)
     jobs, alone = _jobs(images, out)
     judge = load_classifier(classifier) if classifier is not None else None
     ref = _weights(method, cls, weights, judge)
@@ -245,14 +246,6 @@ def _check_numbers(factor: float, tile: int | None) -> None:
         raise UsageError(
             f"--tile takes a side in LR pixels of at least 1, such as 128, got {tile}; leave it out for none"
         )
-
-
-def _device(device: str) -> torch.device:
-    if device not in {"auto", "cpu", "cuda"}:
-        raise UsageError(f"--device takes auto, cpu or cuda, got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda was given, but torch sees no CUDA device here; use --device cpu or auto")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _protocol(factor: float) -> Protocol:

@@ -157,6 +157,13 @@ def test_variable_sizes_go_by_shape():
         store.batch([0, 1])
 
 
+def test_a_batch_size_may_depend_on_the_shape():
+    source = Made(20, sizes=[(9, 13), (16, 20), (9, 13)])
+    store = build_hr_store(source, Geometry(modulo=4))
+    groups = store.groups(range(20), lambda height, width: {(8, 12): 10, (16, 20): 2}[height, width])
+    assert [len(group) for group in groups] == [10, 3, 2, 2, 2, 1]
+
+
 def test_groups_of_equal_images_are_consecutive():
     store = build_hr_store(Made(21), SQUARE)
     groups = store.groups(np.arange(2, 21), 8)

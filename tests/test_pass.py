@@ -129,6 +129,16 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
     assert cells["gain"].samples()["position"].tolist() == list(range(N))
 
 
+@pytest.mark.parametrize(
+    ("device", "side", "images"),
+    [("cpu", 256, 8), ("cpu", 128, 32), ("cpu", 32, scoring.CHUNK), ("cpu", 2048, 1), ("cuda", 256, 128)],
+)
+def test_a_batch_holds_as_many_pixels_whatever_the_size_of_the_images(device, side, images):
+    settings = scoring.PassSettings(torch.device(device), "fp32", None, seed=0)
+    assert settings.images_a_batch(side, side) == images
+    assert scoring.PassSettings(torch.device(device), "fp32", 5, seed=0).images_a_batch(side, side) == 5
+
+
 @pytest.mark.gpu
 def test_pass_on_a_gpu_finds_what_the_cpu_finds(run, tmp_path):
     frames = [

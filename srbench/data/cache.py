@@ -129,24 +129,26 @@ class HRStore:
         rows = self._table[_positions(positions)]
         return self._gather(rows, rows[:, 6:8], 3 * rows[:, 2] * rows[:, 3], "LR")
 
-    def groups(self, positions: ArrayLike, batch_size: int) -> list[NDArray[np.int64]]:
+    def groups(self, positions: ArrayLike, batch_size: int | Callable[[int, int], int]) -> list[NDArray[np.int64]]:
         """Cut positions into batches of at most `batch_size` images of one shape, HR and LR.
 
         Within a shape the order is kept; shapes come in the order in which they first appear. Where all images have
-        one shape, the batches are consecutive.
+        one shape, the batches are consecutive. A batch size may depend on the height and width of HR.
         """
-        if batch_size < 1:
-            raise ValueError(f"expected a batch size of at least 1, got {batch_size}")
         chosen = _positions(positions)
         if not len(chosen):
             return []
         shapes = self._table[chosen][:, [2, 3, 6, 7]]
-        _, first, group = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
+        kinds, first, group = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
         group = group.reshape(-1)
         batches = []
         for each in np.argsort(first):
             members = chosen[group == each]
-            batches += [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
+            height, width = (int(side) for side in kinds[each, :2])
+            images = batch_size if isinstance(batch_size, int) else batch_size(height, width)
+            if images < 1:
+                raise ValueError(f"expected a batch size of at least 1, got {images}")
+            batches += [members[start : start + images] for start in range(0, len(members), images)]
         return batches
 
     def subset(self, count: int) -> HRStore:

@@ -71,7 +71,8 @@ class Stopwatches:
             assert contender.method is not None
             method = contender.method
             one = self._lr(self._hr)
-            many = one.expand(self._settings.batch_size, -1, -1, -1).contiguous()
+            images = self._settings.images_a_batch(self._hr.shape[-2], self._hr.shape[-1])
+            many = one.expand(images, -1, -1, -1).contiguous()
             single = self._measure(lambda: self._restore(contender, one), 1)
             with peak_memory(self._settings.device) as peak:
                 batched = self._measure(lambda: self._restore(contender, many), len(many))

@@ -21,6 +21,7 @@ from srbench.classifiers import Classifier, demo_classifiers, load_classifier
 from srbench.data.cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
 from srbench.data.sources import default_protocol, open_source
+from srbench.devices import use_device
 from srbench.errors import RecordError, SrbenchError, UsageError
 from srbench.evaluation import assemble, keep
 from srbench.evaluation.contenders import Contender, choose
@@ -144,7 +145,7 @@ def evaluate(
         scales: LR side / HR side; several make several tasks. None keeps the protocol's own.
         weights: Names or files by method.
         limit: Take only so many images; the cells are marked partial and never ranked.
-        batch_size: Images a batch; None chooses by the device.
+        batch_size: Images a batch; None chooses by the device and the size of the images.
         device: "auto", "cpu" or "cuda".
         precision: "auto" (fp32 when scoring), "fp32" or "bf16".
         seed: Seed of the degradation's noise.
@@ -285,16 +286,12 @@ def _classifiers(specs: Sequence[str], source: Source) -> list[Classifier]:
 
 
 def _settings(device: str, precision: str, batch_size: int | None, seed: int) -> PassSettings:
-    if device not in {"auto", "cpu", "cuda"}:
-        raise UsageError(f"--device takes auto, cpu or cuda, got {device!r}")
     if precision not in {"auto", "fp32", "bf16"}:
         raise UsageError(f"--precision takes auto, fp32 or bf16, got {precision!r}")
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed takes a whole number from 0 to 2^63 - 1, got {seed}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda was given, but torch sees no CUDA device here; use --device cpu or auto")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    kind = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    kind = use_device(device).type
     where = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device("cpu")
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
@@ -304,9 +301,7 @@ def _settings(device: str, precision: str, batch_size: int | None, seed: int) ->
     return PassSettings(
         device=where,
         precision="fp32" if precision == "auto" else precision,
-        # On a CPU, activations beyond the allocator's 32 MB limit are mapped anew each time: at 256 x 256 a batch of 32
-        # spends twice as long in the kernel as in MobileNetV2 itself, a batch of 8 a third of the whole.
-        batch_size=batch_size or (128 if kind == "cuda" else 8),
+        batch_size=batch_size,
         seed=seed,
         rank=rank,
         world=world,

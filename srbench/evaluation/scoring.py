@@ -25,6 +25,9 @@ from srbench.protocol import Protocol
 from srbench.resample import to_channels, to_uint8
 from srbench.tasks import Answers, Found, TaskKind
 
+# HR pixels of a batch: 128 or 8 images of 256 x 256. Small images come in large batches, or what is done once a batch
+# would take longer than the networks.
+_BATCH_PIXELS = {"cuda": 128 * 256**2, "cpu": 8 * 256**2}
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
 
 
@@ -113,7 +116,7 @@ class PassSettings:
     Attributes:
         device: Where it runs.
         precision: "fp32" or "bf16".
-        batch_size: Images a batch.
+        batch_size: Images a batch, or None for as many as hold a certain number of pixels.
         seed: Seed of the degradation's noise.
         rank: This process among `world`.
         world: Number of processes.
@@ -122,11 +125,18 @@ class PassSettings:
 
     device: torch.device
     precision: str
-    batch_size: int
+    batch_size: int | None
     seed: int
     rank: int = 0
     world: int = 1
     channels: int = 3
+
+    def images_a_batch(self, height: int, width: int) -> int:
+        """Return how many images of this HR size are computed at once."""
+        if self.batch_size is not None:
+            return self.batch_size
+        pixels = _BATCH_PIXELS["cuda" if self.device.type == "cuda" else "cpu"]
+        return min(max(pixels // (height * width), 1), CHUNK)
 
 
 def score(
@@ -236,7 +246,7 @@ class _Pass:
 
     def _batches(self, chunk: np.ndarray, *, needs_lr: bool) -> Iterator[_Batch]:
         """Yield the chunk batch by batch, while a thread reads one ahead."""
-        groups = self._store.groups(chunk, self._settings.batch_size)
+        groups = self._store.groups(chunk, self._settings.images_a_batch)
         places = {int(position): place for place, position in enumerate(chunk)}
         ahead = [self._reader.submit(_read, group, self._store, self._settings, lr=needs_lr) for group in groups[:1]]
         for number, positions in enumerate(groups):

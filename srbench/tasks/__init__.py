@@ -17,8 +17,8 @@ from __future__ import annotations
 import importlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Whole = NDArray[np.int64]
+Column = NDArray[np.floating]  # of samples, in the precision in which they are stored
 Interval = tuple[float, float]
 
 # Name -> module and class; nothing is imported before it is asked for.
@@ -89,9 +90,17 @@ class Pooled:
     """
 
     record: Record
-    floats: Mapping[str, Floats]
-    whole: Mapping[str, Whole | None] = field(default_factory=dict)
+    floats: Mapping[str, Column]
+    whole: Mapping[str, NDArray[np.integer] | None] = field(default_factory=dict)
     competes: bool = False
+
+    def only(self, names: Collection[str]) -> Pooled:
+        """Return the cell with these of its columns alone; the others need not stay in memory."""
+        return replace(
+            self,
+            floats={name: values for name, values in self.floats.items() if name in names},
+            whole={name: values for name, values in self.whole.items() if name in names},
+        )
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Pool:
     """Cells that are resampled together, and what is known of them already.
 
     Attributes:
-        cells: The cells, samples aligned.
+        cells: The cells, samples aligned, with the columns `TaskKind.resampled` and `TaskKind.compared` alone.
         points: Numbers of each cell by name.
         oracle: Place of the original, or None.
         reference: Place of frozen bilinear, or None.
@@ -151,6 +160,7 @@ class TaskKind(ABC):
         own_columns: Those that only this kind stores, with their parquet types; the others are in every file.
         reads_scores: Whether the leaderboard reads the stored probabilities too.
         resampled: Means that are resampled, in the order in which they are (image metrics among them).
+        compared: Columns that `compare` and `truth` look at beside those.
         ranks: Numbers of a row that rank it, the first that it has.
         noted: Numbers whose absence has a reason in the notes of a row, in the order of the notes.
         shown: Columns of a table, in order.
@@ -165,6 +175,7 @@ class TaskKind(ABC):
     own_columns: ClassVar[Mapping[str, str]] = {}
     reads_scores: ClassVar[bool] = False
     resampled: ClassVar[tuple[str, ...]]
+    compared: ClassVar[tuple[str, ...]] = ()
     ranks: ClassVar[tuple[str, ...]]
     noted: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]]
@@ -281,12 +292,17 @@ def kind_names() -> tuple[str, ...]:
     return tuple(_KINDS)
 
 
-def mean_of(values: Floats) -> float | None:
-    """Mean of the finite values; inf where there are only infinite ones, None where there is none."""
-    finite = values[np.isfinite(values)]
+def mean_of(values: Column) -> float | None:
+    """Mean of the finite values, in float64; inf where there are only infinite ones, None where there is none."""
+    finite = values[np.isfinite(values)].astype(np.float64, copy=False)
     if finite.size:
         return float(finite.mean())
     return math.inf if np.isposinf(values).any() else None
+
+
+def stored_column(frame: pd.DataFrame, name: str) -> NDArray[np.float32]:
+    """Return a column of the samples as it is stored, `(n,)` float32, nan where a value is missing."""
+    return frame[name].to_numpy(dtype=np.float32, na_value=math.nan)
 
 
 def mean_metric(samples: pd.DataFrame, column: str, reason: str | None) -> Metric:

@@ -18,7 +18,20 @@ from srbench.errors import UsageError
 from srbench.records import MAX_SCORE_CLASSES, ORACLE, REFERENCE, ClassPart, Metric, Record
 from srbench.stats import LEVEL, bootstrap_f1, gap_interval, holm, mcnemar_exact
 from srbench.store import score_columns
-from srbench.tasks import Answers, Floats, Found, Pool, Pooled, Standing, TaskKind, mean_metric, mean_of, put_interval
+from srbench.tasks import (
+    Answers,
+    Column,
+    Floats,
+    Found,
+    Pool,
+    Pooled,
+    Standing,
+    TaskKind,
+    mean_metric,
+    mean_of,
+    put_interval,
+    stored_column,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,6 +68,7 @@ class Classification(TaskKind):
     sample_columns = ("label", "pred", "hr_pred", *_FLOATS)
     reads_scores = True
     resampled = ("accuracy", "cross_entropy", "ssim", "auc", "psnr")
+    compared = ("label", "pred")
     ranks = ("accuracy", "agreement")
     noted = ("accuracy", "top5", "auc", "cross_entropy", "ssim", "agreement", "ece")
     shown: ClassVar[tuple[str, ...]] = (
@@ -207,17 +221,19 @@ class Classification(TaskKind):
     def pooled(self, record: Record, frame: pd.DataFrame, *, competes: bool) -> Pooled:
         """Take the samples of a cell as arrays, with their contributions to the AUC."""
         whole = {
-            name: None if frame[name].isna().any() else frame[name].to_numpy(dtype=np.int64)
+            name: None if frame[name].isna().any() else frame[name].to_numpy(dtype=np.int32)
             for name in ("label", "pred", "hr_pred")
         }
-        floats = {name: frame[name].to_numpy(dtype=np.float64, na_value=math.nan) for name in _FLOATS}
-        floats["auc"] = _auc_values(record, frame, whole["label"])
+        floats: dict[str, Column] = {name: stored_column(frame, name) for name in _FLOATS}
         label, pred = whole["label"], whole["pred"]
         if label is not None and pred is not None:
-            floats["accuracy"] = (label == pred).astype(np.float64)
+            floats["accuracy"] = (label == pred).astype(np.float32)
+        contributions = _auc_values(record, frame, label)
+        if contributions is not None:
+            floats["auc"] = contributions
         return Pooled(record, floats, whole, competes)
 
-    def truth(self, cell: Pooled) -> NDArray[np.int64] | None:
+    def truth(self, cell: Pooled) -> NDArray[np.integer] | None:
         """Return the labels."""
         return cell.whole["label"]
 
@@ -292,7 +308,7 @@ def _auc_metric(samples: pd.DataFrame, answers: Answers, histograms: Mapping[str
     if len(names) >= 2:
         label = samples["label"].to_numpy(dtype=np.int64)
         places = label if answers.present is None else np.searchsorted(answers.present, label)
-        return Metric(metrics.roc_auc_micro(samples[names].to_numpy(dtype=np.float64), places), len(samples))
+        return Metric(metrics.roc_auc_micro(samples[names].to_numpy(dtype=np.float32), places), len(samples))
     if histograms is None:
         return Metric(None, 0, reason="a single class competes")
     positives, negatives = (np.array([0, *histograms[name][::-1]]).cumsum() for name in ("positives", "negatives"))
@@ -342,28 +358,28 @@ def _correct(cell: Pooled) -> NDArray[np.bool_] | None:
     return None if label is None or pred is None else label == pred
 
 
-def _auc_values(record: Record, frame: pd.DataFrame, label: NDArray[np.int64] | None) -> Floats:
-    """Contributions of the samples to the micro-average AUC, nan where there are no scores."""
+def _auc_values(record: Record, frame: pd.DataFrame, label: NDArray[np.integer] | None) -> Floats | None:
+    """Contributions of the samples to the micro-average AUC, or None where there are no scores."""
     names = score_columns(frame.columns)
-    missing = np.full(len(frame), math.nan)
     if len(names) < 2 or label is None or not len(label):
-        return missing
+        return None
     # where only the data's classes compete, the scores are theirs alone
     if record.protocol.fields.get("score", {}).get("logits") == "present":
         present = np.unique(label)
         if len(present) != len(names):
-            return missing
+            return None
         label = np.searchsorted(present, label)
-    scores = frame[names].to_numpy(dtype=np.float64)
+    scores = frame[names].to_numpy(dtype=np.float32)
     fitting = label.max() < len(names) and np.isfinite(scores).all()
-    return metrics.auc_micro_values(scores, label) if fitting else missing
+    return metrics.auc_micro_values(scores, label) if fitting else None
 
 
 def _auc(cell: Pooled) -> float | None:
     """Micro-average AUC; of a classifier of many classes it is the record's, from histograms of the scores."""
-    value = mean_of(cell.floats["auc"])
+    if "auc" in cell.floats:
+        return mean_of(cell.floats["auc"])
     metric = cell.record.metrics.get("auc")
-    return value if value is not None or metric is None else metric.value
+    return None if metric is None else metric.value
 
 
 def _differences(pool: Pool, reference: int, found: Standing) -> None:

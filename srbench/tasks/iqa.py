@@ -19,7 +19,19 @@ from srbench import metrics
 from srbench.errors import DataError, UsageError
 from srbench.records import REFERENCE, Metric, Record
 from srbench.stats import LEVEL, bootstrap_correlations, correlations
-from srbench.tasks import Answers, Floats, Found, Pool, Pooled, Standing, TaskKind, mean_metric, mean_of, put_interval
+from srbench.tasks import (
+    Answers,
+    Column,
+    Found,
+    Pool,
+    Pooled,
+    Standing,
+    TaskKind,
+    mean_metric,
+    mean_of,
+    put_interval,
+    stored_column,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -48,6 +60,7 @@ class ImageQuality(TaskKind):
         "emd": "float32",
     }
     resampled = ("emd", "ssim", "psnr")
+    compared = ("mean_score", "mean_rating")
     ranks = ("srcc",)
     noted = ("srcc", "plcc", "emd", "ssim")
     shown: ClassVar[tuple[str, ...]] = (
@@ -129,7 +142,7 @@ class ImageQuality(TaskKind):
         self, samples: pd.DataFrame, answers: Answers, *, histograms: Mapping[str, Any] | None = None
     ) -> dict[str, Metric]:
         """Return SRCC and PLCC of the mean score with the mean rating, and the mean EMD."""
-        plcc, srcc = correlations(_column(samples, "mean_score"), _column(samples, "mean_rating"))
+        plcc, srcc = correlations(stored_column(samples, "mean_score"), stored_column(samples, "mean_rating"))
         n = len(samples)
         found = {
             name: Metric(value, n) if math.isfinite(value) else Metric(None, 0, reason=CONSTANT)
@@ -141,9 +154,9 @@ class ImageQuality(TaskKind):
 
     def pooled(self, record: Record, frame: pd.DataFrame, *, competes: bool) -> Pooled:
         """Take the samples of a cell as arrays."""
-        return Pooled(record, {name: _column(frame, name) for name in _FLOATS}, competes=competes)
+        return Pooled(record, {name: stored_column(frame, name) for name in _FLOATS}, competes=competes)
 
-    def truth(self, cell: Pooled) -> Floats:
+    def truth(self, cell: Pooled) -> Column:
         """Return the mean ratings."""
         return cell.floats["mean_rating"]
 
@@ -200,7 +213,3 @@ def mean_rating(distribution: Tensor) -> Tensor:
     import torch
 
     return distribution @ torch.tensor(RATINGS, dtype=distribution.dtype, device=distribution.device)
-
-
-def _column(frame: pd.DataFrame, name: str) -> Floats:
-    return frame[name].to_numpy(dtype=np.float64, na_value=math.nan)

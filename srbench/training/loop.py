@@ -27,6 +27,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
+from srbench.devices import use_device
 from srbench.errors import TrainingError, UsageError
 from srbench.method import Batch
 from srbench.training import checkpoint
@@ -138,13 +139,9 @@ def make_fabric(device: str, precision: str) -> Fabric:
     Raises:
         UsageError: If the device or precision is not there.
     """
-    if device not in {"auto", "cpu", "cuda"}:
-        raise UsageError(f"--device takes auto, cpu or cuda, got {device!r}")
     if precision not in {"auto", "fp32", "bf16"}:
         raise UsageError(f"--precision takes auto, fp32 or bf16, got {precision!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UsageError("--device cuda was given, but torch sees no CUDA device here; use --device cpu or auto")
-    accelerator = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    accelerator = use_device(device).type
     half = precision == "bf16" or (
         precision == "auto" and accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     )

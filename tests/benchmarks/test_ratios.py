@@ -28,12 +28,11 @@ from srbench.data.sources import open_source
 from srbench.degrade import degrade, restore_size, round_8bit
 from srbench.evaluation import run as engine
 from srbench.evaluation.contenders import Contender, choose
+from srbench.evaluation.scoring import PassSettings
 from srbench.method import TaskInfo
 from srbench.protocol import Protocol, load_protocol
 from srbench.registry import Registry
 from srbench.weights import Card, save
-
-BATCH = 8  # what an evaluation takes on a CPU
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ def bare(work: Work, *, shared: bool = False) -> Callable[[], None]:
     outputs = torch.from_numpy(label_map(classifier.info, source.classes))
     batches = []
     with torch.inference_mode():
-        for start in range(0, len(store), BATCH):
-            positions = list(range(start, min(start + BATCH, len(store))))
+        settings = PassSettings(torch.device("cpu"), "fp32", None, seed=0)
+        for positions in store.groups(range(len(store)), settings.images_a_batch):
             hr = store.batch(positions).float() / 255
             batches.append((hr, degrade(hr, protocol.lr), classifier(hr), outputs[store.labels[positions]]))
 

@@ -1,0 +1,65 @@
+"""Choosing a device, and what a process is told for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from srbench import devices
+from srbench.errors import UsageError
+
+# Pages that the kernel clears for tensors of 64 MB, made and dropped ten times after the first.
+FAULTS = """
+import resource, sys, torch
+from srbench.devices import use_device
+if sys.argv[1] == "prepared":
+    use_device("cpu")
+def make():
+    for _ in range(10):
+        torch.ones(2**24)
+make()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+make()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+PAGES = 10 * 2**26 // 4096
+
+
+def faults(how: str, **environment: str) -> int:
+    kept = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS, how], env=kept, check=True, capture_output=True, text=True, timeout=120
+    )
+    return int(done.stdout)
+
+
+def is_glibc() -> bool:
+    import ctypes
+
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
+
+
+@pytest.mark.skipif(not is_glibc(), reason="another malloc than glibc's")
+def test_freed_memory_is_used_again_and_not_mapped_anew():
+    assert faults("as it is") > PAGES / 2  # or there would be nothing to gain
+    assert faults("prepared") < PAGES / 100
+
+
+@pytest.mark.skipif(not is_glibc(), reason="another malloc than glibc's")
+def test_the_users_own_setting_of_malloc_stands():
+    assert faults("prepared", MALLOC_MMAP_THRESHOLD_="65536") > PAGES / 2
+
+
+def test_an_unknown_device_is_refused():
+    with pytest.raises(UsageError, match="--device takes auto, cpu or cuda, got 'tpu'"):
+        devices.use_device("tpu")
+
+
+def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert devices.use_device("auto") == devices.use_device("cpu") == torch.device("cpu")
+    with pytest.raises(UsageError, match="torch sees no CUDA device"):
+        devices.use_device("cuda")
