@@ -39,12 +39,20 @@ def keep_freed_memory() -> None:
 
     Activations of a batch are tens of MB. By default glibc maps each of more than 32 MB anew and gives back what is
     free at the end of the heap, and the kernel clears every page again: up to half of the time of a classifier
-    (docs/decisions/0028-freed-memory-is-kept.md). Values do not change. The user's own setting stands, and where there
-    is no mallopt nothing happens.
+    (docs/decisions/0028-freed-memory-is-kept.md). Values do not change. The user's own setting stands.
     """
-    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, -1)
+    if not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        _glibc("mallopt", _M_MMAP_MAX, 0)
+        _glibc("mallopt", _M_TRIM_THRESHOLD, -1)
+
+
+def give_back_freed_memory() -> None:
+    """Hand what is freed back to the kernel, so that no stage holds what only the one before it needed."""
+    _glibc("malloc_trim", 0)
+
+
+def _glibc(function: str, *arguments: int) -> None:
+    """Call a function that only glibc has; nothing happens where it is missing."""
+    found = getattr(ctypes.CDLL(None), function, None) if sys.platform == "linux" else None
+    if found is not None:
+        found(*arguments)

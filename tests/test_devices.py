@@ -25,6 +25,20 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 make()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
+HELD = """
+import torch
+from srbench.devices import give_back_freed_memory, use_device
+def held():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+use_device("cpu")
+before = held()
+tensors = [torch.ones(2**18) for _ in range(256)]
+last = torch.ones(1000)
+del tensors
+print(held() - before)
+give_back_freed_memory()
+print(held() - before)
+"""
 PAGES = 10 * 2**26 // 4096
 
 
@@ -46,6 +60,13 @@ def is_glibc() -> bool:
 def test_freed_memory_is_used_again_and_not_mapped_anew():
     assert faults("as it is") > PAGES / 2  # or there would be nothing to gain
     assert faults("prepared") < PAGES / 100
+
+
+@pytest.mark.skipif(not is_glibc(), reason="another malloc than glibc's")
+def test_what_is_kept_can_be_given_back():
+    found = subprocess.run([sys.executable, "-c", HELD], check=True, capture_output=True, text=True, timeout=120)
+    kept, given_back = map(int, found.stdout.split())
+    assert kept > 200_000 > 100_000 > given_back  # kB beyond what was held before; the tensors were 256 MB
 
 
 @pytest.mark.skipif(not is_glibc(), reason="another malloc than glibc's")

@@ -33,7 +33,8 @@ def choose(original: pd.DataFrame, bilinear: pd.DataFrame, hr_store: HRStore) ->
         hr_store: The HR images, for their sizes.
     """
     small = (hr_store.shapes[original["position"].to_numpy()] <= MAX_SIDE).all(axis=1)
-    original, bilinear = (frame.loc[small, list(COLUMNS)] for frame in (original, bilinear))
+    if not small.all():
+        original, bilinear = (frame.loc[small, list(COLUMNS)] for frame in (original, bilinear))
     by_psnr = bilinear[["psnr", "position"]].dropna(subset="psnr").sort_values("psnr", kind="stable")["position"]
     # Of many samples few are kept: no list of all of them is sorted, and KEPT of the smallest hashes are enough.
     by_hash = heapq.nsmallest(

@@ -21,7 +21,7 @@ from srbench.classifiers import Classifier, demo_classifiers, load_classifier
 from srbench.data.cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
 from srbench.data.sources import default_protocol, open_source
-from srbench.devices import use_device
+from srbench.devices import give_back_freed_memory, use_device
 from srbench.errors import RecordError, SrbenchError, UsageError
 from srbench.evaluation import assemble, keep
 from srbench.evaluation.contenders import Contender, choose
@@ -371,9 +371,12 @@ class _Task:
             wanted = self._wanted(planned, networks)
             result = _joined(result, self._score(networks, keeping=wanted))
             _barrier(self._call.settings)
+        give_back_freed_memory()
         if self._call.settings.rank == 0:
             self._write(planned, result.failures)
+            give_back_freed_memory()
             self._keep_pixels(planned, result.kept)
+            give_back_freed_memory()
         _barrier(self._call.settings)
         return [store.load_cell(item.folder) for item in planned]
 
