@@ -71,10 +71,11 @@ WEATHERS = {
 }
 
 
+@pytest.mark.parametrize("rounds", [3, regressions.ROUNDS])  # those of .ci/run, and those of the script by itself
 @pytest.mark.parametrize("weather", WEATHERS.values(), ids=WEATHERS)
-def test_base_against_base_is_not_slower(weather):
+def test_base_against_base_is_not_slower(weather, rounds):
     for seed in range(100):
-        lines = regressions.compare(Machine(seed, **weather))
+        lines = regressions.compare(Machine(seed, **weather), rounds=rounds)
         assert [line.name for line in lines if line.verdict == "slower"] == [], f"seed {seed}"
 
 
