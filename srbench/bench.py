@@ -28,7 +28,7 @@ from srbench.devices import use_device
 from srbench.errors import UsageError
 from srbench.evaluation.contenders import Contender, choose_for_timing
 from srbench.evaluation.costs import milliseconds, rate, restored
-from srbench.evaluation.scoring import PassSettings, autocast, check_output, sentence
+from srbench.evaluation.scoring import BATCH_IMAGES, PassSettings, autocast, check_output, sentence
 from srbench.method import Method
 from srbench.progress import track
 from srbench.protocol import load_protocol
@@ -220,7 +220,7 @@ def bench(
             raise UsageError(f"LR of {height} x {width} pixels and SR at {factor:g} times that need a pixel or more")
     if methods is not None and not methods:
         raise UsageError("no method was named; name some, or leave them out for all of them")
-    batches = tuple(dict.fromkeys([1, *(batch_sizes or [128 if where.type == "cuda" else 8])]))
+    batches = tuple(dict.fromkeys([1, *(batch_sizes or [BATCH_IMAGES[where.type]])]))
     settings = PassSettings(device=where, precision=precision, batch_size=max(batches), seed=0)
     registry = Registry(plugins)
     contenders = choose_for_timing(methods, registry, given=weights or {}, protocol=load_protocol(PROTOCOL))

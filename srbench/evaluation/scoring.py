@@ -25,9 +25,7 @@ from srbench.protocol import Protocol
 from srbench.resample import to_channels, to_uint8
 from srbench.tasks import Answers, Found, TaskKind
 
-# HR pixels of a batch: 128 or 8 images of 256 x 256. Small images come in large batches, or what is done once a batch
-# would take longer than the networks.
-_BATCH_PIXELS = {"cuda": 128 * 256**2, "cpu": 8 * 256**2}
+BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
 
 
@@ -135,8 +133,8 @@ class PassSettings:
         """Return how many images of this HR size are computed at once."""
         if self.batch_size is not None:
             return self.batch_size
-        pixels = _BATCH_PIXELS["cuda" if self.device.type == "cuda" else "cpu"]
-        return min(max(pixels // (height * width), 1), CHUNK)
+        # As many pixels whatever the size: what is done once a batch would take longer than networks on small images.
+        return min(max(BATCH_IMAGES[self.device.type] * 256**2 // (height * width), 1), CHUNK)
 
 
 def score(
