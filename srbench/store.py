@@ -23,6 +23,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -330,8 +331,10 @@ def write_kept(path: Path, images: Mapping[int, Mapping[str, np.ndarray]], *, ke
     Raises:
         RecordError: As `write_bytes`.
     """
-    lines = [(position, name, _png(image)) for position, named in images.items() for name, image in named.items()]
-    columns = list(zip(*lines, strict=True)) or [(), (), ()]
+    places = [(position, name) for position, named in images.items() for name in named]
+    with ThreadPoolExecutor() as pool:  # the encoder runs outside the interpreter's lock
+        encoded = list(pool.map(_png, (images[position][name] for position, name in places)))
+    columns = [[position for position, _ in places], [name for _, name in places], encoded]
     table = pa.table(dict(zip(_KEPT_SCHEMA.names, columns, strict=True)), schema=_KEPT_SCHEMA)
     table = table.replace_schema_metadata({_KEPT_KEY: key.encode()})
     write_bytes(path, lambda file: pq.write_table(table, file, compression="none"))
@@ -400,15 +403,13 @@ def done_positions(folder: Path, input_hash: str) -> set[int]:
     return done
 
 
-def merge(
-    folder: Path, input_hash: str, positions: Iterable[int], columns: Sequence[str] | None = None
-) -> pd.DataFrame:
-    """Return the rows of all shards in order of position: exactly `positions`, each once; `columns` reads only those.
+def merge(folder: Path, input_hash: str, positions: Iterable[int]) -> pd.DataFrame:
+    """Return the rows of all shards in order of position: exactly `positions`, each once.
 
     Raises:
         RecordError: If a position is missing, stored twice, or not wanted.
     """
-    shards = [_samples_table(path, columns) for path in _shards(folder, input_hash)]
+    shards = [_samples_table(path, None) for path in _shards(folder, input_hash)]
     wanted = np.unique(np.fromiter(positions, dtype=np.int64))
     if not shards:
         raise RecordError(f"{folder} has no stored rows to merge, expected {len(wanted)}; run the evaluation again")
@@ -424,7 +425,7 @@ def merge(
             raise RecordError(
                 f"{folder} {verb} position {int(wrong[0])} ({len(wrong)} in all); run the evaluation again"
             )
-    return _in_order(shards, columns)
+    return _in_order(shards, None)
 
 
 def merged_sums(folder: Path, input_hash: str) -> dict[str, np.ndarray]:

@@ -77,7 +77,7 @@ def test_more_batches_wait_for_the_device_no_more_often(run, tmp_path, monkeypat
     assert found[24] and found[4] == found[24]
 
 
-def test_networks_keep_the_pixels_of_the_pass_and_restore_nothing_twice(run, tmp_path, monkeypatch):
+def test_pixels_are_kept_as_the_pass_had_them_and_nothing_is_restored_twice(run, tmp_path, monkeypatch):
     save_gain(tmp_path / "mine.safetensors", 0.9)
     options = {"plugins": [trainable(tmp_path)], "weights": {"gain": [str(tmp_path / "mine.safetensors")]}}
     restored: list[str | None] = []
@@ -94,7 +94,7 @@ def test_networks_keep_the_pixels_of_the_pass_and_restore_nothing_twice(run, tmp
         return {cell.record.cell.method: cell for cell in result.cells if cell.record.status == "ok"}
 
     first = kept()
-    assert "gain" not in restored and "bilinear" in restored
+    assert not restored
     pixels = first["gain"].kept()
     assert sorted(pixels) == sorted(first["original"].kept()) and pixels
     (first["gain"].folder / store.KEPT_FILE).unlink()
@@ -123,7 +123,7 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
         run("gain", **options)
     monkeypatch.setattr(store, "write_shard", real)
     result = run("gain", **options)
-    assert result.counters.restored == {"gain@mine": N - 16}
+    assert result.counters.restored["gain@mine"] == N - 16
     cells = {cell.record.cell.method: cell for cell in result.cells if cell.record.status == "ok"}
     assert sorted(cells["gain"].kept()) == sorted(cells["original"].kept())
     assert cells["gain"].samples()["position"].tolist() == list(range(N))

@@ -167,8 +167,10 @@ class ESRGAN(Trainable):
             return fill(build(cls, loaded), loaded)
         descriptor = recognise(loaded)
         check_declared(descriptor, loaded, cls.weights)
-        with torch.device("meta"):  # the parameters made here give way to the checkpoint's
-            method = build(cls, loaded)
+        # the network made here gives way to the checkpoint's, so it is as small as can be and takes no memory
+        small = dataclasses.replace(loaded, parameters={**loaded.parameters, "blocks": 1, "features": 1})
+        with torch.device("meta"):
+            method = build(cls, small)
         method._install(descriptor.model.requires_grad_(True), descriptor.scale, descriptor.size_requirements)
         return method
 

@@ -9,6 +9,7 @@ import random
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from srbench.data.cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
 from srbench.data.sources import default_protocol, open_source
 from srbench.devices import give_back_freed_memory, use_device
-from srbench.errors import RecordError, SrbenchError, UsageError
+from srbench.errors import SrbenchError, UsageError
 from srbench.evaluation import assemble, keep
 from srbench.evaluation.contenders import Contender, choose
 from srbench.evaluation.costs import Costs, Stopwatches
@@ -327,16 +328,30 @@ class _Planned:
     adapted: torch.nn.Module | None = field(default=None, repr=False)
 
 
-def _is_network(item: _Planned) -> bool:
-    return item.contender is not None and item.contender.cls.info.kind == "network"
-
-
-def _joined(*results: PassResult) -> PassResult:
-    kept: dict[Path, Images] = {}
-    for result in results:
-        for folder, images in result.kept.items():
-            kept[folder] = kept.get(folder, {}) | images
-    return PassResult({folder: reason for result in results for folder, reason in result.failures.items()}, kept)
+def _gathered(
+    result: PassResult, choices: Mapping[str | None, keep.Choice], cells: Sequence[_Planned], world: int
+) -> PassResult:
+    """Return what all ranks have found together; of pixels, they send each other only those that are chosen."""
+    parts: list[Any] = [None] * world
+    torch.distributed.all_gather_object(parts, choices)
+    chosen = {name: set(keep.Choice.joined([part[name] for part in parts]).chosen()) for name in choices}
+    kept = {
+        cell.folder: {
+            position: images
+            for position, images in result.kept[cell.folder].items()
+            if position in chosen[cell.key.classifier]
+        }
+        for cell in cells
+        if cell.folder in result.kept
+    }
+    found: list[Any] = [None] * world
+    torch.distributed.all_gather_object(found, PassResult(result.failures, kept))
+    whole = PassResult()
+    for each in found:
+        whole.failures.update(each.failures)
+        for folder, images in each.kept.items():
+            whole.kept.setdefault(folder, {}).update(images)
+    return whole
 
 
 def _stands_elsewhere(item: _Planned, row: Sequence[_Planned]) -> bool:
@@ -362,15 +377,8 @@ class _Task:
     def run(self) -> list[store.StoredCell]:
         planned = self._plan()
         missing = [item for item in planned if not item.fresh and item.skip is None]
-        # Networks come second: which samples keep their pixels is known by then, and nothing is restored twice for it.
-        first = [item for item in missing if not _is_network(item)]
-        result = self._score(first)
+        result = self._score(missing, self._choices(planned))
         _barrier(self._call.settings)
-        networks = [item for item in missing if _is_network(item)]
-        if networks:
-            wanted = self._wanted(planned, networks)
-            result = _joined(result, self._score(networks, keeping=wanted))
-            _barrier(self._call.settings)
         give_back_freed_memory()
         if self._call.settings.rank == 0:
             self._write(planned, result.failures)
@@ -480,7 +488,7 @@ class _Task:
         )
 
     @torch.inference_mode()
-    def _score(self, missing: Sequence[_Planned], *, keeping: Mapping[Path, Sequence[int]] | None = None) -> PassResult:
+    def _score(self, missing: Sequence[_Planned], choices: Mapping[str | None, keep.Choice]) -> PassResult:
         call = self._call
         if call.force and call.settings.rank == 0:
             for item in missing:
@@ -499,35 +507,37 @@ class _Task:
                 call.settings,
                 counters=self._counters,
                 advance=advance,
-                keep=keeping,
+                choices=choices,
             )
         if call.settings.world > 1:
-            gathered: list[Any] = [None] * call.settings.world
-            torch.distributed.all_gather_object(gathered, result)
-            result = _joined(*gathered)
+            result = _gathered(result, choices, missing, call.settings.world)
         return result
 
-    def _wanted(self, planned: Sequence[_Planned], networks: Sequence[_Planned]) -> dict[Path, list[int]]:
-        """Return which samples each cell is to keep, as far as it can be told before the cells are written."""
-        wanted: dict[Path, list[int]] = {}
-        for classifier in dict.fromkeys(item.key.classifier for item in networks):
-            row = {
-                item.key.method: item
-                for item in planned
-                if item.key.classifier == classifier and item.key.track == "frozen" and item.skip is None
-            }
-            try:
-                original, bilinear = (self._samples(row[name]) for name in (ORACLE, REFERENCE))
-            except (KeyError, RecordError):
-                continue  # one of them failed: nothing is kept
-            positions = keep.choose(original, bilinear, self._hr)
-            wanted |= {item.folder: positions for item in networks if item.key.classifier == classifier}
-        return wanted
+    def _choices(self, planned: Sequence[_Planned]) -> dict[str | None, keep.Choice]:
+        """Return by classifier what tells which samples keep their pixels; it has seen what is stored already."""
+        choices = {}
+        for classifier, yardsticks in self._yardsticks(planned).items():
+            choices[classifier] = keep.Choice(self._hr, self._hashed)
+            if all(item.fresh and self._is_ok(item) for item in yardsticks):
+                self._see_stored(choices[classifier], yardsticks)
+        return choices
 
-    def _samples(self, item: _Planned) -> pd.DataFrame:
-        if item.fresh:
-            return store.load_cell(item.folder).samples(keep.COLUMNS)
-        return store.merge(item.folder, item.input_hash, range(len(self._hr)), keep.COLUMNS)
+    def _yardsticks(self, planned: Sequence[_Planned]) -> dict[str | None, tuple[_Planned, _Planned]]:
+        """Return by classifier the cells of the original and of frozen bilinear, by which samples are chosen."""
+        cells = {(item.key.classifier, item.key.method): item for item in planned if item.key.track == "frozen"}
+        return {
+            classifier: (item, cells[classifier, REFERENCE])
+            for (classifier, method), item in cells.items()
+            if method == ORACLE and (classifier, REFERENCE) in cells
+        }
+
+    @cached_property
+    def _hashed(self) -> list[int]:
+        return keep.smallest_hashes(self._hr)
+
+    def _see_stored(self, choice: keep.Choice, yardsticks: tuple[_Planned, _Planned]) -> None:
+        original, bilinear = (store.load_cell(item.folder).samples(keep.COLUMNS) for item in yardsticks)
+        choice.see_all(original, bilinear)
 
     def _write(self, planned: Sequence[_Planned], failures: Mapping[Path, str]) -> None:
         open_cells = [item for item in planned if not item.fresh]
@@ -554,18 +564,15 @@ class _Task:
             restored: SR that the pass has kept, by the cell's folder; what is missing there is restored once more.
         """
         open_cells: list[tuple[_Planned, list[int], str]] = []
-        for classifier in dict.fromkeys(item.key.classifier for item in planned):
-            row = [item for item in planned if item.key.classifier == classifier and self._is_ok(item)]
-            by_method = {item.key.method: item for item in row if item.key.track == "frozen"}
-            if ORACLE not in by_method or REFERENCE not in by_method:
+        for classifier, yardsticks in self._yardsticks(planned).items():
+            if not all(self._is_ok(item) for item in yardsticks):
                 continue
-            original, bilinear = (
-                store.load_cell(by_method[name].folder).samples(keep.COLUMNS) for name in (ORACLE, REFERENCE)
-            )
-            positions = keep.choose(original, bilinear, self._hr)
-            for item in row:
+            choice = keep.Choice(self._hr, self._hashed)
+            self._see_stored(choice, yardsticks)
+            positions = choice.chosen()
+            for item in planned:
                 key = f"{item.input_hash} {positions}"
-                keeps = item.contender is None or item.contender.cls.info.output == "hr"
+                keeps = item.key.classifier == classifier and keep.keeps_pixels(item.contender) and self._is_ok(item)
                 if keeps and store.kept_key(item.folder / store.KEPT_FILE) != key:
                     open_cells.append((item, positions, key))
         with track("keeping pixels", len(open_cells), show=self._call.progress, unit="cells") as advance:

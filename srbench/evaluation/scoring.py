@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,9 @@ from srbench.classifiers import Classifier
 from srbench.data.cache import HRStore
 from srbench.degrade import degrade, for_classifier, for_metric, restore_size
 from srbench.errors import ContractError, RecordError
+from srbench.evaluation import keep
 from srbench.evaluation.contenders import Contender
+from srbench.leaderboard import REFERENCE
 from srbench.paths import cache_dir
 from srbench.protocol import Protocol
 from srbench.resample import to_channels, to_uint8
@@ -27,6 +29,7 @@ from srbench.tasks import Answers, Found, TaskKind
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
+PENDING_BYTES = {"cuda": 2**31, "cpu": 2**26}  # of images that wait until it is known which samples may be kept
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class PassResult:
 
     Attributes:
         failures: The sentence of what went wrong, by the folder of each cell that failed.
-        kept: SR of the samples that were asked for and computed in this pass, by the folder of the cell.
+        kept: Images of the samples that are likely to be kept, as this pass had them, by the folder of the cell.
     """
 
     failures: dict[Path, str] = field(default_factory=dict)
@@ -145,7 +148,7 @@ def score(
     *,
     counters: Counters,
     advance: Callable[[int], None],
-    keep: Mapping[Path, Collection[int]] | None = None,
+    choices: Mapping[str | None, keep.Choice] | None = None,
 ) -> PassResult:
     """Compute the missing samples of every cell and write them as shards.
 
@@ -156,7 +159,7 @@ def score(
         settings: Device, precision, batch size, seed, rank.
         counters: Raised by what is done.
         advance: Called with the number of samples newly done.
-        keep: Positions whose SR is returned, by the folder of the cell.
+        choices: What tells by classifier which samples keep their pixels; it sees what this pass finds.
 
     Raises:
         RecordError: If results cannot be written; nothing half-written stays.
@@ -165,7 +168,8 @@ def score(
     done = {cell.folder: store.done_positions(cell.folder, cell.input_hash) for cell in cells}
     slice_ = np.array_split(np.arange(len(hr_store)), settings.world)[settings.rank]
     with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
-        engine = _Pass(hr_store, protocol, settings, counters, keep or {}, result, reader)
+        kept = _Kept(choices or {}, result.kept, PENDING_BYTES[settings.device.type])
+        engine = _Pass(hr_store, protocol, settings, counters, kept, result, reader)
         for start in range(0, len(slice_), CHUNK):
             chunk = slice_[start : start + CHUNK]
             # A stopped run leaves whole chunks, unless it had another number of ranks: then cells lack different rows.
@@ -184,8 +188,9 @@ def score(
 class _Pass:
     """What every chunk of a pass shares.
 
-    Nothing in the loop over batches waits for the device: whether values are finite, what they are and how long they
-    took is looked at when a chunk is written. Pixels of the next batch are read while this one is computed.
+    Nothing in the loop over batches waits for the device: whether values are finite, what they are, how long they took
+    and which pixels are kept is looked at when a chunk is written, or when the images that wait for it have become too
+    many. Pixels of the next batch are read while this one is computed.
     """
 
     def __init__(
@@ -194,12 +199,12 @@ class _Pass:
         protocol: Protocol,
         settings: PassSettings,
         counters: Counters,
-        keep: Mapping[Path, Collection[int]],
+        kept: _Kept,
         result: PassResult,
         reader: ThreadPoolExecutor,
     ) -> None:
         self._store, self._protocol, self._settings, self._counters = hr_store, protocol, settings, counters
-        self._keep, self._result, self._reader = keep, result, reader
+        self._kept, self._result, self._reader = kept, result, reader
 
     def chunk(self, cells: Sequence[Cell], chunk: np.ndarray) -> None:
         """Compute rows that all of these cells lack, and write a shard for each."""
@@ -227,6 +232,9 @@ class _Pass:
             self._counters.degraded += len(batch.ids) if batch.lr is not None else 0
             for group in by_contender.values():
                 self._restored(self._alive(group), batch, targets, rows)
+            if self._kept.full:
+                self._kept.settle(self._alive(cells), rows)
+        self._kept.settle(self._alive(cells), rows)
         for cell in cells:
             try:
                 rows[cell.folder].check()
@@ -308,7 +316,7 @@ class _Pass:
         except Exception as error:  # noqa: BLE001 a method that fails is a record; the others go on
             self._fail(cells, sentence(error))
             return
-        self._take(cells, sr, batch)
+        self._kept.offer(cells, sr, batch)
         for cell in cells:
             try:
                 logits, classifying = self._classified(cell, sr, batch, targets)
@@ -338,15 +346,60 @@ class _Pass:
         self._counters.add(self._counters.sr_classified, f"{_name(cell.contender)} {scored.id}", len(batch.ids))
         return logits.float(), [watch]
 
-    def _take(self, cells: Sequence[Cell], sr: Tensor, batch: _Batch) -> None:
-        """Keep the pixels of the samples that were asked for."""
-        wanted = {position for cell in cells for position in self._keep.get(cell.folder, ())}
-        for place, position in enumerate(batch.positions.tolist()):
-            if position in wanted:
-                image = {"sr": _pixels(sr[place : place + 1])}
-                for cell in cells:
-                    if position in self._keep.get(cell.folder, ()):
-                        self._result.kept.setdefault(cell.folder, {})[position] = image
+
+class _Kept:
+    """The pixels of samples that are likely to be kept; images wait until it is known which these are."""
+
+    def __init__(self, choices: Mapping[str | None, keep.Choice], kept: dict[Path, Images], budget: int) -> None:
+        self._choices, self._kept, self._budget = choices, kept, budget
+        self._pending: list[tuple[list[Cell], np.ndarray, dict[str, Tensor]]] = []
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the images that wait take as much memory as they may."""
+        return self._bytes >= self._budget
+
+    def offer(self, cells: Sequence[Cell], sr: Tensor, batch: _Batch) -> None:
+        """Take a batch of one method, as these cells' classifiers see it."""
+        cells = [cell for cell in cells if cell.scored.id in self._choices]
+        if not cells or not keep.keeps_pixels(cells[0].contender) or max(batch.hr.shape[-2:]) > keep.MAX_SIDE:
+            return
+        images = {"sr": sr}
+        if cells[0].contender is None:
+            if batch.lr is None:
+                return
+            images = {"hr": batch.hr, "lr": batch.lr}
+        self._pending.append((cells, batch.positions, images))
+        self._bytes += sum(image.nbytes for image in images.values())
+
+    def settle(self, cells: Sequence[Cell], rows: Mapping[Path, _Rows]) -> None:
+        """Let the choices see what the batches that wait have shown, and take or drop their pixels."""
+        for classifier, choice in self._choices.items():
+            ours = [cell for cell in cells if cell.scored.id == classifier]
+            original = next((cell for cell in ours if cell.contender is None), None)
+            bilinear = next((cell for cell in ours if cell.contender and cell.contender.name == REFERENCE), None)
+            if original is not None and bilinear is not None:
+                seen, restored = rows[original.folder].unseen(), rows[bilinear.folder].unseen()
+                choice.see(
+                    seen["position"],
+                    label=seen.get("label"),
+                    original=seen.get("pred"),
+                    bilinear=restored.get("pred"),
+                    psnr=restored.get("psnr"),
+                )
+        wanted = {classifier: choice.candidates() for classifier, choice in self._choices.items()}
+        for takers, positions, images in self._pending:
+            for place, position in enumerate(positions.tolist()):
+                folders = [cell.folder for cell in takers if position in wanted[cell.scored.id]]
+                if folders:
+                    pixels = {name: _pixels(image[place : place + 1]) for name, image in images.items()}
+                    for folder in folders:
+                        self._kept.setdefault(folder, {})[position] = pixels
+        self._pending, self._bytes = [], 0
+        for cell in cells:
+            for position in self._kept.get(cell.folder, {}).keys() - wanted.get(cell.scored.id, frozenset()):
+                del self._kept[cell.folder][position]
 
 
 def images_of(
@@ -546,6 +599,7 @@ class _Rows:
         self._sums: dict[str, Tensor] = {}
         self._watches: list[_Stopwatch] = []
         self._finite: dict[str, list[Tensor]] = {}
+        self._shown = 0  # batches that `unseen` has returned
 
     def add(
         self,
@@ -579,16 +633,25 @@ class _Rows:
             if not bool(torch.stack(flags).all()):
                 raise ContractError(reason)
 
-    def collect(self) -> tuple[Any, dict[str, Any]]:
-        columns: dict[str, Any] = {
-            name: torch.cat([value.reshape(-1) for value in values]).cpu().numpy()
-            for name, values in self._columns.items()
+    def unseen(self) -> dict[str, np.ndarray]:
+        """Return what the choice of kept samples looks at, of the batches that were added since the last call."""
+        first, self._shown = self._shown, len(self._positions)
+        names = [name for name in keep.COLUMNS if name in self._columns]
+        return {name: _fetched(self._columns[name][first:]) for name in names} | {
+            "position": np.concatenate(self._positions[first:])
         }
+
+    def collect(self) -> tuple[Any, dict[str, Any]]:
+        columns: dict[str, Any] = {name: _fetched(values) for name, values in self._columns.items()}
         columns |= {"position": np.concatenate(self._positions), "sample_id": self._ids}
         scores = torch.cat(self._scores).float().cpu().numpy() if self._scores else None
         sums: dict[str, Any] = {name: value.cpu().numpy() for name, value in self._sums.items()}
         sums["pass_s"] = np.float64(sum(watch.seconds for watch in self._watches))
         return store.samples_frame(columns, scores=scores), sums
+
+
+def _fetched(values: Sequence[Tensor]) -> np.ndarray:
+    return torch.cat([value.reshape(-1) for value in values]).cpu().numpy()
 
 
 class _Stopwatch:
