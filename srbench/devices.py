@@ -6,10 +6,14 @@ import ctypes
 import functools
 import os
 import sys
+from typing import TYPE_CHECKING
 
-import torch
+import pyarrow as pa
 
 from srbench.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
 
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -23,6 +27,8 @@ def use_device(name: str) -> torch.device:
     Raises:
         UsageError: If the name is another, or there is no CUDA device.
     """
+    import torch
+
     if name not in {"auto", "cpu", "cuda"}:
         raise UsageError(f"--device takes auto, cpu or cuda, got {name!r}")
     if name == "cuda" and not torch.cuda.is_available():
@@ -48,6 +54,7 @@ def keep_freed_memory() -> None:
 
 def give_back_freed_memory() -> None:
     """Hand what is freed back to the kernel, so that no stage holds what only the one before it needed."""
+    pa.default_memory_pool().release_unused()  # where Arrow was imported before srbench could choose its allocator
     _glibc("malloc_trim", 0)
 
 

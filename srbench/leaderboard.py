@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench import protocol
+from srbench.devices import give_back_freed_memory
 from srbench.errors import IncomparableError, RecordError
 from srbench.metrics import psnr_pooled
 from srbench.records import ORACLE, REFERENCE, Record
@@ -419,6 +420,7 @@ def _aligned(cells: Sequence[StoredCell], kind: TaskKind) -> Iterator[Pooled]:
                 )
             frame = frame.iloc[order].reset_index(drop=True)
         pooled = kind.pooled(cell.record, frame, competes=_competes(_bare_row(cell.record)))
+        del frame, own  # not in memory beside the next one
         truth = kind.truth(pooled)
         if known is None:
             known = truth
@@ -474,9 +476,13 @@ def _alone(cell: Pooled, kind: TaskKind, *, draws: int, seed: int) -> _Alone:
 def _pool_rows(cells: Sequence[StoredCell], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
     """Rows and per-class tables of cells whose samples are the same."""
     kind = task_kind(cells[0].record.dataset.kind)
-    alone = [_alone(cell, kind, draws=draws, seed=seed) for cell in _aligned(cells, kind)]
+    alone = []
+    for cell in _aligned(cells, kind):
+        alone.append(_alone(cell, kind, draws=draws, seed=seed))
+        give_back_freed_memory()
     pool, rows = [each.cell for each in alone], [each.row for each in alone]
     resampled = _resampled(pool, kind, draws=draws, seed=seed)
+    give_back_freed_memory()
     found = kind.compare(
         Pool(
             cells=pool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import sys
 import types
 import warnings
@@ -17,7 +18,7 @@ from torchvision.transforms import v2
 from srbench.data import decode as decode_module
 from srbench.data.decode import decode, from_array
 from srbench.data.geometry import crop_hr
-from srbench.data.source import sample_list_sha256
+from srbench.data.source import Sample, SampleList, sample_list_sha256
 from srbench.data.sources import list_datasets, open_source
 from srbench.errors import DataError, UnknownNameError, UnreadableImageError, UsageError
 from srbench.protocol import Geometry
@@ -590,3 +591,32 @@ def test_real_photographs_decode_alike(monkeypatch):
     monkeypatch.setattr(decode_module, "_is_plain_jpeg", lambda data: False)
     assert all(torch.equal(image, source.read(index)) for image, index in zip(fast, chosen, strict=True))
     assert {tuple(image.shape) for image in fast} == {(3, 299, 299)}
+
+
+class TestSampleList:
+    SAMPLES = (Sample("a/é.png", 3), Sample("b", None), Sample("c", 0, (0.1, 0.2, 0.7)))
+
+    def test_it_is_the_sequence_it_was_made_of(self):
+        packed = SampleList.of(self.SAMPLES)
+        assert packed == self.SAMPLES and list(packed) == list(self.SAMPLES) == [packed[place] for place in range(3)]
+        assert (len(packed), packed[-1], packed[np.int64(1)]) == (3, self.SAMPLES[2], self.SAMPLES[1])
+        assert packed[1:] == self.SAMPLES[1:] and packed[::-1] == self.SAMPLES[::-1]
+        assert packed != self.SAMPLES[:2] and packed != (*self.SAMPLES[:2], Sample("c", 0))
+        assert sample_list_sha256(packed) == sample_list_sha256(self.SAMPLES)
+        with pytest.raises(IndexError):
+            packed[3]
+
+    def test_some_of_it(self):
+        packed = SampleList.of(self.SAMPLES)
+        assert packed.take([2, 0, 2]) == tuple(self.SAMPLES[place] for place in (2, 0, 2))
+        assert packed.take(range(3)) is packed and packed.take([1, 0, 2]) is not packed
+        assert pickle.loads(pickle.dumps(packed)) == self.SAMPLES
+
+    def test_none(self):
+        assert SampleList.of(()) == () == SampleList(()).take([]) and not SampleList(())
+        assert sample_list_sha256(SampleList(())) == sample_list_sha256(())
+
+    def test_of_columns(self):
+        assert SampleList(["a", "b"], [1, 0]) == (Sample("a", 1), Sample("b", 0))
+        assert SampleList(["a"])[0] == SampleList(["a"]).take([0])[0] == Sample("a")
+        assert SampleList(["a"], ratings=[(0.5, 0.5)])[0] == Sample("a", None, (0.5, 0.5))

@@ -22,7 +22,7 @@ from srbench.data.files import (
     split_range,
     stable_id,
 )
-from srbench.data.source import Sample
+from srbench.data.source import SampleList
 from srbench.errors import DataError, UnreadableImageError
 
 RATINGS = 10
@@ -57,8 +57,8 @@ class AvaSource(FileSource):
             split: Name of the split.
         """
         super().__init__(root, files, labels=None, classes=None, name=name, spec=f"ava:{name}", split=split)
-        self.samples = tuple(
-            Sample(sample.id, ratings=ratings[file]) for sample, file in zip(self.samples, self._files, strict=True)
+        self.samples = SampleList(
+            [sample.id for sample in self.samples], ratings=[ratings[file] for file in self._files()]
         )
         self._missing = missing
 
@@ -68,12 +68,12 @@ class AvaSource(FileSource):
         Raises:
             UnreadableImageError: If it is missing or cannot be decoded.
         """
-        if self._files[index] in self._missing:
+        if self._file(index) in self._missing:
             raise UnreadableImageError(f"{self.samples[index].id} has ratings, but no image of that name is there")
         return super().read(index)
 
     def _paths(self) -> Iterator[Path]:
-        yield from (self._root / file for file in self._files if file not in self._missing)
+        yield from (self._root / file for file in self._files() if file not in self._missing)
 
 
 def open_ava(argument: str, split: str | None = None) -> AvaSource:

@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from srbench.data.geometry import crop_hr
-from srbench.data.source import Sample, Source
+from srbench.data.source import SampleList, Source
 from srbench.errors import SrbenchError, TooManyUnreadableError, UnreadableImageError, UsageError
 from srbench.paths import cache_dir
 from srbench.protocol import Geometry
@@ -69,7 +69,7 @@ class HRStore:
     def __init__(
         self,
         files: Sequence[tuple[Path, int]],
-        samples: tuple[Sample, ...],
+        samples: SampleList,
         table: NDArray[np.int64],
         *,
         geometry: Geometry,
@@ -209,8 +209,10 @@ def build_hr_store(
     """
     if source.paired:
         geometry = Geometry()
-    indices = _limited(source.samples, limit)
-    key = _key(source, geometry, indices)
+    samples = source.samples if isinstance(source.samples, SampleList) else SampleList.of(source.samples)
+    indices = _limited(samples, limit)
+    samples = samples.take(indices)
+    key = _key(source, geometry, indices, samples)
     folder = cache_dir() / "hr" / key
     reader = _Reader(source, geometry, indices)
     workers = max(1, workers if workers is not None else min(_MOST_WORKERS, _cores()))
@@ -228,16 +230,13 @@ def build_hr_store(
             else:
                 tell(len(wanted))
             chunks.append(chunk)
-    unreadable = tuple(
-        (source.samples[indices[position]].id, reason) for chunk in chunks for position, reason in chunk.unreadable
-    )
+    unreadable = tuple((samples[position].id, reason) for chunk in chunks for position, reason in chunk.unreadable)
     _check_unreadable(unreadable, len(indices), source)
     tables = [np.insert(chunk.rows, 1, number, axis=1) for number, chunk in enumerate(chunks)]
     table = np.concatenate(tables) if tables else np.empty((0, len(_ROW) + 1), dtype=np.int64)
-    samples = tuple(source.samples[indices[position]] for position in table[:, 0])
     return HRStore(
         [(_chunk_path(folder, number), chunk.pixels) for number, chunk in enumerate(chunks)],
-        samples,
+        samples.take(table[:, 0]),
         np.ascontiguousarray(table[:, 1:]),
         geometry=geometry,
         unreadable=unreadable,
@@ -337,21 +336,20 @@ def _positions(positions: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(positions, dtype=np.int64).reshape(-1)
 
 
-def _limited(samples: Sequence[Sample], limit: int | None) -> Sequence[int]:
+def _limited(samples: SampleList, limit: int | None) -> Sequence[int]:
     if limit is None:
         return range(len(samples))
     if limit < 1:
         raise UsageError(f"--limit must be at least 1, got {limit}")
-    order = sorted(range(len(samples)), key=lambda index: hashlib.sha256(samples[index].id.encode()).digest())
-    return sorted(order[:limit])
+    hashes = [hashlib.sha256(sample.id.encode()).digest() for sample in samples]
+    return sorted(sorted(range(len(samples)), key=hashes.__getitem__)[:limit])
 
 
-def _key(source: Source, geometry: Geometry, indices: Sequence[int]) -> str:
+def _key(source: Source, geometry: Geometry, indices: Sequence[int], samples: SampleList) -> str:
     digest = hashlib.sha256()
     head = [FORMAT, source.name, source.split, asdict(geometry), source.paired]
     digest.update(json.dumps(head, sort_keys=True).encode())
-    for index in indices:
-        sample = source.samples[index]
+    for index, sample in zip(indices, samples, strict=True):
         digest.update(json.dumps([*sample.said, *source.stamp(index)]).encode())
     return digest.hexdigest()
 

@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from torch import Tensor
 
 from srbench.data.decode import IMAGE_SUFFIXES, Range, decode, header_of
-from srbench.data.source import Sample, Source
+from srbench.data.source import SampleList, Source
 from srbench.errors import DataError, UsageError
 
 HASH_SPLITS = ("train", "val", "test")
@@ -51,12 +51,13 @@ class FileSource(Source):
         """
         self.name, self.spec, self.split, self.note = name, spec, split, note
         self.classes = classes
-        label_list: Sequence[int | None] = [None] * len(files) if labels is None else labels
-        pairs = sorted(zip((stable_id(file) for file in files), files, label_list, strict=True))
-        self.samples = tuple(Sample(id, label) for id, _, label in pairs)
+        ids = [stable_id(file) for file in files]
+        order = sorted(range(len(files)), key=ids.__getitem__)
+        ordered = None if labels is None else [labels[place] for place in order]
+        self.samples = SampleList([ids[place] for place in order], ordered)
         self._root = root
-        # an id is mostly the file's own name: the same text is kept once
-        self._files = tuple(id if id == file else file for id, file, _ in pairs)
+        # an id is mostly the file's own name
+        self._other_names = {at: files[place] for at, place in enumerate(order) if files[place] != ids[place]}
         self._range = value_range
 
     @cached_property
@@ -71,7 +72,14 @@ class FileSource(Source):
 
     def _paths(self) -> Iterator[Path]:
         """Yield every file that is read."""
-        yield from (self._root / file for file in self._files)
+        yield from (self._root / file for file in self._files())
+
+    def _file(self, index: int) -> str:
+        return self._other_names.get(index) or self.samples[index].id
+
+    def _files(self) -> Iterator[str]:
+        for index, sample in enumerate(self.samples):
+            yield self._other_names.get(index, sample.id)
 
     def read(self, index: int) -> Tensor:
         """Decode sample `index` as `(3, H, W)`, RGB, uint8.
@@ -79,11 +87,11 @@ class FileSource(Source):
         Raises:
             UnreadableImageError: If it cannot be decoded.
         """
-        return decode(self._root / self._files[index], self.samples[index].id, self._range)
+        return decode(self._root / self._file(index), self.samples[index].id, self._range)
 
     def stamp(self, index: int) -> tuple[int, int]:
         """Return (size in bytes, modification time in ns) of the file of sample `index`; a range is mixed into them."""
-        size, changed = file_stamp(self._root / self._files[index])
+        size, changed = file_stamp(self._root / self._file(index))
         return size, changed if self._range is None else changed ^ zlib.crc32(repr(self._range).encode())
 
 

@@ -72,7 +72,7 @@ class PairsSource(FileSource):
         )
         self.factor = factor
         self._lr_root = lr_root
-        self._lr_files = tuple(partners[file] for file in self._files)
+        self._lr_files = tuple(partners[file] for file in self._files())
 
     def read_lr(self, index: int) -> Tensor:
         """Decode the LR partner of sample `index` as `(3, h, w)`, RGB, uint8.

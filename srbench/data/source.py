@@ -5,8 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import overload
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 
@@ -30,6 +36,80 @@ class Sample:
         return [self.id, self.label] if self.ratings is None else [self.id, self.label, list(self.ratings)]
 
 
+class SampleList(Sequence[Sample]):
+    """Many samples in a tenth of the memory: they lie in columns, and a `Sample` is made when it is asked for."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        ids: Sequence[str],
+        labels: Sequence[int | None] | None = None,
+        ratings: Sequence[tuple[float, ...] | None] | None = None,
+    ) -> None:
+        """Take the ids and, in their order, what else there is of each sample."""
+        self._ids = pa.array(ids, pa.string())
+        self._labels = None if labels is None else pa.array(labels, pa.int32())
+        self._ratings = None if ratings is None else pa.array(ratings, pa.list_(pa.float64()))
+
+    @classmethod
+    def of(cls, samples: Iterable[Sample]) -> SampleList:
+        """Take samples, in their order."""
+        whole = tuple(samples)
+        return cls(
+            [sample.id for sample in whole],
+            [sample.label for sample in whole],
+            [sample.ratings for sample in whole],
+        )
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Sample: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> SampleList: ...
+
+    def __getitem__(self, place: int | slice) -> Sample | SampleList:
+        """Return one sample, or a list of some."""
+        if isinstance(place, slice):
+            return self.take(range(*place.indices(len(self))))
+        at = int(place)
+        label = None if self._labels is None else self._labels[at].as_py()
+        ratings = None if self._ratings is None else self._ratings[at].as_py()
+        return Sample(self._ids[at].as_py(), label, None if ratings is None else tuple(ratings))
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield every sample; faster than asking for one after another."""
+        for first in range(0, len(self), 1024):
+            ids, labels, ratings = (
+                repeat(None) if column is None else column.slice(first, 1024).to_pylist()
+                for column in (self._ids, self._labels, self._ratings)
+            )
+            for id_, label, rated in zip(ids, labels, ratings, strict=False):
+                yield Sample(id_, label, None if rated is None else tuple(rated))
+
+    def __eq__(self, other: object) -> bool:
+        """Compare with any sequence of samples."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
+
+    def take(self, places: ArrayLike) -> SampleList:
+        """Return the samples at `places`, in that order; the same object where these are all, in their order."""
+        wanted = np.asarray(places, dtype=np.int64)
+        if len(wanted) == len(self) and (wanted == np.arange(len(self))).all():
+            return self
+        some = SampleList(())
+        some._ids, some._labels, some._ratings = (
+            None if column is None else column.take(pa.array(wanted))
+            for column in (self._ids, self._labels, self._ratings)
+        )
+        return some
+
+
 class Source(ABC):
     """A dataset split: a fixed list of samples and a way to read each.
 
@@ -49,7 +129,7 @@ class Source(ABC):
     name: str
     spec: str
     split: str
-    samples: tuple[Sample, ...]
+    samples: Sequence[Sample]
     classes: tuple[str, ...] | None
     unit: str = "image"
     note: str = ""
@@ -84,10 +164,10 @@ class Source(ABC):
         return self.classes is not None or any(sample.ratings is not None for sample in self.samples)
 
 
-def sample_list_sha256(samples: tuple[Sample, ...]) -> str:
+def sample_list_sha256(samples: Iterable[Sample]) -> str:
     """Hash the ids and labels of a sample list, in order."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"[")
     for number, sample in enumerate(samples):  # one by one, as one text of many samples is large
-        digest.update(("," if number else "[").encode() + json.dumps(sample.said, separators=(",", ":")).encode())
-    digest.update(b"]" if samples else b"[]")
+        digest.update(("," if number else "").encode() + json.dumps(sample.said, separators=(",", ":")).encode())
+    digest.update(b"]")
     return digest.hexdigest()

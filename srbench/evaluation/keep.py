@@ -187,12 +187,13 @@ def keeps_pixels(contender: Contender | None) -> bool:
 
 def smallest_hashes(hr_store: HRStore) -> list[int]:
     """Return the positions of the `KEPT` samples whose ids have the smallest hashes, the smallest first."""
-    # of many samples few are kept, so no list of all of them is made
-    return heapq.nsmallest(
-        KEPT,
-        np.flatnonzero(_small(hr_store)).tolist(),
-        key=lambda position: hashlib.sha256(hr_store.samples[position].id.encode()).digest(),
+    small = _small(hr_store)
+    hashes = (
+        (hashlib.sha256(sample.id.encode()).digest(), position)
+        for position, sample in enumerate(hr_store.samples)
+        if small[position]
     )
+    return [position for _, position in heapq.nsmallest(KEPT, hashes)]  # no list of all of them is made
 
 
 def _small(hr_store: HRStore) -> NDArray[np.bool_]:

@@ -265,7 +265,7 @@ class _Pass:
     def _targets(self, scored: ScoredClassifier, chunk: np.ndarray) -> _Targets:
         assert scored.classifier is not None and scored.answers is not None
         logits = self._hr_logits(scored.classifier, chunk).to(self._settings.device)
-        found = scored.kind.targets([self._store.samples[position] for position in chunk.tolist()], scored.answers)
+        found = scored.kind.targets(self._store.samples.take(chunk), scored.answers)
         return _Targets(logits, None if found is None else torch.from_numpy(found).to(self._settings.device))
 
     def _hr_logits(self, classifier: Classifier, chunk: np.ndarray) -> Tensor:
@@ -466,7 +466,7 @@ def _batch(
     needs_lr: bool,
 ) -> _Batch:
     hr = _to_float(pixels[0], settings.device)
-    ids = [hr_store.samples[int(position)].id for position in positions]
+    ids = [sample.id for sample in hr_store.samples.take(positions)]
     lr = None
     if needs_lr:
         real = pixels[1]

@@ -24,7 +24,9 @@ def main() -> None:
     found = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--one", str(size), folder]
+            command = [sys.executable, __file__, "--make", str(size), folder]
+            subprocess.run(command, check=True)  # what a process that makes images leaves in its heap is not measured
+            command[2] = "--one"
             words = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
             found.append((float(words[0]), float(words[1])))
         peak, seconds = found[-1]
@@ -44,39 +46,37 @@ def main() -> None:
         print(f"time of each further image, the last step over the first: {steps[-1] / steps[0]:.3f}")
 
 
-def one(size: int, folder: Path) -> None:
-    """Make the images, evaluate them, print the peak in MiB and the CPU's seconds."""
+def make(size: int, folder: Path) -> None:
+    """Make the images, the classifier and the protocol of one size."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+    from dummies import make_classifier, make_images
+
+    make_classifier(folder, classes=CLASSES, side=SIDE)
+    make_images(folder / "data", size // len(CLASSES), side=SIDE, classes=CLASSES)
+    (folder / "half.toml").write_text("[lr]\nscale = 0.5\n", encoding="utf-8")
+
+
+def one(folder: Path) -> None:
+    """Evaluate the images in a folder, print the peak in MiB and the CPU's seconds."""
     import os
     import time
 
     os.environ["OMP_NUM_THREADS"] = "1"
     os.environ |= {"SRBENCH_CACHE": str(folder / "cache"), "SRBENCH_WEIGHTS": str(folder / "weights")}
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from dummies import make_classifier, make_images
 
     import srbench
-
-    card = make_classifier(folder, classes=CLASSES, side=SIDE)
-    make_images(folder / "data", size // len(CLASSES), side=SIDE, classes=CLASSES)
 
     start = time.process_time()
     with PeakAnonymous() as peak:
         srbench.evaluate(
             ["nearest", "bicubic"],
             data=f"folder:{folder / 'data'}",
-            classifiers=[str(card)],
-            protocol=make_protocol(folder),
+            classifiers=[str(folder / "dummy.toml")],
+            protocol=str(folder / "half.toml"),
             out=folder / "out",
             progress=False,
         )
     print(peak.mib, time.process_time() - start)
-
-
-def make_protocol(folder: Path) -> str:
-    """Write a protocol that halves the images as they are."""
-    path = folder / "half.toml"
-    path.write_text("[lr]\nscale = 0.5\n", encoding="utf-8")
-    return str(path)
 
 
 class PeakAnonymous:
@@ -101,7 +101,10 @@ class PeakAnonymous:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--one"]:
-        one(int(sys.argv[2]), Path(sys.argv[3]))
-    else:
-        main()
+    match sys.argv[1:]:
+        case ["--make", size, folder]:
+            make(int(size), Path(folder))
+        case ["--one", _, folder]:
+            one(Path(folder))
+        case _:
+            main()
