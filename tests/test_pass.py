@@ -105,6 +105,22 @@ def test_pixels_are_kept_as_the_pass_had_them_and_nothing_is_restored_twice(run,
         assert np.abs(images["sr"].astype(int) - pixels[position]["sr"]).max() <= 1
 
 
+@pytest.mark.parametrize("budget", [1, 4 * 3 * SIDE * SIDE * 20])
+def test_the_same_pixels_are_kept_however_many_images_may_wait(run, tmp_path, monkeypatch, budget):
+    def kept(out):
+        result = run("bicubic", "area", out=tmp_path / out, batch_size=5)
+        return {cell.record.cell.method: cell.kept() for cell in result.cells if cell.record.status == "ok"}
+
+    usual = kept("usual")
+    monkeypatch.setitem(scoring.PENDING_BYTES, "cpu", budget)
+    monkeypatch.setattr(engine, "images_of", None)  # nothing is restored once more
+    other = kept("other")
+    assert usual["bicubic"] and [{*images} for images in other.values()] == [{*images} for images in usual.values()]
+    for method, images in usual.items():
+        for position, named in images.items():
+            assert all((other[method][position][name] == pixels).all() for name, pixels in named.items())
+
+
 def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "CHUNK", 16)
     save_gain(tmp_path / "mine.safetensors", 0.9)

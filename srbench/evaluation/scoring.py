@@ -375,6 +375,8 @@ class _Kept:
 
     def settle(self, cells: Sequence[Cell], rows: Mapping[Path, _Rows]) -> None:
         """Let the choices see what the batches that wait have shown, and take or drop their pixels."""
+        if not self._pending:
+            return
         for classifier, choice in self._choices.items():
             ours = [cell for cell in cells if cell.scored.id == classifier]
             original = next((cell for cell in ours if cell.contender is None), None)
