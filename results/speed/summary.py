@@ -26,9 +26,10 @@ def main() -> None:
     benches = {name: store.read_json(path) for name in BENCHES if (path := folder / f"bench-{name}.json").is_file()}
     cells = {precision: _cells(folder / f"eval-{precision}") for precision in PRECISIONS}
     environment, code = (benches["fp32"][name] for name in ("environment", "code"))
+    day = cells["fp32"]["esrgan"].record.created[:10]
     parts = [
         f"{environment['device']}, {environment['threads']} threads, torch {environment['torch']}, Python"
-        f" {environment['python']}; commit {code['commit']}{' with changes' if code['dirty'] else ''}",
+        f" {environment['python']}; commit {code['commit'][:9]}{' with changes' if code['dirty'] else ''}; {day}",
         _alone(benches),
         _evaluated(cells, benches),
         _agreement(cells),
