@@ -49,6 +49,7 @@ CI_NAMES = (
     "emd",
 )
 _IMAGE_COLUMNS = ("mse", "psnr", "ssim")
+_MANY = 2**14  # samples of a cell from which on it is worth the time to give back what reading it has left free
 
 Floats = NDArray[np.float64]
 
@@ -476,13 +477,16 @@ def _alone(cell: Pooled, kind: TaskKind, *, draws: int, seed: int) -> _Alone:
 def _pool_rows(cells: Sequence[StoredCell], *, draws: int, seed: int) -> tuple[list[Row], list[pd.DataFrame]]:
     """Rows and per-class tables of cells whose samples are the same."""
     kind = task_kind(cells[0].record.dataset.kind)
+    many = cells[0].record.dataset.n > _MANY
     alone = []
     for cell in _aligned(cells, kind):
         alone.append(_alone(cell, kind, draws=draws, seed=seed))
-        give_back_freed_memory()
+        if many:
+            give_back_freed_memory()
     pool, rows = [each.cell for each in alone], [each.row for each in alone]
     resampled = _resampled(pool, kind, draws=draws, seed=seed)
-    give_back_freed_memory()
+    if many:
+        give_back_freed_memory()
     found = kind.compare(
         Pool(
             cells=pool,
