@@ -84,3 +84,11 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
     assert devices.use_device("auto") == devices.use_device("cpu") == torch.device("cpu")
     with pytest.raises(UsageError, match="torch sees no CUDA device"):
         devices.use_device("cuda")
+
+
+@pytest.mark.parametrize(("given", "taken"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
+def test_arrow_shares_malloc_unless_the_user_has_chosen(given, taken):
+    code = "import srbench, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    environment = {"PATH": "/usr/bin:/bin"} | given
+    done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == taken
