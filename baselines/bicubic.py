@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from srbench.imaging.resample import resize
 from srbench.method import Method, MethodInfo
 from srbench.protocol import Protocol
-from srbench.resample import resize
 
 
 class Bicubic(Method):

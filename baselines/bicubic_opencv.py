@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from srbench.imaging.resample import resize
 from srbench.method import Method, MethodInfo
-from srbench.resample import resize
 
 
 class BicubicOpenCV(Method):

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
+from srbench.imaging.resample import resize
 from srbench.method import MethodInfo
-from srbench.resample import resize
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from srbench.errors import TrainingError
+from srbench.imaging.resample import resize
 from srbench.method import Batch, MethodInfo
-from srbench.resample import resize
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 

@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srbench.leaderboard import Leaderboard, Row, build
-from srbench.records import Record
+from srbench.leaderboard.tables import row_name
+from srbench.records.schema import Record
+from srbench.records.store import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.report.figures import draw_all
-from srbench.store import NO_CLASSIFIER, StoredCell, find_records, safe_name
-from srbench.tables import row_name
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "per_class.csv")

@@ -81,7 +81,7 @@ class Batch:
             for "iqa" `(N, 10)` float32, the distribution of the ratings. None for data that say nothing.
         teacher_logits: `(N, K)` float32, the frozen teacher's scores of `hr`, or None without a teacher.
         sr_size: (height, width) that SR must have.
-        kind: What a network is asked for, a name of `srbench.tasks`.
+        kind: What a network is asked for, a name of `srbench.task_types`.
     """
 
     lr: Tensor

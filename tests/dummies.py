@@ -124,7 +124,7 @@ def _toml(value: Any) -> str:
 PLUGIN = '''"""A method of a third party."""
 
 from srbench.method import Method, MethodInfo
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 
 
 class Mine(Method):
@@ -139,7 +139,7 @@ TRAINABLE = '''"""A method with one parameter: bilinear times a gain."""
 import torch
 
 from srbench.method import Method, MethodInfo
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 from srbench.training.recipe import Recipe
 
 

@@ -17,8 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from srbench import leaderboard, store, tables
-from srbench.records import (
+from srbench import leaderboard
+from srbench.leaderboard import tables
+from srbench.records import store
+from srbench.records.schema import (
     CellKey,
     ClassifierPart,
     ClassPart,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from srbench.metrics import auc_micro_values, roc_auc_micro
-from srbench.stats import bootstrap_means, interval, resample_counts
+from srbench.metrics.stats import bootstrap_means, interval, resample_counts
 
 
 def draws(n=120, classes=4, seed=0, sharpness=1.0, digits=3):

@@ -15,22 +15,23 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from srbench import bench as speed
-from srbench import timing, weights
-from srbench.bench_table import render
+from srbench import weights
+from srbench.bench.table import render
 from srbench.cli import app
+from srbench.compute import timing
+from srbench.compute.timing import MatrixProduct, Timing
 from srbench.errors import UnknownNameError, UsageError, WeightsError
-from srbench.evaluation.contenders import choose_for_timing
+from srbench.evaluation.loaded_methods import choose_for_timing
 from srbench.protocol import load_protocol
-from srbench.records import CodeState, Environment, Spread
+from srbench.records.schema import CodeState, Environment, Spread
 from srbench.registry import Registry
-from srbench.timing import MatrixProduct, Timing
 
 NETWORK = '''"""One convolution at LR size, then nearest."""
 
 import torch
 
 from srbench.method import Method, MethodInfo
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 
 
 class Conv(Method):

@@ -19,11 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srbench.data import cache
-from srbench.data.cache import build_hr_store
+from srbench.data import hr_cache as cache
+from srbench.data.catalogue import open_source
 from srbench.data.geometry import crop_hr
+from srbench.data.hr_cache import build_hr_store
 from srbench.data.source import Sample, Source
-from srbench.data.sources import open_source
 from srbench.errors import SrbenchError, TooManyUnreadableError, UnreadableImageError, UsageError
 from srbench.protocol import Geometry
 
@@ -331,8 +331,8 @@ class TestInterrupted:
         script = textwrap.dedent(
             """
             import os, signal, sys
-            from srbench.data import cache
-            from srbench.data.sources import open_source
+            from srbench.data import hr_cache as cache
+            from srbench.data.catalogue import open_source
             from srbench.protocol import Geometry
             cache._CHUNK = 8
             done = []

@@ -10,12 +10,12 @@ import training_world as world
 from PIL import Image
 
 from srbench import weights
-from srbench.classifiers import Classifier, ClassifierInfo
-from srbench.data.decode import header_of
-from srbench.data.sources import open_source
+from srbench.data.catalogue import open_source
 from srbench.errors import UsageError
 from srbench.evaluation import evaluate
-from srbench.resample import to_channels
+from srbench.imaging.decode import header_of
+from srbench.imaging.resample import to_channels
+from srbench.networks.classifiers import Classifier, ClassifierInfo
 from srbench.training.api import train
 
 GREY = '''
@@ -23,7 +23,7 @@ import dataclasses
 import torch
 from torch import nn
 from srbench.method import Method, MethodInfo
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 from srbench.training import losses
 from srbench.training.recipe import Recipe
 
@@ -52,7 +52,7 @@ class Grey(Method):
 
 TINTED = '''
 from srbench.method import Method, MethodInfo
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 import torch
 
 

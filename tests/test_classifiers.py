@@ -12,10 +12,11 @@ from dummies import ARCH, CLASSES, make_classifier, pixels, write_card
 from safetensors.torch import save_file
 from torch import nn
 
-from srbench import classifiers, weights
-from srbench.classifiers import Classifier, ClassifierInfo, imagenet_wnids, label_map, load_classifier
+from srbench import weights
 from srbench.errors import DataError, SrbenchError, UnknownNameError, UsageError, WeightsError
-from srbench.resample import resize
+from srbench.imaging.resample import resize
+from srbench.networks import classifiers
+from srbench.networks.classifiers import Classifier, ClassifierInfo, imagenet_wnids, label_map, load_classifier
 from srbench.weights import Card
 
 

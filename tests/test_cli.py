@@ -436,7 +436,7 @@ def test_tables_of_records_are_made_without_torch(tmp_path):
         f"""
         import contextlib, io, json, sys
         from srbench.cli import main
-        import srbench.compare, srbench.report
+        import srbench.leaderboard.compare, srbench.report
         sys.argv = ["srbench", "leaderboard", {str(folder)!r}]
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
             main()
@@ -466,7 +466,7 @@ def test_two_ranks_score_what_one_does(images, card, tmp_path, evaluate):
         assert evaluate(*names).code == 0
     finally:
         (tmp_path / "kept.png").rename(images / "net" / "0007.png")
-    from srbench import store
+    from srbench.records import store
 
     one, two = ({cell.record.cell.method: cell for cell in store.find_records([folder])[0]} for folder in ("o", "two"))
     assert one.keys() == two.keys() == {"original", "none", "bilinear", "bicubic", "lanczos", "retrained"}

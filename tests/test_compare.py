@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 from record_factory import commit, make_record, make_samples, predictions
 
-from srbench import leaderboard, store, tables
-from srbench.compare import compare, load_board, parse_rule
+from srbench import leaderboard
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
-from srbench.leaderboard import Leaderboard, Row
+from srbench.leaderboard import Leaderboard, Row, tables
+from srbench.leaderboard.compare import compare, load_board, parse_rule
+from srbench.records import store
 
 
 def board(*rows: Row, sha: str = "5" * 64, scale: float = 0.32, classifier_sha: str = "e" * 64) -> Leaderboard:

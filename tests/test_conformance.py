@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from srbench.conformance import Finding, check
+from srbench.imaging.resample import resize
 from srbench.method import Method, MethodInfo
 from srbench.registry import Registry
-from srbench.resample import resize
 from srbench.training.recipe import Recipe
 
 REGISTRY = Registry()

@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
-from srbench.data import decode as decode_module
-from srbench.data.decode import decode, from_array
+from srbench.data.catalogue import list_datasets, open_source
 from srbench.data.geometry import crop_hr
 from srbench.data.source import Sample, SampleList, sample_list_sha256
-from srbench.data.sources import list_datasets, open_source
 from srbench.errors import DataError, UnknownNameError, UnreadableImageError, UsageError
+from srbench.imaging import decode as decode_module
+from srbench.imaging.decode import decode, from_array
 from srbench.protocol import Geometry
 
 REAL = Path(os.environ.get("SRBENCH_REAL", Path(__file__).parents[1].parent / "shared" / "real"))

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from srbench.degrade import degrade, for_classifier, for_metric, restore_size, round_8bit
+from srbench.imaging.degrade import degrade, for_classifier, for_metric, restore_size, round_8bit
+from srbench.imaging.resample import gaussian_blur, resize, to_uint8
 from srbench.protocol import Degradation, Protocol, Restoration, Scoring, load_protocol
-from srbench.resample import gaussian_blur, resize, to_uint8
 
 PLAIN = Degradation(scale=0.5, eight_bit=False)
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 
 from srbench import weights
-from srbench.classifiers import label_map, load_classifier
-from srbench.data import demo
-from srbench.data.decode import decode
-from srbench.data.sources import open_source
-from srbench.degrade import degrade, for_classifier
+from srbench.data.catalogue import open_source
+from srbench.data.synthetic import demo
 from srbench.errors import SrbenchError, UsageError
+from srbench.imaging.decode import decode
+from srbench.imaging.degrade import degrade, for_classifier
+from srbench.imaging.resample import resize
+from srbench.networks.classifiers import label_map, load_classifier
 from srbench.protocol import load_protocol
-from srbench.resample import resize
 
 PIXELS = {
     "train": "223b6f5b8fa51be7b4b2766ecbcbaf72d6f0c4d1d8709b4d7a290beb8c0bef5a",
@@ -137,7 +137,7 @@ def test_other_photographs_are_refused(monkeypatch, tmp_path, damage):
 
 def test_opening_runs_nothing_of_scikit_image():
     code = (
-        "import sys; from srbench.data.demo import open_demo; open_demo('val');"
+        "import sys; from srbench.data.synthetic.demo import open_demo; open_demo('val');"
         " assert not {'skimage', 'pooch'} & set(sys.modules), 'scikit-image ran'"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

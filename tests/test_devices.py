@@ -8,13 +8,13 @@ import sys
 import pytest
 import torch
 
-from srbench import devices
+from srbench.compute import devices
 from srbench.errors import UsageError
 
 # Pages that the kernel clears for tensors of 64 MB, made and dropped ten times after the first.
 FAULTS = """
 import resource, sys, torch
-from srbench.devices import use_device
+from srbench.compute.devices import use_device
 if sys.argv[1] == "prepared":
     use_device("cpu")
 def make():
@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 HELD = """
 import torch
-from srbench.devices import give_back_freed_memory, use_device
+from srbench.compute.devices import give_back_freed_memory, use_device
 def held():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
 use_device("cpu")

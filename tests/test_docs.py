@@ -18,12 +18,15 @@ from PIL import Image
 from typer.main import get_command
 
 import srbench
-from srbench import bench, classifiers, leaderboard, paths, protocol, records, store
+from srbench import bench, leaderboard, paths, protocol
 from srbench.cli import app
-from srbench.compare import parse_rule
 from srbench.conformance import check
-from srbench.data.sources import list_datasets
+from srbench.data.catalogue import list_datasets
+from srbench.leaderboard.compare import parse_rule
 from srbench.method import MethodInfo
+from srbench.networks import classifiers
+from srbench.records import schema as records
+from srbench.records import store
 from srbench.registry import ENTRY_POINT_GROUP, Registry
 from srbench.training.classifier import classifier_recipes
 from srbench.training.recipe import TERMS, Augment, Recipe, load_recipe

@@ -20,9 +20,8 @@ import torch.nn.functional as F
 from dummies import CLASSES, WNIDS, make_classifier, make_images, pixels, plugin, save_gain, trainable
 from PIL import Image
 
-from srbench import evaluate, leaderboard, store, weights
-from srbench.classifiers import load_classifier
-from srbench.data import cache
+from srbench import evaluate, leaderboard, weights
+from srbench.data import hr_cache as cache
 from srbench.errors import (
     DataError,
     ProtocolError,
@@ -33,7 +32,9 @@ from srbench.errors import (
     UsageError,
     WeightsError,
 )
-from srbench.evaluation import costs, keep, scoring
+from srbench.evaluation import costs, scoring, thumbnails
+from srbench.networks.classifiers import load_classifier
+from srbench.records import store
 from srbench.weights import Card
 
 N, SIDE = 66, 24
@@ -290,7 +291,7 @@ def test_only_the_classes_present_compete_where_the_protocol_says_so(run, protoc
 
 
 def test_wnid_folders_among_a_thousand_outputs(run, tmp_path):
-    from srbench.classifiers import imagenet_wnids
+    from srbench.networks.classifiers import imagenet_wnids
 
     data = make_images(tmp_path / "wnids", 6, side=SIDE, classes=WNIDS)
     full = make_classifier(tmp_path / "full", side=SIDE, classes=imagenet_wnids()[:3])
@@ -975,7 +976,7 @@ def test_the_same_few_samples_of_every_method_keep_their_pixels(run, images):
     found = kept(result)
     assert found["none"] == {}  # its pixels are the oracle's "lr"
     positions = sorted(found["original"])
-    assert len(positions) == keep.KEPT and positions == sorted(found["bilinear"]) == sorted(found["nearest"])
+    assert len(positions) == thumbnails.KEPT and positions == sorted(found["bilinear"]) == sorted(found["nearest"])
     hr, _, _ = by_hand(images)
     lr = half_lr(hr)
     sr = F.interpolate(lr, size=(SIDE, SIDE), mode="bilinear")
@@ -1022,7 +1023,7 @@ def test_pixels_that_were_lost_or_damaged_are_kept_again(run, tmp_path):
 
 
 def test_large_images_keep_no_pixels(run, monkeypatch):
-    monkeypatch.setattr(keep, "MAX_SIDE", SIDE - 1)
+    monkeypatch.setattr(thumbnails, "MAX_SIDE", SIDE - 1)
     assert kept(run("bilinear"))["original"] == {}
 
 

@@ -6,8 +6,8 @@ import pytest
 import training_world as world
 
 from srbench import weights
-from srbench.data.files import hash_split
-from srbench.data.sources import open_source
+from srbench.data.catalogue import open_source
+from srbench.data.readers.files import hash_split
 from srbench.errors import SrbenchError, UsageError
 from srbench.training import classifier as module
 from srbench.training.classifier import train_classifier

@@ -15,18 +15,21 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 from training_world import make_classifier
 
 import srbench
-from srbench import records, stats, store, tables
-from srbench.data import demo, iqa
-from srbench.data.cache import build_hr_store
+from srbench.data.catalogue import default_kind, open_source
+from srbench.data.hr_cache import build_hr_store
 from srbench.data.source import Sample, sample_list_sha256
-from srbench.data.sources import default_kind, open_source
+from srbench.data.synthetic import demo, iqa
 from srbench.errors import DataError, TooManyUnreadableError, UnknownNameError, UsageError
+from srbench.leaderboard import tables
 from srbench.method import Batch
+from srbench.metrics import stats
 from srbench.protocol import Geometry
+from srbench.records import schema as records
+from srbench.records import store
 from srbench.registry import Registry
 from srbench.report import write_report
-from srbench.tasks import kind_names, task_kind
-from srbench.tasks.iqa import NAMES, earth_movers, emd, mean_rating
+from srbench.task_types import task_type, task_type_names
+from srbench.task_types.iqa import NAMES, earth_movers, emd, mean_rating
 from srbench.training import losses
 from srbench.training.classifier import train_classifier
 
@@ -39,7 +42,7 @@ BY_HAND = math.sqrt((0.25**2 + 0.25**2 + 0.0) / 3)  # their cumulative sums diff
 
 
 def test_the_loss_equals_a_case_by_hand():
-    kind = task_kind("iqa")
+    kind = task_type("iqa")
     assert (
         kind.loss(HALVES.log(), OTHER).item() == pytest.approx(BY_HAND, abs=1e-6) == pytest.approx(0.204124, abs=1e-6)
     )
@@ -107,17 +110,17 @@ def test_what_does_not_vary_correlates_with_nothing():
 
 
 def test_kinds_are_reached_by_name():
-    assert kind_names() == ("classification", "iqa")
-    assert (task_kind("iqa").loss_term, task_kind("classification").loss_term) == ("emd", "ce")
+    assert task_type_names() == ("classification", "iqa")
+    assert (task_type("iqa").loss_term, task_type("classification").loss_term) == ("emd", "ce")
     with pytest.raises(UnknownNameError, match="kind of task"):
-        task_kind("depth")
+        task_type("depth")
     assert default_kind(["iqa"]) == default_kind(["ava:x"]) == "iqa"
     assert default_kind(["demo"]) == default_kind(["demo", "iqa"]) == "classification"
 
 
 @pytest.mark.parametrize("name", ["classification", "iqa"])
 def test_every_column_that_a_kind_shows_is_known(name):
-    kind = task_kind(name)
+    kind = task_type(name)
     assert [column.name for column in tables.columns(name)] == list(kind.shown)
     assert set(kind.essential) <= set(kind.shown)
 
@@ -130,11 +133,11 @@ def test_ratings_are_part_of_the_list_of_samples():
 def test_a_fresh_network_begins_with_filters_that_do_not_answer_to_brightness():
     network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3))
     later = network[2].weight.clone()
-    task_kind("iqa").begin(network)
+    task_type("iqa").begin(network)
     assert network[0].weight.sum(dim=(2, 3)).abs().max() < 1e-6 and network[0].weight.abs().max() > 0.01
     assert torch.equal(network[2].weight, later)
     before = network[2].weight.clone()
-    task_kind("classification").begin(network)
+    task_type("classification").begin(network)
     assert torch.equal(network[2].weight, before)
 
 
@@ -336,7 +339,7 @@ def test_the_record_and_the_table_hold_the_correlations(world):
 
 
 def test_rows_are_ranked_by_srcc_where_the_run_is_whole(world):
-    kind = task_kind("iqa")
+    kind = task_type("iqa")
     assert kind.score({"srcc": 0.5, "emd": 9.0}) == 0.5 and kind.score({"srcc": None}) is None
     _, _, _, result = world
     order = [row.srcc for row in result.board.rows if row.kind == "baseline" and row.status == "ok"]

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from dummies import make_classifier, make_images
 
-from srbench import store
+from srbench.records import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -18,11 +18,12 @@ from rich.console import Console
 from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
-from srbench import leaderboard, store, tables
+from srbench import leaderboard
 from srbench.errors import IncomparableError, RecordError
-from srbench.leaderboard import Leaderboard, Row
-from srbench.records import DatasetPart, Metric
-from srbench.tasks import classification
+from srbench.leaderboard import Leaderboard, Row, tables
+from srbench.records import store
+from srbench.records.schema import DatasetPart, Metric
+from srbench.task_types import classification
 
 FIXTURE = Path(__file__).parent / "fixtures" / "records-v1"
 LABELS = np.arange(200) % 4

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from srbench import weights
 from srbench.cli import app
-from srbench.data import lens
-from srbench.data.sources import default_protocol, is_paired, list_datasets, open_source
+from srbench.data.catalogue import default_protocol, is_paired, list_datasets, open_source
+from srbench.data.synthetic import lens
 from srbench.errors import UsageError
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 from srbench.training.classifier import classifier_recipes
 
 

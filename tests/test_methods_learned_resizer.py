@@ -13,8 +13,8 @@ from srbench.methods.retrained import Retrained
 from torch import Tensor, nn
 
 from srbench.errors import TrainingError, UsageError
+from srbench.imaging.resample import resize
 from srbench.method import Batch
-from srbench.resample import resize
 from srbench.training.recipe import Recipe
 
 # --- architecture --------------------------------------------------------------------------------------------------

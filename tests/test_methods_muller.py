@@ -10,8 +10,8 @@ from torch import nn
 
 from srbench import weights
 from srbench.errors import UsageError
+from srbench.imaging.resample import resize
 from srbench.method import Batch
-from srbench.resample import resize
 from srbench.training.recipe import Recipe
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from srbench.methods.muller import Muller
 from srbench.methods.retrained import Retrained
 from torch import Tensor, nn
 
-from srbench.degrade import for_classifier
+from srbench.imaging.degrade import for_classifier
 from srbench.method import Batch
 from srbench.protocol import load_protocol
 

@@ -9,10 +9,10 @@ from srbench.methods.sr4ir import SR4IR
 from torch import nn
 
 from srbench import weights
-from srbench.classifiers import load_classifier
 from srbench.errors import UsageError, WeightsError
+from srbench.imaging.resample import resize
 from srbench.method import Batch
-from srbench.resample import resize
+from srbench.networks.classifiers import load_classifier
 from srbench.training.api import train
 from srbench.training.recipe import Recipe
 

@@ -12,9 +12,9 @@ from torch import nn
 
 from srbench import weights
 from srbench.errors import UsageError
+from srbench.imaging.resample import resize
 from srbench.method import Batch
 from srbench.protocol import load_protocol
-from srbench.resample import resize
 from srbench.training.api import train
 from srbench.training.recipe import Recipe
 

@@ -180,19 +180,19 @@ class TestReference:
     def test_serves_several_sr_as_one_each(self, options, monkeypatch):
         _, hr = pair(count=5)
         monkeypatch.setattr(metrics, "_SSIM_CHUNK_CPU", 2 * 4 * hr[:1].numel())
-        reference = metrics.Reference(hr, **options)
+        reference = metrics.HrStatistics(hr, **options)
         for seed in range(3):
             sr, _ = pair(seed, count=5)
             assert torch.equal(reference.mse(sr), metrics.mse_per_image(sr, hr, **options))
             assert torch.equal(reference.ssim(sr), metrics.ssim_per_image(sr, hr, **options))
 
     def test_refuses_another_shape(self):
-        reference = metrics.Reference(torch.zeros(2, 3, 20, 20))
+        reference = metrics.HrStatistics(torch.zeros(2, 3, 20, 20))
         for measure in (reference.mse, reference.ssim):
             with pytest.raises(ContractError, match=r"\(2, 3, 20, 20\), got \(1, 3, 20, 20\)"):
                 measure(torch.zeros(1, 3, 20, 20))
         with pytest.raises(ContractError, match=r"expected hr of the shape \(N, C, H, W\), got \(3, 20, 20\)"):
-            metrics.Reference(torch.zeros(3, 20, 20))
+            metrics.HrStatistics(torch.zeros(3, 20, 20))
 
 
 class TestSsim:

@@ -12,12 +12,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from srbench.cli import app
-from srbench.data.decode import decode
-from srbench.data.sources import open_source
+from srbench.data.catalogue import open_source
 from srbench.errors import ProtocolError, UnreadableImageError, UsageError
+from srbench.imaging.decode import decode
+from srbench.imaging.resample import resize
 from srbench.protocol import load_protocol, parse_protocol
-from srbench.records import Record
-from srbench.resample import resize
+from srbench.records.schema import Record
 from srbench.training.data import open_splits
 
 

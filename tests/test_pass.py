@@ -10,10 +10,11 @@ import pytest
 import torch
 from dummies import make_classifier, make_images, save_gain, trainable
 
-from srbench import evaluate, store
+from srbench import evaluate
 from srbench.evaluation import run as engine
 from srbench.evaluation import scoring
-from srbench.tasks import classification
+from srbench.records import store
+from srbench.task_types import classification
 
 N, SIDE = 48, 24
 WAITS = ("__bool__", "__float__", "__int__", "__index__", "item", "cpu", "numpy", "tolist", "nonzero")

@@ -12,7 +12,7 @@ import training_world as world
 from PIL import Image
 
 from srbench import weights
-from srbench.data.sources import open_source
+from srbench.data.catalogue import open_source
 from srbench.errors import UsageError
 from srbench.protocol import Geometry
 from srbench.training import checkpoint

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from PIL import Image
 
 from srbench import evaluate
-from srbench.classifiers import imagenet_wnids, load_classifier
-from srbench.degrade import degrade
+from srbench.imaging.degrade import degrade
+from srbench.imaging.resample import resize
+from srbench.networks.classifiers import imagenet_wnids, load_classifier
 from srbench.protocol import load_protocol
-from srbench.resample import resize
 
 pytestmark = pytest.mark.real
 

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from srbench import store
 from srbench.errors import RecordError, UsageError
-from srbench.provenance import code_state, environment
-from srbench.records import (
+from srbench.records import store
+from srbench.records.provenance import code_state, environment
+from srbench.records.schema import (
     CellKey,
     ClassifierPart,
     ClassPart,
@@ -273,10 +273,10 @@ def test_what_a_kill_leaves_is_ignored_and_swept(tmp_path: Path) -> None:
     assert store.done_positions(tmp_path, HASH) == {0, 1}
     store.write_shard(tmp_path, HASH, make_rows([2, 3]))
     assert store.merge(tmp_path, HASH, range(4))["position"].tolist() == [0, 1, 2, 3]
-    (tmp_path / ".keep.tmp").write_text("not ours")
+    (tmp_path / ".thumbnails.tmp").write_text("not ours")
     assert store.sweep(tmp_path) == 1
     assert not list(tmp_path.rglob(".rows*.tmp"))
-    assert (tmp_path / ".keep.tmp").exists()
+    assert (tmp_path / ".thumbnails.tmp").exists()
 
 
 # --- cells -------------------------------------------------------------------------------------------------------

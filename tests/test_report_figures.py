@@ -20,13 +20,14 @@ from record_factory import FIELDS, commit, make_record, make_samples, prediction
 from scipy.stats import kendalltau, rankdata, spearmanr
 from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
-from srbench import leaderboard, store
+from srbench import leaderboard
 from srbench.leaderboard import Leaderboard, Row
-from srbench.records import DatasetPart, Record, TimingPart
+from srbench.records import store
+from srbench.records.schema import DatasetPart, Record, TimingPart
+from srbench.records.store import StoredCell
 from srbench.report.drawn import INK, SECTIONS, Drawn
 from srbench.report.figures import correlation, draw_all
 from srbench.report.figures.style import NEUTRAL, PALETTE, Looks, counted, metric_prefix, plain, slug
-from srbench.store import StoredCell
 
 N = 240
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")

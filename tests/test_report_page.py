@@ -21,10 +21,12 @@ from PIL import Image
 from record_factory import commit, make_record, make_samples, predictions, write_board
 from typer.testing import CliRunner
 
-from srbench import leaderboard, report, store, tables
+from srbench import leaderboard, report
 from srbench.cli import app
 from srbench.errors import UsageError
-from srbench.records import DatasetPart, TimingPart
+from srbench.leaderboard import tables
+from srbench.records import store
+from srbench.records.schema import DatasetPart, TimingPart
 from srbench.report import best, galleries, inline, page
 from srbench.report.drawn import INK, Drawn
 

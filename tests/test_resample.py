@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from srbench.resample import gaussian_blur, pillow_bicubic, resize, to_uint8
+from srbench.imaging.resample import gaussian_blur, pillow_bicubic, resize, to_uint8
 
 SIZES = [
     ((48, 64), (12, 16)),

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from srbench import stats
 from srbench.errors import UsageError
+from srbench.metrics import stats
 
 examples = settings(max_examples=50, deadline=None, derandomize=True)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from srbench import timing
+from srbench.compute import timing
 from srbench.errors import UsageError
 
 

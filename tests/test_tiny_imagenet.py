@@ -13,10 +13,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from srbench import weights
-from srbench.classifiers import load_classifier
 from srbench.cli import app
-from srbench.data.sources import open_source
+from srbench.data.catalogue import open_source
 from srbench.errors import DataError, UnknownNameError, UsageError, WeightsError
+from srbench.networks.classifiers import load_classifier
 from srbench.protocol import load_protocol
 from srbench.training.api import choose_protocol
 from srbench.training.classifier import train_classifier

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import nn
 
 from srbench import weights
-from srbench.classifiers import load_classifier
-from srbench.data.sources import open_source
+from srbench.data.catalogue import open_source
 from srbench.errors import TrainingError, UnknownNameError, UsageError, WeightsError
+from srbench.networks.classifiers import load_classifier
 from srbench.protocol import Degradation, Geometry, Protocol
 from srbench.training import checkpoint
 from srbench.training.api import train, training_degradation
@@ -425,7 +425,7 @@ def test_cached_scores_are_the_teachers_and_damaged_rows_are_computed_anew(place
 def test_a_batch_holds_what_it_says(run, tmp_path, options):
     """LR is the degradation of HR, the teacher's scores are those of HR as it is mirrored and cut."""
     body = """
-        from srbench.degrade import degrade
+        from srbench.imaging.degrade import degrade
         from srbench.protocol import Degradation
         assert batch.label is not None and batch.sr_size == tuple(batch.hr.shape[-2:])
         assert torch.equal(batch.lr, degrade(batch.hr, Degradation(scale=0.5)))
@@ -510,8 +510,8 @@ def test_batch_norm_statistics_are_estimated_anew(run, place):
     drifted = tensors(run(epochs=1, out="drifted", overrides=options))
     images = images_of(place, split="train")
     hr = images.read(np.arange(len(images)))[0].float() / 255
-    from srbench.degrade import degrade
-    from srbench.resample import resize
+    from srbench.imaging.degrade import degrade
+    from srbench.imaging.resample import resize
 
     up = resize(degrade(hr, Degradation(scale=0.5)), (24, 24), "bilinear")
     seen = nn.functional.conv2d(up, state["body.0.weight"], state["body.0.bias"], padding=1)

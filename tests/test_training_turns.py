@@ -15,9 +15,9 @@ from test_training import equal, interrupted_after, tensors
 from torch import nn
 
 from srbench import weights
-from srbench.classifiers import load_classifier
 from srbench.errors import TrainingError, UnknownNameError, UsageError
 from srbench.method import Batch
+from srbench.networks.classifiers import load_classifier
 from srbench.training import checkpoint, losses
 from srbench.training.api import train
 from srbench.training.networks import FeatureExtractor

@@ -15,15 +15,16 @@ from dummies import CLASSES, make_classifier, pixels, save_gain, trainable
 from PIL import Image, ImageCms
 from typer.testing import CliRunner
 
-from srbench import pictures, weights
-from srbench import upscale as module
-from srbench.classifiers import load_classifier
+from srbench import upscaling as module
+from srbench import weights
 from srbench.cli import app
 from srbench.errors import SrbenchError, UsageError
-from srbench.pictures import WRITABLE, made_by, read_picture, without_fringe
-from srbench.resample import resize, to_uint8
-from srbench.tiles import MARGIN, spans, tiled
-from srbench.upscale import render, upscale
+from srbench.imaging import pictures
+from srbench.imaging.pictures import WRITABLE, made_by, read_picture, without_fringe
+from srbench.imaging.resample import resize, to_uint8
+from srbench.imaging.tiles import MARGIN, spans, tiled
+from srbench.networks.classifiers import load_classifier
+from srbench.upscaling import render, upscale
 from srbench.weights import Card
 
 NETWORK = '''"""A network of factor 4 that sees `reach` pixels around each."""

@@ -28,10 +28,10 @@ def run_setup(checkout: Path) -> dict:
 def make_checkout(root: Path) -> Path:
     for name in (
         "srbench/__init__.py",
-        "srbench/cli.py",
+        "srbench/cli/__init__.py",
         "srbench/data/__init__.py",
-        "srbench/protocols/clean.toml",
-        "srbench/assets/weights/classifiers/net.safetensors",
+        "srbench/protocol/presets/clean.toml",
+        "srbench/weights/shipped/classifiers/net.safetensors",
         "srbench/py.typed",
         "baselines/__init__.py",
         "baselines/bicubic.py",
@@ -75,6 +75,7 @@ def test_folder_method_is_listed_without_anybody_listing_it(tmp_path):
     (checkout / "setup.py").write_text((CHECKOUT / "setup.py").read_text())
     assert set(run_setup(checkout)["packages"]) == {
         "srbench",
+        "srbench.cli",
         "srbench.data",
         "srbench.baselines",
         "srbench.methods",
@@ -86,10 +87,10 @@ def test_folder_method_is_listed_without_anybody_listing_it(tmp_path):
 def test_expected_content_is_mapped_to_where_it_is_installed(tmp_path):
     assert expected(make_checkout(tmp_path)) == {
         "srbench/__init__.py",
-        "srbench/cli.py",
+        "srbench/cli/__init__.py",
         "srbench/data/__init__.py",
-        "srbench/protocols/clean.toml",
-        "srbench/assets/weights/classifiers/net.safetensors",
+        "srbench/protocol/presets/clean.toml",
+        "srbench/weights/shipped/classifiers/net.safetensors",
         "srbench/py.typed",
         "srbench/baselines/__init__.py",
         "srbench/baselines/bicubic.py",
@@ -102,7 +103,7 @@ def test_expected_content_is_mapped_to_where_it_is_installed(tmp_path):
 
 def test_whole_wheel_has_no_problem():
     wanted = expected(CHECKOUT)
-    assert "srbench/protocols/clean.toml" in wanted and "srbench/methods/darionet.py" in wanted
+    assert "srbench/protocol/presets/clean.toml" in wanted and "srbench/methods/darionet.py" in wanted
     metadata = {"srbench-0.1.0.dist-info/METADATA", "srbench-0.1.0.dist-info/RECORD", "srbench/"}
     assert problems(wanted | metadata, wanted) == []
 
@@ -112,11 +113,11 @@ def test_whole_wheel_has_no_problem():
     [
         ("srbench/methods/esrgan/network.py", None, "missing: srbench/methods/esrgan/network.py"),
         ("srbench/baselines/bicubic.py", None, "missing: srbench/baselines/bicubic.py"),
-        ("srbench/protocols/clean.toml", None, "missing: srbench/protocols/clean.toml"),
+        ("srbench/protocol/presets/clean.toml", None, "missing: srbench/protocol/presets/clean.toml"),
         (
-            "srbench/assets/weights/classifiers/net.safetensors",
+            "srbench/weights/shipped/classifiers/net.safetensors",
             None,
-            "missing: srbench/assets/weights/classifiers/net.safetensors",
+            "missing: srbench/weights/shipped/classifiers/net.safetensors",
         ),
         (None, "baselines/bicubic.py", "at top level of site-packages: baselines/bicubic.py"),
         (None, "conftest.py", "at top level of site-packages: conftest.py"),
@@ -133,11 +134,11 @@ def test_script_lists_the_modules_and_fails_where_it_must(tmp_path):
     script = CHECKOUT / "tests" / "wheel_content.py"
     wanted = expected(CHECKOUT)
     good = make_wheel(tmp_path / "good.whl", wanted | {"srbench-0.1.0.dist-info/METADATA"})
-    bad = make_wheel(tmp_path / "bad.whl", wanted - {"srbench/cli.py"})
+    bad = make_wheel(tmp_path / "bad.whl", wanted - {"srbench/cli/__init__.py"})
     results = [
         subprocess.run([sys.executable, str(script), *map(str, wheels)], capture_output=True, text=True, check=False)
         for wheels in ([good], [bad], [])
     ]
     assert [each.returncode for each in results] == [0, 1, 2]
     assert "srbench.baselines.bicubic\n" in results[0].stdout and "0 problems" in results[0].stdout
-    assert "missing: srbench/cli.py" in results[1].stdout and "usage:" in results[2].stderr
+    assert "missing: srbench/cli/__init__.py" in results[1].stdout and "usage:" in results[2].stderr

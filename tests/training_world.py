@@ -24,7 +24,7 @@ METHOD = '''
 import torch
 from torch import nn
 from srbench.method import Method, MethodInfo
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 from srbench.training import losses
 from srbench.training.recipe import Augment, Recipe
 

@@ -1,8 +1,8 @@
 """Hold a wheel against the checkout: `python tests/wheel_content.py dist/srbench-*.whl`.
 
-Lists the wheel's modules. Fails when a module of srbench/, baselines/ or methods/, a protocol or a file of
-srbench/assets/ is missing, when the wheel holds something of these that the checkout does not, or when anything
-but srbench and its metadata would land at top level of site-packages.
+Lists the wheel's modules. Fails when a module of srbench/, baselines/ or methods/, a protocol or shipped weights are
+missing, when the wheel holds something of these that the checkout does not, or when anything but srbench and its
+metadata would land at top level of site-packages.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOMES = {"srbench": "srbench", "baselines": "srbench/baselines", "methods": "srbench/methods"}
 DATA = (
-    *("srbench/protocols/*.toml", "srbench/assets/**/*", "srbench/report/assets/*", "srbench/**/*.toml"),
+    *(
+        "srbench/protocol/presets/*.toml",
+        "srbench/weights/shipped/**/*",
+        "srbench/report/assets/*",
+        "srbench/**/*.toml",
+    ),
     *("methods/**/*.toml", "srbench/py.typed"),
 )
 

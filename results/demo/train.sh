@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 runs=out/train-demo
-assets=srbench/assets/weights
+assets=srbench/weights/shipped
 
 ship() { # OWNER NAME
   mkdir -p "$assets/$1"

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from srbench import weights
-from srbench.provenance import code_state
+from srbench.records.provenance import code_state
 
 
 def main() -> None:

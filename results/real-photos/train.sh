@@ -8,7 +8,7 @@
 set -euo pipefail
 real=$(cd "$1" && pwd)
 cd "$(dirname "$0")/../.."
-assets=$PWD/srbench/assets/weights/darionet
+assets=$PWD/srbench/weights/shipped/darionet
 mkdir -p out/train-real
 cd out/train-real
 ln -sfn "$real" real

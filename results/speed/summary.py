@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from srbench import store
-from srbench.store import StoredCell
+from srbench.records import store
+from srbench.records.store import StoredCell
 
 BENCHES = ("fp32", "bf16", "bf16-compiled")
 PRECISIONS = ("fp32", "bf16")

@@ -1,6 +1,6 @@
 """Evaluation: from a call to records and a leaderboard.
 
-`contenders` says who takes part, `scoring` is the one pass, `costs` the timing pass, `assemble` makes the records;
+`loaded_methods` says who takes part, `scoring` is the one pass, `costs` the timing pass, `assemble` makes the records;
 `run` below puts them in order.
 """
 

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 
 from srbench import metrics
-from srbench.classifiers import Classifier
-from srbench.data.cache import HRStore
+from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source, sample_list_sha256
-from srbench.evaluation.contenders import Contender, parameters_of
 from srbench.evaluation.costs import Costs
-from srbench.evaluation.scoring import ScoredClassifier
+from srbench.evaluation.loaded_methods import LoadedMethod, parameters_of
+from srbench.evaluation.scoring import ScoredNetwork
+from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
-from srbench.records import (
+from srbench.records.schema import (
     MAX_UNREADABLE_NAMED,
     ORACLE,
     ClassifierPart,
@@ -26,7 +26,7 @@ from srbench.records import (
     ProtocolPart,
     WeightsPart,
 )
-from srbench.tasks import mean_metric
+from srbench.task_types import mean_metric
 
 ORACLE_VERSION = "1"
 
@@ -36,7 +36,7 @@ def protocol_part(protocol: Protocol) -> ProtocolPart:
     return ProtocolPart(protocol.name, protocol.fingerprint, protocol.fields)
 
 
-def method_part(contender: Contender | None, costs: Costs | None) -> MethodPart:
+def method_part(contender: LoadedMethod | None, costs: Costs | None) -> MethodPart:
     """Return the method as a record holds it; None is the oracle."""
     if contender is None:
         return MethodPart(
@@ -114,7 +114,7 @@ def not_degraded(hr_store: HRStore, protocol: Protocol) -> int:
 def metrics_of(
     samples: pd.DataFrame,
     protocol: Protocol,
-    scored: ScoredClassifier,
+    scored: ScoredNetwork,
     *,
     why_no_quality: str | None,
     histograms: dict[str, Any] | None = None,
@@ -126,7 +126,7 @@ def metrics_of(
         protocol: The protocol.
         scored: The classifier.
         why_no_quality: Why there is no PSNR and SSIM, or None.
-        histograms: Histograms of the scores, from `TaskKind.histograms`.
+        histograms: Histograms of the scores, from `TaskType.histograms`.
     """
     quality = {"psnr": _psnr(samples, protocol, why_no_quality), "ssim": mean_metric(samples, "ssim", why_no_quality)}
     if scored.answers is None:
@@ -134,7 +134,7 @@ def metrics_of(
     return quality | scored.kind.metrics(samples, scored.answers, histograms=histograms)
 
 
-def why_no_quality(contender: Contender | None, protocol: Protocol) -> str | None:
+def why_no_quality(contender: LoadedMethod | None, protocol: Protocol) -> str | None:
     """Return why a cell has no PSNR and SSIM, or None if it has."""
     if protocol.lr.none:
         return "the protocol has no LR, so there is no ground truth at SR size"

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from srbench.classifiers import Classifier
-from srbench.data.cache import HRStore
+from srbench.compute.timing import Timing, count_macs, measure, peak_memory
 from srbench.data.geometry import crop_hr
+from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
-from srbench.degrade import degrade, for_classifier, restore_size
-from srbench.evaluation.contenders import Contender
+from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.scoring import PassSettings, as_data, autocast
+from srbench.imaging.degrade import degrade, for_classifier, restore_size
+from srbench.imaging.resample import to_channels
 from srbench.method import Method
+from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
-from srbench.records import Spread
-from srbench.resample import to_channels
-from srbench.timing import Timing, count_macs, measure, peak_memory
+from srbench.records.schema import Spread
 
 BUDGET_S = 0.2  # of each single measurement; a cell has four, so it stays under a second
 
@@ -65,7 +65,7 @@ class Stopwatches:
         self._classify: dict[str, Spread] = {}
 
     @torch.inference_mode()
-    def restoring(self, contender: Contender) -> Costs:
+    def restoring(self, contender: LoadedMethod) -> Costs:
         """Return what a method costs on its own."""
         if id(contender) not in self._costs:
             assert contender.method is not None
@@ -96,7 +96,7 @@ class Stopwatches:
         return self._classify[classifier.id]
 
     @torch.inference_mode()
-    def end_to_end(self, contender: Contender | None, classifier: torch.nn.Module | None) -> Spread:
+    def end_to_end(self, contender: LoadedMethod | None, classifier: torch.nn.Module | None) -> Spread:
         """Return milliseconds an image from the file to the logits, at batch 1."""
 
         def once() -> None:
@@ -116,7 +116,7 @@ class Stopwatches:
         ids, grey = [self._store.samples[0].id], self._settings.channels == 1
         return degrade(hr, self._protocol.lr, sample_ids=ids, seed=self._settings.seed, grey=grey)
 
-    def _restore(self, contender: Contender, lr: Tensor) -> Tensor:
+    def _restore(self, contender: LoadedMethod, lr: Tensor) -> Tensor:
         assert contender.method is not None
         return restored(contender.method, lr, self._sr_size, self._protocol, self._settings)
 

@@ -17,36 +17,38 @@ import numpy as np
 import pandas as pd
 import torch
 
-from srbench import leaderboard, store, tables
-from srbench.classifiers import Classifier, demo_classifiers, load_classifier
-from srbench.data.cache import HRStore, build_hr_store
+from srbench import leaderboard
+from srbench.compute.devices import give_back_freed_memory, use_device
+from srbench.data.catalogue import default_protocol, open_source
+from srbench.data.hr_cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
-from srbench.data.sources import default_protocol, open_source
-from srbench.devices import give_back_freed_memory, use_device
 from srbench.errors import SrbenchError, UsageError
-from srbench.evaluation import assemble, keep
-from srbench.evaluation.contenders import Contender, choose
+from srbench.evaluation import assemble, thumbnails
 from srbench.evaluation.costs import Costs, Stopwatches
+from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.scoring import (
     Cell,
     Counters,
     Images,
     PassResult,
     PassSettings,
-    ScoredClassifier,
+    ScoredNetwork,
     images_of,
     score,
     sentence,
 )
-from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard
+from srbench.evaluation.thumbnails import ThumbnailSelector
+from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, tables
 from srbench.method import TaskInfo
+from srbench.networks.classifiers import Classifier, demo_classifiers, load_classifier
 from srbench.paths import cache_dir
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
-from srbench.provenance import code_state, environment
-from srbench.records import SCHEMA_VERSION, CellKey, Metric, Record, TimingPart, hash_inputs
+from srbench.records import store
+from srbench.records.provenance import code_state, environment
+from srbench.records.schema import SCHEMA_VERSION, CellKey, Metric, Record, TimingPart, hash_inputs
 from srbench.registry import Registry
-from srbench.tasks import task_kind
+from srbench.task_types import task_type
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class _Call:
     source: Source
     protocols: list[Protocol]
     classifiers: list[Classifier]
-    contenders: dict[str, list[Contender]]
+    loaded_methods: dict[str, list[LoadedMethod]]
     out: Path
     settings: PassSettings
     limit: int | None
@@ -244,12 +246,12 @@ def _resolve(
     for classifier in loaded:
         # channels_last: the same sums in another order (1e-5 in the logits), 1.1 to 1.6 x as fast on a CPU
         classifier.to(settings.device).to(memory_format=torch.channels_last)
-        task_kind(source.kind).answers(classifier.info, source)
-    contenders = {
+        task_type(source.kind).answers(classifier.info, source)
+    loaded_methods = {
         each.fingerprint: choose(names, registry, given=weights, classifiers=loaded, protocol=each, dataset=source.name)
         for each in protocols
     }
-    for group in contenders.values():
+    for group in loaded_methods.values():
         for contender in group:
             if contender.method is not None:
                 contender.method.to(settings.device).to(memory_format=torch.channels_last)
@@ -257,7 +259,7 @@ def _resolve(
         source=source,
         protocols=protocols,
         classifiers=loaded,
-        contenders=contenders,
+        loaded_methods=loaded_methods,
         out=folder,
         settings=settings,
         limit=limit,
@@ -319,8 +321,8 @@ class _Planned:
     """A cell of the task: computed, found fresh, or skipped."""
 
     key: CellKey
-    contender: Contender | None
-    scored: ScoredClassifier
+    contender: LoadedMethod | None
+    scored: ScoredNetwork
     folder: Path
     input_hash: str
     skip: str | None
@@ -329,12 +331,15 @@ class _Planned:
 
 
 def _gathered(
-    result: PassResult, choices: Mapping[str | None, keep.Choice], cells: Sequence[_Planned], world: int
+    result: PassResult,
+    choices: Mapping[str | None, ThumbnailSelector],
+    cells: Sequence[_Planned],
+    world: int,
 ) -> PassResult:
     """Return what all ranks have found together; of pixels, they send each other only those that are chosen."""
     parts: list[Any] = [None] * world
     torch.distributed.all_gather_object(parts, choices)
-    chosen = {name: set(keep.Choice.joined([part[name] for part in parts]).chosen()) for name in choices}
+    chosen = {name: set(ThumbnailSelector.joined([part[name] for part in parts]).chosen()) for name in choices}
     kept = {
         cell.folder: {
             position: images
@@ -424,19 +429,19 @@ class _Task:
         classifiers: list[Classifier | None] = [*self._call.classifiers]
         for classifier in classifiers or [None]:
             scored = self._scored(classifier)
-            row = [self._cell(contender, scored) for contender in self._call.contenders[self._protocol.fingerprint]]
+            row = [self._cell(contender, scored) for contender in self._call.loaded_methods[self._protocol.fingerprint]]
             planned += [self._cell(None, scored), *(item for item in row if not _stands_elsewhere(item, row))]
         return planned
 
-    def _scored(self, classifier: Classifier | None) -> ScoredClassifier:
+    def _scored(self, classifier: Classifier | None) -> ScoredNetwork:
         source = self._call.source
-        kind = task_kind(source.kind)
+        kind = task_type(source.kind)
         if classifier is None:
-            return ScoredClassifier(None, kind, None)
+            return ScoredNetwork(None, kind, None)
         present = self._protocol.score.logits == "present"
-        return ScoredClassifier(classifier, kind, kind.answers(classifier.info, source, present=present))
+        return ScoredNetwork(classifier, kind, kind.answers(classifier.info, source, present=present))
 
-    def _cell(self, contender: Contender | None, scored: ScoredClassifier) -> _Planned:
+    def _cell(self, contender: LoadedMethod | None, scored: ScoredNetwork) -> _Planned:
         classifier = scored.classifier
         skip = contender.skip_reason(self._info(classifier)) if contender is not None else None
         if contender is not None and skip is None and classifier is None and contender.cls.info.output == "lr":
@@ -467,7 +472,7 @@ class _Task:
             channels=self._call.source.channels,
         )
 
-    def _hash(self, contender: Contender | None, classifier: Classifier | None, skip: str | None) -> str:
+    def _hash(self, contender: LoadedMethod | None, classifier: Classifier | None, skip: str | None) -> str:
         loaded = contender.weights if contender is not None else None
         return hash_inputs(
             {
@@ -488,7 +493,7 @@ class _Task:
         )
 
     @torch.inference_mode()
-    def _score(self, missing: Sequence[_Planned], choices: Mapping[str | None, keep.Choice]) -> PassResult:
+    def _score(self, missing: Sequence[_Planned], choices: Mapping[str | None, ThumbnailSelector]) -> PassResult:
         call = self._call
         if call.force and call.settings.rank == 0:
             for item in missing:
@@ -513,11 +518,11 @@ class _Task:
             result = _gathered(result, choices, missing, call.settings.world)
         return result
 
-    def _choices(self, planned: Sequence[_Planned]) -> dict[str | None, keep.Choice]:
+    def _choices(self, planned: Sequence[_Planned]) -> dict[str | None, ThumbnailSelector]:
         """Return by classifier what tells which samples keep their pixels; it has seen what is stored already."""
         choices = {}
         for classifier, yardsticks in self._yardsticks(planned).items():
-            choices[classifier] = keep.Choice(self._hr, self._hashed)
+            choices[classifier] = ThumbnailSelector(self._hr, self._hashed)
             if all(item.fresh and self._is_ok(item) for item in yardsticks):
                 self._see_stored(choices[classifier], yardsticks)
         return choices
@@ -526,17 +531,17 @@ class _Task:
         """Return by classifier the cells of the original and of frozen bilinear, by which samples are chosen."""
         cells = {(item.key.classifier, item.key.method): item for item in planned if item.key.track == "frozen"}
         return {
-            classifier: (item, cells[classifier, REFERENCE])
+            classifier: (item, cells[classifier, BASELINE])
             for (classifier, method), item in cells.items()
-            if method == ORACLE and (classifier, REFERENCE) in cells
+            if method == ORACLE and (classifier, BASELINE) in cells
         }
 
     @cached_property
     def _hashed(self) -> list[int]:
-        return keep.smallest_hashes(self._hr)
+        return thumbnails.smallest_hashes(self._hr)
 
-    def _see_stored(self, choice: keep.Choice, yardsticks: tuple[_Planned, _Planned]) -> None:
-        original, bilinear = (store.load_cell(item.folder).samples(keep.COLUMNS) for item in yardsticks)
+    def _see_stored(self, choice: ThumbnailSelector, yardsticks: tuple[_Planned, _Planned]) -> None:
+        original, bilinear = (store.load_cell(item.folder).samples(thumbnails.COLUMNS) for item in yardsticks)
         choice.see_all(original, bilinear)
 
     def _write(self, planned: Sequence[_Planned], failures: Mapping[Path, str]) -> None:
@@ -567,12 +572,14 @@ class _Task:
         for classifier, yardsticks in self._yardsticks(planned).items():
             if not all(self._is_ok(item) for item in yardsticks):
                 continue
-            choice = keep.Choice(self._hr, self._hashed)
+            choice = ThumbnailSelector(self._hr, self._hashed)
             self._see_stored(choice, yardsticks)
             positions = choice.chosen()
             for item in planned:
                 key = f"{item.input_hash} {positions}"
-                keeps = item.key.classifier == classifier and keep.keeps_pixels(item.contender) and self._is_ok(item)
+                keeps = (
+                    item.key.classifier == classifier and thumbnails.keeps_pixels(item.contender) and self._is_ok(item)
+                )
                 if keeps and store.kept_key(item.folder / store.KEPT_FILE) != key:
                     open_cells.append((item, positions, key))
         with track("keeping pixels", len(open_cells), show=self._call.progress, unit="cells") as advance:
@@ -690,7 +697,7 @@ class _Task:
         self._status[item.folder] = status
 
 
-def _training(contender: Contender | None) -> dict[str, Any] | None:
+def _training(contender: LoadedMethod | None) -> dict[str, Any] | None:
     card = contender.weights.ref.card if contender is not None and contender.weights is not None else None
     if card is None:
         return None

@@ -14,18 +14,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from srbench import metrics, store
-from srbench.classifiers import Classifier
-from srbench.data.cache import HRStore
-from srbench.degrade import degrade, for_classifier, for_metric, restore_size
+from srbench import metrics
+from srbench.data.hr_cache import HRStore
 from srbench.errors import ContractError, RecordError
-from srbench.evaluation import keep
-from srbench.evaluation.contenders import Contender
-from srbench.leaderboard import REFERENCE
+from srbench.evaluation import thumbnails
+from srbench.evaluation.loaded_methods import LoadedMethod
+from srbench.evaluation.thumbnails import ThumbnailSelector
+from srbench.imaging.degrade import degrade, for_classifier, for_metric, restore_size
+from srbench.imaging.resample import to_channels, to_uint8
+from srbench.leaderboard import BASELINE
+from srbench.networks.classifiers import Classifier
 from srbench.paths import cache_dir
 from srbench.protocol import Protocol
-from srbench.resample import to_channels, to_uint8
-from srbench.tasks import Answers, Found, TaskKind
+from srbench.records import store
+from srbench.task_types import BatchResult, OutputMap, TaskType
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
@@ -33,7 +35,7 @@ PENDING_BYTES = {"cuda": 2**31, "cpu": 2**26}  # of images that wait until it is
 
 
 @dataclass(frozen=True)
-class ScoredClassifier:
+class ScoredNetwork:
     """A classifier with what the pass must know of it.
 
     Attributes:
@@ -43,8 +45,8 @@ class ScoredClassifier:
     """
 
     classifier: Classifier | None
-    kind: TaskKind
-    answers: Answers | None
+    kind: TaskType
+    answers: OutputMap | None
 
     @property
     def id(self) -> str | None:
@@ -64,8 +66,8 @@ class Cell:
         adapted: The classifier trained along with the method, where there is one.
     """
 
-    contender: Contender | None
-    scored: ScoredClassifier
+    contender: LoadedMethod | None
+    scored: ScoredNetwork
     folder: Path
     input_hash: str
     adapted: torch.nn.Module | None = None
@@ -148,7 +150,7 @@ def score(
     *,
     counters: Counters,
     advance: Callable[[int], None],
-    choices: Mapping[str | None, keep.Choice] | None = None,
+    choices: Mapping[str | None, ThumbnailSelector] | None = None,
 ) -> PassResult:
     """Compute the missing samples of every cell and write them as shards.
 
@@ -262,7 +264,7 @@ class _Pass:
             index = torch.tensor([places[int(position)] for position in positions])
             yield _batch(positions, pixels, index, self._store, self._protocol, self._settings, needs_lr=needs_lr)
 
-    def _targets(self, scored: ScoredClassifier, chunk: np.ndarray) -> _Targets:
+    def _targets(self, scored: ScoredNetwork, chunk: np.ndarray) -> _Targets:
         assert scored.classifier is not None and scored.answers is not None
         logits = self._hr_logits(scored.classifier, chunk).to(self._settings.device)
         found = scored.kind.targets(self._store.samples.take(chunk), scored.answers)
@@ -320,7 +322,7 @@ class _Pass:
         for cell in cells:
             try:
                 logits, classifying = self._classified(cell, sr, batch, targets)
-                found = Found({})
+                found = BatchResult({})
                 if logits is not None and cell.scored.answers is not None:
                     known = targets[cell.scored.id]
                     target = None if known.target is None else known.target[batch.places]
@@ -350,7 +352,7 @@ class _Pass:
 class _Kept:
     """The pixels of samples that are likely to be kept; images wait until it is known which these are."""
 
-    def __init__(self, choices: Mapping[str | None, keep.Choice], kept: dict[Path, Images], budget: int) -> None:
+    def __init__(self, choices: Mapping[str | None, ThumbnailSelector], kept: dict[Path, Images], budget: int) -> None:
         self._choices, self._kept, self._budget = choices, kept, budget
         self._pending: list[tuple[list[Cell], np.ndarray, dict[str, Tensor]]] = []
         self._bytes = 0
@@ -363,7 +365,11 @@ class _Kept:
     def offer(self, cells: Sequence[Cell], sr: Tensor, batch: _Batch) -> None:
         """Take a batch of one method, as these cells' classifiers see it."""
         cells = [cell for cell in cells if cell.scored.id in self._choices]
-        if not cells or not keep.keeps_pixels(cells[0].contender) or max(batch.hr.shape[-2:]) > keep.MAX_SIDE:
+        if (
+            not cells
+            or not thumbnails.keeps_pixels(cells[0].contender)
+            or max(batch.hr.shape[-2:]) > thumbnails.MAX_SIDE
+        ):
             return
         images = {"sr": sr}
         if cells[0].contender is None:
@@ -380,7 +386,7 @@ class _Kept:
         for classifier, choice in self._choices.items():
             ours = [cell for cell in cells if cell.scored.id == classifier]
             original = next((cell for cell in ours if cell.contender is None), None)
-            bilinear = next((cell for cell in ours if cell.contender and cell.contender.name == REFERENCE), None)
+            bilinear = next((cell for cell in ours if cell.contender and cell.contender.name == BASELINE), None)
             if original is not None and bilinear is not None:
                 seen, restored = rows[original.folder].unseen(), rows[bilinear.folder].unseen()
                 choice.see(
@@ -405,7 +411,7 @@ class _Kept:
 
 
 def images_of(
-    contender: Contender | None, position: int, hr_store: HRStore, protocol: Protocol, settings: PassSettings
+    contender: LoadedMethod | None, position: int, hr_store: HRStore, protocol: Protocol, settings: PassSettings
 ) -> dict[str, np.ndarray]:
     """Return one sample's images, `(H, W, C)`, RGB, uint8: "sr" as the classifier sees it, or the oracle's "hr", "lr".
 
@@ -435,7 +441,7 @@ class _Batch:
     hr: Tensor
     lr: Tensor | None
     sr_size: tuple[int, int]
-    reference: metrics.Reference
+    reference: metrics.HrStatistics
 
 
 @dataclass(frozen=True)
@@ -478,7 +484,7 @@ def _batch(
             else degrade(hr, protocol.lr, sample_ids=ids, seed=settings.seed, grey=settings.channels == 1)
         )
     places = (places.pin_memory() if settings.device.type == "cuda" else places).to(settings.device, non_blocking=True)
-    reference = metrics.Reference(hr, channels=protocol.score.channels, crop_border=protocol.score.crop_border)
+    reference = metrics.HrStatistics(hr, channels=protocol.score.channels, crop_border=protocol.score.crop_border)
     return _Batch(positions, places, ids, hr, lr, protocol.sr_size(hr.shape[-2], hr.shape[-1]), reference)
 
 
@@ -487,7 +493,7 @@ def _to_float(pixels: Tensor, device: torch.device) -> Tensor:
 
 
 def _restore(
-    contender: Contender, batch: _Batch, protocol: Protocol, settings: PassSettings
+    contender: LoadedMethod, batch: _Batch, protocol: Protocol, settings: PassSettings
 ) -> tuple[Tensor, list[_Stopwatch]]:
     method, lr = contender.method, batch.lr
     assert method is not None and lr is not None
@@ -607,7 +613,7 @@ class _Rows:
         self,
         batch: _Batch,
         quality: Mapping[str, Tensor],
-        found: Found,
+        found: BatchResult,
         *,
         watches: Sequence[_Stopwatch],
         finite: Sequence[tuple[str, Tensor]],
@@ -638,7 +644,7 @@ class _Rows:
     def unseen(self) -> dict[str, np.ndarray]:
         """Return what the choice of kept samples looks at, of the batches that were added since the last call."""
         first, self._shown = self._shown, len(self._positions)
-        names = [name for name in keep.COLUMNS if name in self._columns]
+        names = [name for name in thumbnails.COLUMNS if name in self._columns]
         return {name: _fetched(self._columns[name][first:]) for name in names} | {
             "position": np.concatenate(self._positions[first:])
         }
@@ -683,7 +689,7 @@ class _Stopwatch:
         return self._events[0].elapsed_time(self._events[1]) / 1e3
 
 
-def _name(contender: Contender) -> str:
+def _name(contender: LoadedMethod) -> str:
     return f"{contender.name}@{contender.label}" if contender.label else contender.name
 
 

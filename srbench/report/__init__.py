@@ -13,13 +13,14 @@ from typing import BinaryIO
 
 from markupsafe import Markup
 
-from srbench import leaderboard, store
+from srbench import leaderboard
 from srbench.errors import RecordError, UsageError
 from srbench.leaderboard import Leaderboard
 from srbench.progress import track
+from srbench.records import store
+from srbench.records.store import StoredCell
 from srbench.report import figures, galleries, inline, page
 from srbench.report.drawn import Drawn
-from srbench.store import StoredCell
 
 PAGE_FILE = "report.html"
 FIGURES_FOLDER = "figures"
@@ -67,7 +68,7 @@ def write_report(
         shown = page.compose(board, cells)
         limit = int(max_mb * 1e6)
         paths: list[Path] = []
-        plates: list[page.Plate] = []
+        plates: list[page.FigureBlock] = []
         for drawn in figures.draw_all(board, cells):
             files, plate = _keep(drawn, out / FIGURES_FOLDER)
             paths += files
@@ -118,7 +119,7 @@ def _readable(cells: Sequence[StoredCell], problems: Sequence[str]) -> tuple[lis
 # --- figures -----------------------------------------------------------------------------------------------------
 
 
-def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.Plate]:
+def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.FigureBlock]:
     """Save a figure with its numbers; return its files, the SVG first, and what the page shows of it."""
     png = drawn.png()
     svg = drawn.svg()
@@ -136,7 +137,7 @@ def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.Plate]:
     else:
         uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         body = Markup('<img src="{}" alt="{}">').format(uri, drawn.title)
-    plate = page.Plate(
+    plate = page.FigureBlock(
         drawn.name,
         drawn.section,
         drawn.task,
@@ -185,7 +186,7 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _fitted(plates: Sequence[page.Plate], budget: int) -> tuple[list[page.Plate], list[str]]:
+def _fitted(plates: Sequence[page.FigureBlock], budget: int) -> tuple[list[page.FigureBlock], list[str]]:
     """Take the largest numbers out of the page, which their files hold too, until the figures fit."""
     size = sum(len(plate.body) + len(plate.data or "") for plate in plates)
     dropped: set[str] = set()

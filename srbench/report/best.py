@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench.leaderboard import Row
-from srbench.stats import bootstrap_means, interval, mcnemar_exact
-from srbench.store import StoredCell
+from srbench.metrics.stats import bootstrap_means, interval, mcnemar_exact
+from srbench.records.store import StoredCell
 
 LEVEL = 0.05
 TRACKS = ("frozen", "adapted")

@@ -20,12 +20,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from srbench import tables
 from srbench.errors import RecordError
-from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row
+from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, tables
+from srbench.records.store import StoredCell
 from srbench.report.best import scored
-from srbench.store import StoredCell
-from srbench.tasks.classification import class_name, class_names
+from srbench.task_types.classification import class_name, class_names
 
 PLAIN = "bicubic"  # what an ordinary editor would do: the yardstick of the zoomed patches
 DIRECT = "none"  # the control that hands LR to the classifier as it is; it keeps no pixels, LR has them
@@ -42,7 +41,7 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Shelf:
+class TaskImages:
     """What was kept of one task.
 
     Attributes:
@@ -55,11 +54,11 @@ class Shelf:
     task: str
     hr: Mapping[int, Pixels]
     lr: Mapping[int, Pixels]
-    racks: tuple[Rack, ...]
+    racks: tuple[NetworkImages, ...]
 
 
 @dataclass(frozen=True)
-class Rack:
+class NetworkImages:
     """The rows of one table that have pixels, with the samples at the kept positions.
 
     Attributes:
@@ -102,7 +101,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Tile:
+class Thumbnail:
     """A picture with what stands below it."""
 
     name: str
@@ -116,14 +115,14 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Strip:
+class SampleStrip:
     """One sample: original, LR and every method."""
 
     sample_id: str
     label: str | None
     right: tuple[int, int] | None
     remarks: tuple[str, ...]
-    tiles: tuple[Tile, ...]
+    tiles: tuple[Thumbnail, ...]
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Gallery:
     task: str
     classifier: str | None
     labelled: bool
-    strips: tuple[Strip, ...]
+    strips: tuple[SampleStrip, ...]
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class Zoom:
+class PatchPair:
     """The patches of one method's highest and lowest PSNR, each as (original, plain, method)."""
 
     task: str
@@ -164,7 +163,7 @@ class Pictures:
 
     store: tuple[Picture, ...]
     galleries: tuple[Gallery, ...]
-    zooms: tuple[Zoom, ...]
+    zooms: tuple[PatchPair, ...]
     notes: tuple[str, ...]
     heats: bool
 
@@ -203,11 +202,11 @@ class Plan:
 # --- what was kept -----------------------------------------------------------------------------------------------
 
 
-def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[Shelf], list[str]]:
+def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[TaskImages], list[str]]:
     """Read the kept pixels and the samples that belong to them; return them and what could not be read."""
     by_key = scored(cells)
     problems: list[str] = []
-    shelves: dict[str, tuple[dict[int, Pixels], dict[int, Pixels], list[Rack]]] = {}
+    shelves: dict[str, tuple[dict[int, Pixels], dict[int, Pixels], list[NetworkImages]]] = {}
     for task, classifier, rows in tables.groups(board):
         hr, lr, racks = shelves.setdefault(task, ({}, {}, []))
         sr: dict[Any, Mapping[int, Pixels]] = {}
@@ -235,13 +234,13 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[Shelf
         positions = _ordered({at for images in sr.values() for at in images} & set(hr), mine, samples)
         if positions:
             names = class_names(by_key[row.key].record for row in rows if row.key in by_key)
-            racks.append(Rack(classifier, shown, positions, sr, samples, names, mine))
-    return [Shelf(task, hr, lr, tuple(racks)) for task, (hr, lr, racks) in shelves.items() if racks], problems
+            racks.append(NetworkImages(classifier, shown, positions, sr, samples, names, mine))
+    return [TaskImages(task, hr, lr, tuple(racks)) for task, (hr, lr, racks) in shelves.items() if racks], problems
 
 
 def _ordered(positions: Iterable[int], classes: pd.DataFrame, samples: Mapping[Any, pd.DataFrame]) -> tuple[int, ...]:
     """Positions in the order of how much F1 their class loses from the original to bilinear."""
-    table = classes[(classes["method"] == REFERENCE) & (classes["track"] == "frozen")]
+    table = classes[(classes["method"] == BASELINE) & (classes["track"] == "frozen")]
     known = table.dropna(subset=[f"f1_delta_to_{ORACLE}"])
     falls = dict(zip(known["class_index"].astype(int), known[f"f1_delta_to_{ORACLE}"].astype(float), strict=True))
 
@@ -259,7 +258,7 @@ def _rgb(image: NDArray[np.uint8]) -> Pixels:
 # --- how much of it fits -----------------------------------------------------------------------------------------
 
 
-def arrange(shelves: Sequence[Shelf], *, budget: int, problems: Sequence[str] = ()) -> Pictures:
+def arrange(shelves: Sequence[TaskImages], *, budget: int, problems: Sequence[str] = ()) -> Pictures:
     """Return as many pictures as fit into a number of characters, at the best quality that fits.
 
     Args:
@@ -279,7 +278,7 @@ def arrange(shelves: Sequence[Shelf], *, budget: int, problems: Sequence[str] = 
     return Pictures((), (), (), (*problems, *left), False)
 
 
-def _plans(shelves: Sequence[Shelf]) -> Iterator[Plan]:
+def _plans(shelves: Sequence[TaskImages]) -> Iterator[Plan]:
     """Ever smaller selections: first quality goes, then maps of the error, then methods, then images."""
     images = max((len(shelf.hr) for shelf in shelves), default=0)
     methods = max((len(rack.rows) for shelf in shelves for rack in shelf.racks), default=0)
@@ -293,7 +292,7 @@ def _plans(shelves: Sequence[Shelf]) -> Iterator[Plan]:
     yield Plan(65, 0, 4, 2)
 
 
-def _estimate(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder) -> int:
+def _estimate(shelves: Sequence[TaskImages], plan: Plan, encoder: _Encoder) -> int:
     """Characters that a plan would take, judged by a few methods on two samples of each task."""
     total = 0.0
     for shelf in shelves:
@@ -319,11 +318,11 @@ def _estimate(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder) -> int:
     return round(SAFETY * total)
 
 
-def _positions(rack: Rack, plan: Plan) -> tuple[int, ...]:
+def _positions(rack: NetworkImages, plan: Plan) -> tuple[int, ...]:
     return rack.positions[: plan.images]
 
 
-def _shown(shelf: Shelf, plan: Plan) -> dict[int, bool]:
+def _shown(shelf: TaskImages, plan: Plan) -> dict[int, bool]:
     """Positions of a plan in any rack -> whether their errors are mapped."""
     found: dict[int, bool] = {}
     for rack in shelf.racks:
@@ -332,7 +331,7 @@ def _shown(shelf: Shelf, plan: Plan) -> dict[int, bool]:
     return found
 
 
-def _versions(shelf: Shelf, plan: Plan) -> dict[tuple[str, str | None, str], dict[int, Pixels]]:
+def _versions(shelf: TaskImages, plan: Plan) -> dict[tuple[str, str | None, str], dict[int, Pixels]]:
     """Restored images of a plan by method, weights and track; a frozen method restores alike for every classifier."""
     found: dict[tuple[str, str | None, str], dict[int, Pixels]] = {}
     for rack in shelf.racks:
@@ -342,11 +341,11 @@ def _versions(shelf: Shelf, plan: Plan) -> dict[tuple[str, str | None, str], dic
     return found
 
 
-def _rows(rack: Rack, plan: Plan) -> list[Row]:
+def _rows(rack: NetworkImages, plan: Plan) -> list[Row]:
     """The rows of a plan: the yardsticks stay, then networks and what stands highest."""
     if plan.methods is None or len(rack.rows) <= plan.methods:
         return list(rack.rows)
-    first = [row for row in rack.rows if row.method in (REFERENCE, PLAIN)]
+    first = [row for row in rack.rows if row.method in (BASELINE, PLAIN)]
     rest = sorted(
         (row for row in rack.rows if row not in first), key=lambda row: (row.kind != "network", row.rank or 0)
     )
@@ -386,7 +385,7 @@ def _digest(image: Pixels) -> str:
 # --- what is shown -----------------------------------------------------------------------------------------------
 
 
-def _arrange(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder, problems: Sequence[str]) -> Pictures:
+def _arrange(shelves: Sequence[TaskImages], plan: Plan, encoder: _Encoder, problems: Sequence[str]) -> Pictures:
     used: dict[str, Picture] = {}
     with ThreadPoolExecutor() as pool:  # Pillow encodes outside of the interpreter's lock
         list(pool.map(lambda image: encoder.picture(image, plan.quality), _needed(shelves, plan)))
@@ -412,7 +411,7 @@ def _arrange(shelves: Sequence[Shelf], plan: Plan, encoder: _Encoder, problems: 
     )
 
 
-def _needed(shelves: Sequence[Shelf], plan: Plan) -> Iterator[Pixels]:
+def _needed(shelves: Sequence[TaskImages], plan: Plan) -> Iterator[Pixels]:
     """Every image that a plan shows."""
     for shelf in shelves:
         shown = _shown(shelf, plan)
@@ -427,7 +426,7 @@ def _needed(shelves: Sequence[Shelf], plan: Plan) -> Iterator[Pixels]:
                     yield _heat(image, shelf.hr[at])
 
 
-def _left_out(shelves: Sequence[Shelf], plan: Plan) -> list[str]:
+def _left_out(shelves: Sequence[TaskImages], plan: Plan) -> list[str]:
     """Say what a plan leaves out."""
     lines = []
     whole = Plan(None, None, None, None)
@@ -452,26 +451,32 @@ def _left_out(shelves: Sequence[Shelf], plan: Plan) -> list[str]:
 
 
 def _strip(
-    shelf: Shelf, rack: Rack, rows: Sequence[Row], at: int, embed: Callable[[Pixels], Picture], *, heat: bool
-) -> Strip:
+    shelf: TaskImages,
+    rack: NetworkImages,
+    rows: Sequence[Row],
+    at: int,
+    embed: Callable[[Pixels], Picture],
+    *,
+    heat: bool,
+) -> SampleStrip:
     hr = shelf.hr[at]
     oracle = next((frame for key, frame in rack.samples.items() if key[1] == ORACLE), None)
     any_frame = next(frame for frame in rack.samples.values() if at in frame.index)
     label = _whole(any_frame.at[at, "label"])
-    tiles = [Tile(ORACLE, "HR", embed(hr), _verdict(oracle, at, rack), None)]
+    tiles = [Thumbnail(ORACLE, "HR", embed(hr), _verdict(oracle, at, rack), None)]
     if at in shelf.lr:
         height, width = shelf.lr[at].shape[:2]
         control = next((frame for key, frame in rack.samples.items() if key[1] == DIRECT), None)
         direct = _verdict(control, at, rack)
         remark = f"{width} × {height}, pixels enlarged" + (", straight to the classifier" if direct else "")
-        tiles.append(Tile("LR", "", embed(shelf.lr[at]), direct, None, remark=remark))
+        tiles.append(Thumbnail("LR", "", embed(shelf.lr[at]), direct, None, remark=remark))
     for row in rows:
         if at not in rack.sr[row.key]:
             continue
         sr, frame = rack.sr[row.key][at], rack.samples[row.key]
         same = sr.shape == hr.shape
         tiles.append(
-            Tile(
+            Thumbnail(
                 row.label,
                 _mark(row),
                 embed(sr),
@@ -482,7 +487,7 @@ def _strip(
             )
         )
     decided = [tile.verdict.right for tile in tiles[1:] if tile.verdict is not None and tile.verdict.right is not None]
-    return Strip(
+    return SampleStrip(
         sample_id=str(any_frame.at[at, "sample_id"]),
         label=None if label is None else class_name(label, rack.names),
         right=(sum(decided), len(decided)) if decided else None,
@@ -491,7 +496,7 @@ def _strip(
     )
 
 
-def _verdict(frame: pd.DataFrame | None, at: int, rack: Rack) -> Verdict | None:
+def _verdict(frame: pd.DataFrame | None, at: int, rack: NetworkImages) -> Verdict | None:
     """The decision on one sample: right by its label, or, without one, the same as on the original."""
     if rack.classifier is None or frame is None or at not in frame.index:
         return None
@@ -505,14 +510,14 @@ def _verdict(frame: pd.DataFrame | None, at: int, rack: Rack) -> Verdict | None:
     return Verdict(class_name(pred, rack.names), confidence if math.isfinite(confidence) else None, right)
 
 
-def _class_remarks(rack: Rack, label: int | None) -> Iterator[str]:
+def _class_remarks(rack: NetworkImages, label: int | None) -> Iterator[str]:
     """How F1 of the sample's class changed: what bilinear loses, what the best ranked method wins back."""
     if label is None:
         return
     best = next((row for row in rack.rows if row.rank == 1 and row.track == "frozen"), None)
     for method, weights, other in (
-        (REFERENCE, None, ORACLE),
-        *([(best.method, best.weights, REFERENCE)] if best else []),
+        (BASELINE, None, ORACLE),
+        *([(best.method, best.weights, BASELINE)] if best else []),
     ):
         table = rack.classes[
             (rack.classes["method"] == method)
@@ -530,7 +535,7 @@ def _class_remarks(rack: Rack, label: int | None) -> Iterator[str]:
             yield f"{name} {value:+.2f}{ends} against {other}"
 
 
-def _labelled(rack: Rack) -> bool:
+def _labelled(rack: NetworkImages) -> bool:
     return any(frame["label"].notna().any() for frame in rack.samples.values())
 
 
@@ -540,11 +545,11 @@ def _mark(row: Row) -> str:
     )
 
 
-def _title(tile: Tile) -> str:
+def _title(tile: Thumbnail) -> str:
     return f"{tile.name} {tile.mark}".strip()
 
 
-def _below(tile: Tile) -> str:
+def _below(tile: Thumbnail) -> str:
     """The caption of a tile as one line of text."""
     parts = []
     if tile.verdict is not None:
@@ -580,12 +585,12 @@ def _heat(sr: Pixels, hr: Pixels) -> Pixels:
     return np.rint(np.minimum(_error(sr, hr) / HEAT_MAX, 1.0) * 255).astype(np.uint8)
 
 
-def _zooms(shelf: Shelf, plan: Plan, embed: Callable[[Pixels], Picture]) -> list[Zoom]:
+def _zooms(shelf: TaskImages, plan: Plan, embed: Callable[[Pixels], Picture]) -> list[PatchPair]:
     """Zoomed patches of the networks, or else of the best ranked rows, of every track once."""
-    found: list[Zoom] = []
+    found: list[PatchPair] = []
     seen: set[Any] = set()
     for rack in shelf.racks:
-        plain = next((row for name in (PLAIN, REFERENCE) for row in rack.rows if row.method == name), None)
+        plain = next((row for name in (PLAIN, BASELINE) for row in rack.rows if row.method == name), None)
         rivals = [row for row in rack.rows if row is not plain and row.kind != "control"]
         rivals = [row for row in rivals if row.kind == "network"] or sorted(rivals, key=lambda row: row.rank or 0)[:3]
         wanted = {row.key for row in _rows(rack, plan)}
@@ -598,12 +603,12 @@ def _zooms(shelf: Shelf, plan: Plan, embed: Callable[[Pixels], Picture]) -> list
             patches = [patch for patch in patches if patch[1] in rack.sr[plain.key]]
             if patches:
                 lowest, highest = (_crops(shelf, rack, row, plain, patch, embed) for patch in (patches[0], patches[-1]))
-                found.append(Zoom(shelf.task, row.label, _mark(row), plain.label, highest, lowest))
+                found.append(PatchPair(shelf.task, row.label, _mark(row), plain.label, highest, lowest))
     return found
 
 
 def _patches(
-    shelf: Shelf, sr: Mapping[int, Pixels], positions: Iterable[int]
+    shelf: TaskImages, sr: Mapping[int, Pixels], positions: Iterable[int]
 ) -> Iterator[tuple[float, int, tuple[int, int, int]]]:
     """(PSNR, position, (x, y, side)) of the patches of a grid over all images."""
     for at in positions:
@@ -625,7 +630,7 @@ def _patch_psnr(sr: Pixels, hr: Pixels, box: tuple[int, int, int]) -> float:
 
 
 def _crops(
-    shelf: Shelf, rack: Rack, row: Row, plain: Row, patch: tuple[float, int, tuple[int, int, int]],
+    shelf: TaskImages, rack: NetworkImages, row: Row, plain: Row, patch: tuple[float, int, tuple[int, int, int]],
     embed: Callable[[Pixels], Picture],
 ) -> tuple[Crop, ...]:  # fmt: skip
     psnr, at, box = patch

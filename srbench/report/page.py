@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 
-from srbench import __version__, tables
-from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row
+from srbench import __version__
+from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, tables
+from srbench.records.store import StoredCell
 from srbench.report.best import BETTER, Lead, leads, scored
 from srbench.report.galleries import Pictures
 from srbench.report.inline import script_json
-from srbench.store import StoredCell
-from srbench.tasks import TaskKind
+from srbench.task_types import TaskType
 
 # Columns that a page of ordinary width has room for; the others are one click away.
 ESSENTIAL = (
@@ -148,7 +148,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Plate:
+class FigureBlock:
     """A figure as it stands in the page.
 
     Attributes:
@@ -180,7 +180,7 @@ class Page:
     tasks: tuple[Task, ...]
     warnings: tuple[str, ...]
     bootstrap: str
-    plates: tuple[Plate, ...] = ()
+    plates: tuple[FigureBlock, ...] = ()
     pictures: Pictures | None = None
     left_out: tuple[str, ...] = ()
     filters: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
@@ -218,7 +218,7 @@ def render(page: Page) -> str:
             groups=lambda section: _grouped(page, section),
             heat=_heat_colours(),
             oracle=ORACLE,
-            reference=REFERENCE,
+            reference=BASELINE,
             control_mark=tables.CONTROL_MARK,
             adapted_mark=tables.ADAPTED_MARK,
         )
@@ -229,7 +229,7 @@ def _any_of(page: Page, section: str) -> bool:
     return any(plate.section == section for plate in page.plates)
 
 
-def _grouped(page: Page, section: str) -> list[tuple[tuple[tuple[str, str], ...], list[Plate]]]:
+def _grouped(page: Page, section: str) -> list[tuple[tuple[tuple[str, str], ...], list[FigureBlock]]]:
     """Figures of a section by task and classifier, each with what its heading has to name."""
     several_tasks = len(page.tasks) > 1
     several_classifiers = len({table.classifier for task in page.tasks for table in task.tables}) > 1
@@ -429,7 +429,7 @@ def _table(
     )
 
 
-def _columns(rows: Sequence[Row], kind: TaskKind) -> list[tables.Column]:
+def _columns(rows: Sequence[Row], kind: TaskType) -> list[tables.Column]:
     """Columns with something to show; intervals stand below their values."""
     answered = any(getattr(row, kind.ranks[0]) is not None for row in rows)
     ok = [row for row in rows if row.status == "ok"]
@@ -454,7 +454,7 @@ def _head(column: tables.Column) -> Head:
     return Head(column.name, text, first, column.name in ESSENTIAL)
 
 
-def _sorted_by(rows: Sequence[Row], kind: TaskKind) -> str:
+def _sorted_by(rows: Sequence[Row], kind: TaskType) -> str:
     """The column that orders the board's rows."""
     return next((name for name in kind.ranks if any(getattr(row, name) is not None for row in rows)), "psnr")
 
@@ -555,7 +555,7 @@ def _findings(rows: Sequence[Row], found: Sequence[Lead]) -> list[list[tuple[str
     """What the table says, as runs of text; the flag marks a name that somebody else chose."""
     lines = []
     by_method = {row.method: row for row in rows if row.track == "frozen" and row.status == "ok" and not row.partial}
-    oracle, base = by_method.get(ORACLE), by_method.get(REFERENCE)
+    oracle, base = by_method.get(ORACLE), by_method.get(BASELINE)
     for lead in found:
         if lead.column == "srcc":
             said = "is more than chance" if lead.significant else "may be chance"
@@ -578,7 +578,7 @@ def _findings(rows: Sequence[Row], found: Sequence[Lead]) -> list[list[tuple[str
             spelled = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
             line.append(
                 (
-                    f", which wins back {best.recovered_gap:.2f}{spelled} of the gap between {REFERENCE}"
+                    f", which wins back {best.recovered_gap:.2f}{spelled} of the gap between {BASELINE}"
                     f" ({base.accuracy:.3f}) and the {ORACLE} ({oracle.accuracy:.3f})",
                     False,
                 )
@@ -604,6 +604,6 @@ def _bold_note(found: Sequence[Lead]) -> list[str]:
     return [
         "bold: the best ranked row of its track, only where it is better than the next best by more than chance on the"
         " same samples: exact McNemar p < 0.05 for accuracy, top-5 and agreement (the gap and the difference to"
-        f" {REFERENCE} follow accuracy); a 95 % paired bootstrap interval of the difference without 0 for the other"
+        f" {BASELINE} follow accuracy); a 95 % paired bootstrap interval of the difference without 0 for the other"
         " means; for F1, and for a PSNR that pools batches, intervals that are apart"
     ]

@@ -21,20 +21,20 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from srbench import weights
-from srbench.classifiers import Classifier, demo_classifiers, label_map, load_classifier
+from srbench.data.catalogue import default_kind, default_protocol, is_paired
 from srbench.data.source import Source
-from srbench.data.sources import default_kind, default_protocol, is_paired
-from srbench.degrade import degrade, restore_size
 from srbench.errors import TrainingError, UsageError
+from srbench.imaging.degrade import degrade, restore_size
+from srbench.imaging.resample import gaussian_blur, to_channels
 from srbench.method import Batch, Method
+from srbench.networks.classifiers import Classifier, demo_classifiers, label_map, load_classifier
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
-from srbench.provenance import code_state, environment
+from srbench.records.provenance import code_state, environment
 from srbench.registry import Registry
-from srbench.resample import gaussian_blur, to_channels
 from srbench.training import checkpoint
 from srbench.training.data import ImageSet, LabelMap, RawBatch, kind_of, open_splits
-from srbench.training.loop import HelperJob, Job, Loop, Outcome, Turn, make_fabric
+from srbench.training.loop import HelperTrainee, Loop, Phase, Trainee, TrainOutcome, make_fabric
 from srbench.training.losses import (
     NEED_CLASSIFIER,
     NEED_LABELS,
@@ -391,7 +391,7 @@ def open_images(setting: Setting, sources: Sequence[Source], labels: LabelMap | 
     return images
 
 
-def run_job(setting: Setting, job: Job) -> Outcome:
+def run_job(setting: Setting, job: Trainee) -> TrainOutcome:
     """Run the loop."""
     if setting.fabric.is_global_zero:
         checkpoint.sweep(setting.out)
@@ -405,7 +405,7 @@ def save_weights(
     setting: Setting,
     owner: str,
     state: Mapping[str, Tensor],
-    outcome: Outcome,
+    outcome: TrainOutcome,
     *,
     images: ImageSet,
     val_images: ImageSet,
@@ -607,14 +607,14 @@ class _Run:
         fabric.barrier()
         return logits
 
-    def _job(self) -> Job:
+    def _job(self) -> Trainee:
         recipe = self._setting.recipe
         parts: dict[str, nn.Module] = {"method": self._method}
         rates = {"method": recipe.lr}
         if self._classifier is not None:
             parts["classifier"] = self._classifier
             rates["classifier"] = recipe.classifier_lr or recipe.lr
-        return Job(
+        return Trainee(
             who=self._name,
             recipe=recipe,
             parts=parts,
@@ -635,7 +635,7 @@ class _Run:
             ),
             guard=self._guard,
             helpers={
-                name: HelperJob(network, partial(self._method.helper_step, name))
+                name: HelperTrainee(network, partial(self._method.helper_step, name))
                 for name, network in self._method.helpers().items()
             },
             restore=self._restore,
@@ -650,15 +650,15 @@ class _Run:
             },
         )
 
-    def _turns(self) -> tuple[Turn, ...]:
+    def _turns(self) -> tuple[Phase, ...]:
         """Return the method's turn and the classifier's, where the recipe trains them one after the other."""
         recipe = self._setting.recipe
         if not recipe.classifier_losses:
             return ()
         optimizer = recipe.classifier_optimizer or recipe.optimizer
         return (
-            Turn(("method",), recipe.losses, self._method_step, recipe.optimizer, recipe.scales_terms),
-            Turn(("classifier",), recipe.classifier_losses, self._classifier_step, optimizer, scaled=False),
+            Phase(("method",), recipe.losses, self._method_step, recipe.optimizer, recipe.scales_terms),
+            Phase(("classifier",), recipe.classifier_losses, self._classifier_step, optimizer, scaled=False),
         )
 
     def _method_step(self, batch: Batch) -> Mapping[str, Tensor]:

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srbench.classifiers import OWNER, Classifier, ClassifierInfo, create_network
-from srbench.data.sources import default_kind
-from srbench.degrade import degrade, for_classifier
+from srbench.data.catalogue import default_kind
 from srbench.errors import SrbenchError, UsageError
+from srbench.imaging.degrade import degrade, for_classifier
+from srbench.imaging.resample import resize
 from srbench.method import Batch
+from srbench.networks.classifiers import OWNER, Classifier, ClassifierInfo, create_network
 from srbench.protocol import Protocol
-from srbench.resample import resize
-from srbench.tasks import task_kind
+from srbench.task_types import task_type
 from srbench.training.api import (
     Setting,
     TrainingResult,
@@ -41,7 +41,7 @@ from srbench.training.api import (
     validation_batch,
 )
 from srbench.training.data import RawBatch, kind_of
-from srbench.training.loop import Job
+from srbench.training.loop import Trainee
 from srbench.training.recipe import Recipe, load_recipe
 from srbench.training.validation import ClassifierValidation
 from srbench.weights import WeightsFile, fill_state, find, load
@@ -124,7 +124,7 @@ def train_classifier(
     asked = default_kind(data)
     chosen, recipe_name = choose_recipe(recipe, classifier_recipes(), demo=demo, device=device, kind=asked)
     chosen = adjusted(chosen, overrides, epochs=epochs, init_from=init_from)
-    term = task_kind(asked).loss_term
+    term = task_type(asked).loss_term
     if set(chosen.losses) != {term}:
         raise UsageError(
             f"a classifier is trained by the loss term {term!r} alone on such data, got {sorted(chosen.losses)}"
@@ -272,9 +272,9 @@ class _Run:
         self._pretrained, self._notes = False, (f"{architecture} was trained from scratch: {reason}",)
         return network
 
-    def _job(self) -> Job:
+    def _job(self) -> Trainee:
         setting = self._setting
-        return Job(
+        return Trainee(
             who=f"classifier {setting.name}",
             recipe=setting.recipe,
             parts={"classifier": self._classifier},

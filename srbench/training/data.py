@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srbench.data.cache import build_hr_store
-from srbench.data.files import hash_split
+from srbench.data.catalogue import open_source
 from srbench.data.geometry import crop_hr
+from srbench.data.hr_cache import build_hr_store
+from srbench.data.readers.files import hash_split
 from srbench.data.source import Sample, Source, sample_list_sha256
-from srbench.data.sources import open_source
 from srbench.errors import DataError, UsageError
 from srbench.protocol import Geometry
-from srbench.tasks import Answers, TaskKind, task_kind
+from srbench.task_types import OutputMap, TaskType, task_type
 from srbench.training.recipe import Recipe
 
 Positions = NDArray[np.int64]
@@ -314,14 +314,14 @@ class ImageSet:
                 outputs = None if source.classes is None else np.asarray(label_map(source.classes), dtype=np.int64)
             except DataError as error:
                 return None, str(error)
-            found = self.kind.targets(store.samples, Answers(0, outputs))
+            found = self.kind.targets(store.samples, OutputMap(0, outputs))
             if found is None:
                 return None, f"{source.spec} has none"
             parts.append(found)
         return np.concatenate(parts), ""
 
 
-def kind_of(sources: Sequence[Source]) -> TaskKind:
+def kind_of(sources: Sequence[Source]) -> TaskType:
     """Return what a network is asked for on these sources.
 
     Raises:
@@ -333,7 +333,7 @@ def kind_of(sources: Sequence[Source]) -> TaskKind:
             f"all data of a run ask one question of a network, got data of the kinds {' and '.join(kinds)}; train on"
             " one of them at a time"
         )
-    return task_kind(kinds[0])
+    return task_type(kinds[0])
 
 
 def epoch_plan(

@@ -27,7 +27,7 @@ from lightning.fabric import Fabric
 from lightning.fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from srbench.devices import use_device
+from srbench.compute.devices import use_device
 from srbench.errors import TrainingError, UsageError
 from srbench.method import Batch
 from srbench.training import checkpoint
@@ -42,7 +42,7 @@ _TRAIN, _CROP, _VALIDATE, _NORM = 2, 3, 4, 5  # streams of random numbers; 1 is 
 
 
 @dataclass(frozen=True)
-class HelperJob:
+class HelperTrainee:
     """A network that is trained beside the method, on its detached output.
 
     Attributes:
@@ -55,7 +55,7 @@ class HelperJob:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Phase:
     """One of several optimiser steps that a training step consists of; parts that it does not train stand still.
 
     Attributes:
@@ -74,7 +74,7 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Job:
+class Trainee:
     """What is trained, as the loop sees it.
 
     Attributes:
@@ -104,14 +104,14 @@ class Job:
     make_batch: Callable[[RawBatch], Batch]
     validator: Validator
     guard: Callable[[], None] = lambda: None
-    helpers: Mapping[str, HelperJob] = field(default_factory=dict)
+    helpers: Mapping[str, HelperTrainee] = field(default_factory=dict)
     restore: Callable[[Batch], Tensor] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[Phase, ...] = ()
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainOutcome:
     """What a run ended with; the parts of the job hold the selected epoch's parameters on every rank.
 
     Attributes:
@@ -162,7 +162,7 @@ def make_fabric(device: str, precision: str) -> Fabric:
 class Loop:
     """State of a run: networks, optimisers, averages, history."""
 
-    def __init__(self, job: Job, fabric: Fabric, *, out: Path, seed: int, progress: bool) -> None:
+    def __init__(self, job: Trainee, fabric: Fabric, *, out: Path, seed: int, progress: bool) -> None:
         """Set networks and optimisers up on the device.
 
         Raises:
@@ -171,7 +171,7 @@ class Loop:
         self._job, self._fabric, self._out, self._seed, self._progress = job, fabric, out, seed, progress
         self._recipe = job.recipe
         self._trainable = {name: [p for p in part.parameters() if p.requires_grad] for name, part in job.parts.items()}
-        together = Turn(tuple(job.parts), job.recipe.losses, job.step, job.recipe.optimizer, job.recipe.scales_terms)
+        together = Phase(tuple(job.parts), job.recipe.losses, job.step, job.recipe.optimizer, job.recipe.scales_terms)
         self._turns = [turn for turn in job.turns or (together,) if any(self._trainable[name] for name in turn.trains)]
         if not self._turns:
             raise UsageError(f"{job.who} has no parameters to train with this recipe; use a recipe of track 'adapted'")
@@ -244,7 +244,7 @@ class Loop:
         self._running = _Running(**content["running"])
         self._saved_at = f"epoch {self._epoch}, step {self._steps}"
 
-    def run(self) -> Outcome:
+    def run(self) -> TrainOutcome:
         """Train to the end and leave the selected epoch's parameters in the parts.
 
         Raises:
@@ -272,7 +272,7 @@ class Loop:
         assert self._best is not None
         self._student.load_state_dict(self._best["state"])
         self._level(self._student, parameters=True)
-        return Outcome(
+        return TrainOutcome(
             history=self._history,
             epoch=self._best["epoch"],
             metrics=self._best["metrics"],
@@ -335,7 +335,7 @@ class Loop:
         self._epoch, self._step, self._running = epoch, 0, _Running()
         return row
 
-    def _enter(self, turn: Turn | None) -> None:
+    def _enter(self, turn: Phase | None) -> None:
         """Let gradients reach the parts of a turn alone, and put the others into eval mode; None thaws all."""
         if len(self._turns) == 1:
             return
@@ -602,7 +602,7 @@ class _Sealed:
 class _Student(nn.Module):
     """All that is trained, as one module: one forward is one turn of a training step, which is what DDP watches."""
 
-    def __init__(self, job: Job, turns: Sequence[Turn]) -> None:
+    def __init__(self, job: Trainee, turns: Sequence[Phase]) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(dict(job.parts))
         self._turns, self._who = tuple(turns), job.who
@@ -621,7 +621,7 @@ class _Student(nn.Module):
 
 
 class _Helper(nn.Module):
-    def __init__(self, helper: HelperJob) -> None:
+    def __init__(self, helper: HelperTrainee) -> None:
         super().__init__()
         self.network = helper.network
         self._loss = helper.loss

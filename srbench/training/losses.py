@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.tasks import TaskKind, task_kind
-from srbench.tasks.classification import ce
-from srbench.tasks.iqa import emd
+from srbench.task_types import TaskType, task_type
+from srbench.task_types.classification import ce
+from srbench.task_types.iqa import emd
 from srbench.training.networks import FeatureExtractor
 from srbench.training.recipe import CLASSIFIER_TERMS
 
@@ -74,7 +74,7 @@ def terms(
             scores = None  # these were the teacher's scores, not the judge's
     if of_logits and scores is None:
         scores = _given(judge, of_logits[0], "a classifier; give --classifier")(sr)
-    kind = task_kind(batch.kind)
+    kind = task_type(batch.kind)
     for name in of_logits:
         assert scores is not None
         if name == kind.loss_term:
@@ -106,7 +106,7 @@ def classifier_terms(
     Raises:
         UsageError: If there are no labels, or SR and HR differ in size where HR is wanted.
     """
-    refused = check_terms(wanted if isinstance(wanted, Mapping) else (), task_kind(batch.kind))
+    refused = check_terms(wanted if isinstance(wanted, Mapping) else (), task_type(batch.kind))
     if refused:
         raise UsageError(refused)
     shown: dict[str, Callable[[], Tensor]] = {
@@ -165,7 +165,7 @@ def psnr(sr: Tensor, hr: Tensor) -> Tensor:
     return 10 * error.clamp_min(_SMALLEST_MSE).log10().mean()
 
 
-def check_terms(wanted: Iterable[str], kind: TaskKind) -> str:
+def check_terms(wanted: Iterable[str], kind: TaskType) -> str:
     """Say in a sentence why a term cannot be had from data of a kind of task, or return ""."""
     for name in sorted(wanted):
         if name in NEED_LABELS and kind.loss_term != "ce":

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.resample import resize
+from srbench.imaging.resample import resize
 
 if TYPE_CHECKING:
     from srbench.method import Batch, Method

@@ -24,7 +24,7 @@ class Augment:
 
     Attributes:
         flip: Mirror left to right with probability 1/2.
-        rotate: Turn by 0, 90, 180 or 270 degrees with equal probability, by 0 or 180 where a crop is not square. With
+        rotate: Phase by 0, 90, 180 or 270 degrees with equal probability, by 0 or 180 where a crop is not square. With
             `flip` these are all eight ways to lay down a square.
         shift: Crop up to this many pixels off the border on each side, at random, so that the content moves.
         blur: Largest standard deviation of a Gaussian blur, pixels; drawn uniformly from 0.

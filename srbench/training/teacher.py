@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srbench.classifiers import Classifier
 from srbench.errors import SrbenchError, TrainingError
+from srbench.networks.classifiers import Classifier
 from srbench.paths import cache_dir
 from srbench.training.data import ImageSet, Positions
 

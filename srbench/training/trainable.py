@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from srbench.degrade import for_classifier
+from srbench.imaging.degrade import for_classifier
 from srbench.method import Batch, Method
 from srbench.protocol import Protocol
 from srbench.training import losses

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from srbench import metrics
-from srbench.classifiers import Classifier
-from srbench.degrade import degrade, for_classifier, for_metric, restore_size
+from srbench.imaging.degrade import degrade, for_classifier, for_metric, restore_size
+from srbench.imaging.resample import resize, to_channels
 from srbench.method import Method
+from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
-from srbench.resample import resize, to_channels
-from srbench.tasks import Answers
+from srbench.task_types import OutputMap
 from srbench.training.data import ImageSet, Positions
 from srbench.training.teacher import TeacherLogits
 
@@ -103,11 +103,11 @@ class MethodValidation:
                     _add(sums, self.images.kind.figures(target, labels, answers), "_hr")
         return sums
 
-    def _answers(self, n_outputs: int) -> Answers:
+    def _answers(self, n_outputs: int) -> OutputMap:
         labels = self.images.labels
         if self.protocol.score.logits != "present" or labels is None or labels.ndim != 1:
-            return Answers(n_outputs)
-        return Answers(n_outputs, present=np.unique(labels))
+            return OutputMap(n_outputs)
+        return OutputMap(n_outputs, present=np.unique(labels))
 
 
 @dataclass
@@ -129,7 +129,7 @@ class ClassifierValidation:
             size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
             labels = _labels(self.images, positions, self.device)
             assert labels is not None
-            kind, answers = self.images.kind, Answers(self.classifier.info.n_classes)
+            kind, answers = self.images.kind, OutputMap(self.classifier.info.n_classes)
             _add(sums, kind.figures(self.classifier(hr).float(), labels, answers), "")
             bilinear = for_classifier(resize(lr, size, "bilinear"), self.protocol)
             _add(sums, kind.figures(self.classifier(bilinear).float(), labels, answers), "_bilinear")

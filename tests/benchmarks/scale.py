@@ -46,7 +46,7 @@ def make(root: Path, images: int, classes: int, methods: int, *, kept: bool) -> 
     import numpy as np
     from record_factory import commit, make_record, make_samples, predictions
 
-    from srbench import store
+    from srbench.records import store
 
     labels = np.arange(images) % classes
     names = [f"class number {index}" for index in range(classes)]
@@ -81,7 +81,9 @@ def read(root: Path, *, report: bool) -> None:
     import resource
     import time
 
-    from srbench import leaderboard, store, tables
+    from srbench import leaderboard
+    from srbench.leaderboard import tables
+    from srbench.records import store
     from srbench.report import write_report
 
     start = time.process_time()

@@ -22,14 +22,14 @@ from torch import Tensor
 
 import srbench
 from srbench import metrics
-from srbench.classifiers import Classifier, label_map, load_classifier
-from srbench.data.cache import build_hr_store
-from srbench.data.sources import open_source
-from srbench.degrade import degrade, restore_size, round_8bit
+from srbench.data.catalogue import open_source
+from srbench.data.hr_cache import build_hr_store
 from srbench.evaluation import run as engine
-from srbench.evaluation.contenders import Contender, choose
+from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.scoring import PassSettings
+from srbench.imaging.degrade import degrade, restore_size, round_8bit
 from srbench.method import TaskInfo
+from srbench.networks.classifiers import Classifier, label_map, load_classifier
 from srbench.protocol import Protocol, load_protocol
 from srbench.registry import Registry
 from srbench.weights import Card, save
@@ -84,11 +84,11 @@ def bare(work: Work, *, shared: bool = False) -> Callable[[], None]:
     store = build_hr_store(source, protocol.hr, limit=work.limit)
     classifier = load_classifier(work.card)
     classifier.to(memory_format=torch.channels_last)
-    contenders = choose(
+    loaded_methods = choose(
         work.methods, Registry(), given=work.weights, classifiers=[classifier], protocol=protocol, dataset=source.name
     )
     task = TaskInfo("bench", protocol, classifier.id, classifier.info.weights_sha256, classifier.info.input_size)
-    taking_part = [each for each in contenders if each.skip_reason(task) is None]
+    taking_part = [each for each in loaded_methods if each.skip_reason(task) is None]
     for each in taking_part:
         assert each.method is not None
         each.method.to(memory_format=torch.channels_last)
@@ -104,19 +104,19 @@ def bare(work: Work, *, shared: bool = False) -> Callable[[], None]:
     @torch.inference_mode()
     def run():
         for hr, lr, hr_logits, target in batches:
-            common = metrics.Reference(hr) if shared else None
+            common = metrics.HrStatistics(hr) if shared else None
             for each in taking_part:
                 network = adapted.get(id(each), classifier)
-                reference = common or metrics.Reference(hr)
+                reference = common or metrics.HrStatistics(hr)
                 one_method(each, network, reference, (hr.shape[-2], hr.shape[-1]), lr, hr_logits, target, protocol)
 
     return run
 
 
 def one_method(
-    contender: Contender,
+    contender: LoadedMethod,
     network: Classifier,
-    reference: metrics.Reference,
+    reference: metrics.HrStatistics,
     size: tuple[int, int],
     lr: Tensor,
     hr_logits: Tensor,

@@ -16,11 +16,13 @@ import torch
 from dummies import pixels
 from PIL import Image
 
-from srbench import baselines, leaderboard, metrics, stats, store
-from srbench.data.decode import decode_bytes
+from srbench import baselines, leaderboard, metrics
 from srbench.data.geometry import crop_hr
-from srbench.degrade import degrade
+from srbench.imaging.decode import decode_bytes
+from srbench.imaging.degrade import degrade
+from srbench.metrics import stats
 from srbench.protocol import load_protocol
+from srbench.records import store
 from srbench.registry import Registry
 
 LR = torch.rand(4, 3, 81, 81, generator=torch.Generator().manual_seed(0))

@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from srbench.leaderboard import Leaderboard
+from srbench.records.store import StoredCell
 from srbench.report.drawn import SECTIONS, Drawn
 from srbench.report.figures import across, classes, correlation, cost, scores, training
 from srbench.report.figures.scope import Scope, scopes
 from srbench.report.figures.style import Looks
-from srbench.store import StoredCell
 
 
 def draw_all(board: Leaderboard, cells: Sequence[StoredCell]) -> Iterator[Drawn]:

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import NDArray
 
-from srbench.leaderboard import ORACLE, REFERENCE
+from srbench.leaderboard import BASELINE, ORACLE
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.style import (
@@ -59,7 +59,7 @@ def draw(scope: Scope, looks: Looks) -> Iterator[Drawn]:
                 yield _space(scope, looks, entry)
         yield _hardest(scope, looks, [oracle, *shown])
     for entry in scope.best:
-        for against, base in ((REFERENCE, reference), (ORACLE, oracle)):
+        for against, base in ((BASELINE, reference), (ORACLE, oracle)):
             if base is not None:
                 yield _extremes(scope, looks, entry, against)
 
@@ -90,7 +90,7 @@ def _per_class_error(scope: Scope, entry: Entry) -> str:
 def _distribution(scope: Scope, looks: Looks) -> Drawn | None:
     """Share of the classes whose F1 difference is at most x, against the original and against bilinear."""
     panels = []
-    for against, base in ((ORACLE, scope.oracle), (REFERENCE, scope.reference)):
+    for against, base in ((ORACLE, scope.oracle), (BASELINE, scope.reference)):
         curves = []
         for entry in scope.chosen(frozen=DISTRIBUTION_METHODS, oracle=False, reference=against == ORACLE):
             table = scope.classes(entry)
@@ -139,7 +139,7 @@ def _distribution(scope: Scope, looks: Looks) -> Drawn | None:
         f"Share of the classes whose F1 changes by at most so much, over {scope.over}: the height at 0 is the share"
         " that gains nothing, and the further right a line, the better."
     )
-    best = next((each for each in data if each["against"] == REFERENCE), None)
+    best = next((each for each in data if each["against"] == BASELINE), None)
     if best is not None:
         caption += (
             f" Against bilinear, {best['method']} gains in {percent(round(best['gained'], 3))} % of {best['classes']}"
@@ -229,7 +229,7 @@ def _space(scope: Scope, looks: Looks, entry: Entry) -> Drawn:
     table = _table(scope, entry)
     difficulty = 1.0 - _table(scope, scope.oracle)["f1"].to_numpy(dtype=np.float64)
     base = _table(scope, scope.reference)["f1"].to_numpy(dtype=np.float64)
-    delta = table[f"f1_delta_to_{REFERENCE}"].to_numpy(dtype=np.float64)
+    delta = table[f"f1_delta_to_{BASELINE}"].to_numpy(dtype=np.float64)
     look = looks.of(entry.row)
     figure = Figure(figsize=(4.8, 4.2))
     axes = Axes3D(figure, rect=(0.02, 0.06, 0.84, 0.94), auto_add_to_figure=False)

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from srbench.metrics.stats import bootstrap_means, interval
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.style import Looks, canvas, counted, dress, finite, handle, legend_below, percent_axis
-from srbench.stats import bootstrap_means, interval
 
 Floats = NDArray[np.float64]
 

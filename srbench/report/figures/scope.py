@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from srbench.leaderboard import ORACLE, REFERENCE, Leaderboard, Row, newest_cells
-from srbench.records import Record
+from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, newest_cells
+from srbench.records.schema import Record
+from srbench.records.store import StoredCell
 from srbench.report.figures.style import counted, shortened, slug
-from srbench.store import StoredCell
-from srbench.tasks import task_kind
+from srbench.task_types import task_type
 
 Floats = NDArray[np.float64]
 
@@ -96,7 +96,7 @@ class Scope:
         """What ranks the rows: "psnr" without a classifier, else what the kind of task has, such as "accuracy"."""
         if self.classifier is None:
             return "psnr"
-        names = task_kind(self.record.dataset.kind).ranks
+        names = task_type(self.record.dataset.kind).ranks
         had = (name for name in names if any(getattr(entry.row, name) is not None for entry in self.entries))
         return next(had, names[-1])
 
@@ -113,7 +113,7 @@ class Scope:
     @property
     def reference(self) -> Entry | None:
         """Bilinear, or None."""
-        return self._frozen(REFERENCE)
+        return self._frozen(BASELINE)
 
     def _frozen(self, method: str) -> Entry | None:
         return next((e for e in self.entries if e.row.method == method and e.row.track == "frozen"), None)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srbench.metrics import expected_calibration_error, roc_auc_micro
+from srbench.records.store import SAMPLES_FILE, score_columns
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.style import (
@@ -24,8 +25,7 @@ from srbench.report.figures.style import (
     percent_axis,
     plain,
 )
-from srbench.store import SAMPLES_FILE, score_columns
-from srbench.tasks.classification import class_name, class_names
+from srbench.task_types.classification import class_name, class_names
 
 Floats = NDArray[np.float64]
 

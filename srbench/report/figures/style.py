@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from srbench.leaderboard import ORACLE, REFERENCE, Row
+from srbench.leaderboard import BASELINE, ORACLE, Row
 from srbench.report.drawn import FONT_PT, INK
 
 WIDTH = 5.0
@@ -83,7 +83,7 @@ class Looks:
             self._looks[name] = Look(
                 PALETTE[at % len(PALETTE)], MARKERS[at % len(MARKERS)], control, "--" if control else "-"
             )
-        self._looks[REFERENCE, "frozen"] = Look(NEUTRAL, "s")
+        self._looks[BASELINE, "frozen"] = Look(NEUTRAL, "s")
         self._looks[ORACLE, "frozen"] = Look(INK, "*", line=":")
 
     def of(self, row: Row) -> Look:

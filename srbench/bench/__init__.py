@@ -1,0 +1,455 @@
+"""`srbench bench`: how fast methods and a classifier run, beside what the device reaches on a matrix product.
+
+Nothing is scored here. Every figure is taken apart from any other work: inputs on the device, warm-up, repeats.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from srbench.compute.devices import use_device
+from srbench.compute.timing import (
+    MatrixProduct,
+    count_macs,
+    count_parameters,
+    measure,
+    measure_matrix_product,
+    peak_memory,
+)
+from srbench.errors import UsageError
+from srbench.evaluation.costs import milliseconds, rate, restored
+from srbench.evaluation.loaded_methods import LoadedMethod, choose_for_timing
+from srbench.evaluation.scoring import BATCH_IMAGES, PassSettings, autocast, check_output, sentence
+from srbench.imaging.decode import decode
+from srbench.imaging.degrade import for_classifier
+from srbench.imaging.resample import resize, to_channels, to_uint8
+from srbench.method import Method
+from srbench.networks.classifiers import Classifier, load_classifier
+from srbench.progress import track
+from srbench.protocol import load_protocol
+from srbench.records import store
+from srbench.records.provenance import code_state, environment
+from srbench.records.schema import CodeState, Environment, Spread
+from srbench.registry import Registry
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+BUDGET_S = 1.0  # of each single measurement, warm-up included
+DEFAULT_SIZE = (81, 81)  # the LR of a 256-pixel image at scale 0.32
+DEFAULT_FACTOR = 4.0
+PROTOCOL = "clean"  # whose kernel brings a native factor to the size asked for, and whose rounding the classifier sees
+
+Stage = Literal["restore", "classify", "end_to_end"]
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured: one stage at one size and batch.
+
+    Attributes:
+        stage: "restore": the method and the way to SR size; "classify": the classifier on images of SR size;
+            "end_to_end": from image files, decoded one after another, to logits, or to 8-bit SR without a classifier.
+        method: Name of the method, or None for the classifier alone.
+        weights: Label of its weights, or None.
+        classifier: Id of the classifier, or None.
+        lr_size: Height and width of LR, pixels.
+        sr_size: Height and width asked of the method, pixels.
+        batch: Images at once.
+    """
+
+    stage: Stage
+    method: str | None
+    weights: str | None
+    classifier: str | None
+    lr_size: tuple[int, int]
+    sr_size: tuple[int, int]
+    batch: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Attributes:
+        case: What was measured.
+        status: "ok", or "error" with its reason.
+        reason: Why it failed, or None.
+        latency_ms: Milliseconds an image.
+        images_per_s: Images a second.
+        repeats: Timed calls.
+        peak_memory_mb: Most memory that tensors held on the device, 10^6 bytes; None where the device does not tell.
+        parameters: Of all networks of the stage.
+        macs: Multiply-accumulates an image, of all networks of the stage; None where they cannot be counted.
+        flops_per_s: Floating-point operations a second, two a multiply-accumulate; None where none are counted.
+        share: `flops_per_s` over that of the matrix product of the same run.
+        compile_s: Seconds of the first call of a compiled network; None where nothing was compiled.
+    """
+
+    case: Case
+    status: Literal["ok", "error"]
+    reason: str | None = None
+    latency_ms: Spread | None = None
+    images_per_s: Spread | None = None
+    repeats: int | None = None
+    peak_memory_mb: float | None = None
+    parameters: int | None = None
+    macs: int | None = None
+    flops_per_s: float | None = None
+    share: float | None = None
+    compile_s: float | None = None
+
+    @property
+    def flops(self) -> int | None:
+        """Floating-point operations an image, two a multiply-accumulate."""
+        return None if self.macs is None else 2 * self.macs
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON types, one level deep but for the spreads."""
+        fields = dataclasses.asdict(self)
+        case = fields.pop("case")
+        case |= {"lr_size": list(self.case.lr_size), "sr_size": list(self.case.sr_size)}
+        return case | fields | {"flops": self.flops}
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What a benchmark found.
+
+    Attributes:
+        rows: One a case, in the order in which they were measured.
+        matrix_product: What the same device reaches on a large matrix product in the same precision and run.
+        precision: "fp32" or "bf16".
+        compiled: The networks went through torch.compile.
+        environment: Device, threads, versions.
+        code: Version and commit.
+    """
+
+    rows: tuple[Row, ...]
+    matrix_product: MatrixProduct
+    precision: str
+    compiled: bool
+    environment: Environment
+    code: CodeState
+
+    @property
+    def failed(self) -> list[Row]:
+        """The rows that could not be measured."""
+        return [row for row in self.rows if row.status == "error"]
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One line a row; spreads as three columns."""
+        import pandas as pd
+
+        return pd.json_normalize([row.to_json() for row in self.rows], sep="_")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole result as plain JSON types."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "precision": self.precision,
+            "compiled": self.compiled,
+            "matrix_product": dataclasses.asdict(self.matrix_product),
+            "environment": dataclasses.asdict(self.environment),
+            "code": dataclasses.asdict(self.code),
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+
+def bench(
+    methods: Sequence[str] | None = None,
+    *,
+    sizes: Sequence[tuple[int, int]] = (DEFAULT_SIZE,),
+    factor: float = DEFAULT_FACTOR,
+    batch_sizes: Sequence[int] = (),
+    device: str = "auto",
+    precision: str = "fp32",
+    compiled: bool = False,
+    classifier: str | None = None,
+    weights: Mapping[str, Sequence[str]] | None = None,
+    plugins: Sequence[Path | str] = (),
+    progress: bool = True,
+) -> BenchResult:
+    """Measure methods at sizes and batches, at batch 1 always.
+
+    Args:
+        methods: Names, or None for every method.
+        sizes: Heights and widths of LR, pixels.
+        factor: SR side / LR side; a method of another native factor is brought to that size as in an evaluation.
+        batch_sizes: Throughput batches beside batch 1; none chooses by the device.
+        device: "auto", "cpu" or "cuda".
+        precision: "fp32" or "bf16".
+        compiled: Send methods and classifier through torch.compile first.
+        classifier: SPEC of a classifier, for `classify` and `end_to_end`, or None.
+        weights: Names or files by method, or "untrained"; without, those that are here, else an untrained network.
+        plugins: Files of further methods.
+        progress: Show a progress bar on a terminal.
+
+    Returns:
+        The rows; what could not be measured is among them.
+
+    Raises:
+        UsageError: If the call is wrong; nothing has been measured then.
+    """
+    where = use_device(device)
+    if precision not in {"fp32", "bf16"}:
+        raise UsageError(f"--precision takes fp32 or bf16, got {precision!r}")
+    if not (math.isfinite(factor) and factor > 0):
+        raise UsageError(f"--factor takes SR side / LR side, a number above 0 such as 4, got {factor:g}")
+    for batch in batch_sizes:
+        if batch < 1:
+            raise UsageError(f"--batch-size takes a whole number of at least 1, got {batch}")
+    for height, width in sizes:
+        if min(height, width, _scaled(height, factor), _scaled(width, factor)) < 1:
+            raise UsageError(f"LR of {height} x {width} pixels and SR at {factor:g} times that need a pixel or more")
+    if methods is not None and not methods:
+        raise UsageError("no method was named; name some, or leave them out for all of them")
+    batches = tuple(dict.fromkeys([1, *(batch_sizes or [BATCH_IMAGES[where.type]])]))
+    settings = PassSettings(device=where, precision=precision, batch_size=max(batches), seed=0)
+    registry = Registry(plugins)
+    loaded_methods = choose_for_timing(methods, registry, given=weights or {}, protocol=load_protocol(PROTOCOL))
+    judge = load_classifier(classifier) if classifier is not None else None
+    lr_sr = [((h, w), (_scaled(h, factor), _scaled(w, factor))) for h, w in dict.fromkeys(sizes)]
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    before = measure_matrix_product(where, dtype, budget_s=BUDGET_S)
+    with tempfile.TemporaryDirectory() as folder:
+        runner = _Bench(loaded_methods, judge, lr_sr, batches, settings, compiled, Path(folder))
+        rows = list(runner.rows(progress=progress))
+    after = measure_matrix_product(where, dtype, budget_s=BUDGET_S)
+    # What else the machine does may slow the yardstick too; the better of the two is nearer to what the device can do.
+    product = max(before, after, key=lambda each: each.flops_per_s)
+    return BenchResult(
+        rows=tuple(
+            row if row.flops_per_s is None else dataclasses.replace(row, share=row.flops_per_s / product.flops_per_s)
+            for row in rows
+        ),
+        matrix_product=product,
+        precision=precision,
+        compiled=compiled,
+        environment=environment(where),
+        code=code_state(),
+    )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Return height and width of `H` or `HxW`, pixels.
+
+    Raises:
+        UsageError: If it is neither.
+    """
+    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
+    if found is None or int(found[1]) < 1 or int(found[2] or found[1]) < 1:
+        raise UsageError(f"--size takes the size of LR in pixels, H or HxW such as 81 or 56x84, got {text!r}")
+    return int(found[1]), int(found[2] or found[1])
+
+
+def check_out_file(path: Path) -> None:
+    """Refuse an --out that cannot become a JSON file.
+
+    Raises:
+        UsageError: If it is a folder, has another ending, or its folder cannot be written.
+    """
+    if path.suffix != ".json" or path.is_dir():
+        raise UsageError(f"--out takes a file that ends in .json, got {path}")
+    store.check_out_dir(path.parent)
+
+
+def write(result: BenchResult, path: Path) -> None:
+    """Write a result as JSON.
+
+    Raises:
+        RecordError: If the file cannot be written.
+    """
+    store.write_json(path, result.to_json())
+
+
+class _Bench:
+    """The measurements of one call: case by case, with one network on the device at a time."""
+
+    def __init__(
+        self,
+        loaded_methods: Sequence[LoadedMethod],
+        judge: Classifier | None,
+        sizes: Sequence[tuple[tuple[int, int], tuple[int, int]]],
+        batches: Sequence[int],
+        settings: PassSettings,
+        compiled: bool,
+        folder: Path,
+    ) -> None:
+        self._contenders, self._judge, self._sizes, self._batches = loaded_methods, judge, sizes, batches
+        self._settings, self._compiled, self._folder = settings, compiled, folder
+        self._device = settings.device
+        self._protocol = load_protocol(PROTOCOL)
+        self._seen = self._ready(judge) if judge is not None else None  # the classifier as it runs
+
+    @torch.inference_mode()
+    def rows(self, *, progress: bool) -> Iterator[Row]:
+        stages = 2 * len(self._contenders) + (self._judge is not None)
+        total = len(self._sizes) * len(self._batches) * stages
+        with track("timing", total, show=progress, unit="measurements") as advance:
+            for lr_size, sr_size in self._sizes:
+                path = _image_file(self._folder, lr_size)
+                lr = decode(path)[None].to(self._device).float() / 255
+                if self._judge is not None:
+                    yield from _counted(self._classifier_rows(self._judge, lr, sr_size), advance)
+                for contender in self._contenders:
+                    yield from _counted(self._method_rows(contender, path, lr, sr_size), advance)
+
+    def _classifier_rows(self, judge: Classifier, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
+        sr = resize(lr, sr_size, "bilinear").clamp(0, 1)
+        macs = count_macs(judge, sr)
+        for batch in self._batches:
+            self._forget()
+            yield self._row(
+                self._case("classify", None, lr, sr_size, batch),
+                partial(self._judged, _repeated(sr, batch)),
+                macs,
+                count_parameters(judge),
+            )
+
+    def _method_rows(self, contender: LoadedMethod, path: Path, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
+        assert contender.method is not None
+        method = contender.method
+        network = self._ready(method)
+        macs = count_macs(method, to_channels(lr, method.info.channels), sr_size)
+        parameters = count_parameters(method)
+        all_macs, all_parameters = macs, parameters
+        if self._judge is not None:
+            seen = lr if method.info.output == "lr" else torch.empty(1, 3, *sr_size)
+            judged = count_macs(self._judge, seen)
+            all_macs = None if macs is None or judged is None else macs + judged
+            all_parameters += count_parameters(self._judge)
+        for batch in self._batches:
+            self._forget()
+            many = _repeated(lr, batch)
+            yield self._row(
+                self._case("restore", contender, lr, sr_size, batch),
+                partial(restored, network, many, sr_size, self._protocol, self._settings),
+                macs,
+                parameters,
+                first=partial(self._checked, contender.name, network, many, sr_size),
+            )
+            yield self._row(
+                self._case("end_to_end", contender, lr, sr_size, batch),
+                partial(self._from_files, network, [path] * batch, sr_size),
+                all_macs,
+                all_parameters,
+            )
+        method.to("cpu")
+
+    def _row(
+        self,
+        case: Case,
+        call: Callable[[], object],
+        macs: int | None,
+        parameters: int,
+        *,
+        first: Callable[[], object] | None = None,
+    ) -> Row:
+        """Measure one case, after a first call that finds out whether it runs at all."""
+        try:
+            began = time.perf_counter()
+            (first or call)()
+            first_s = time.perf_counter() - began
+            with peak_memory(self._device) as peak:
+                timing = measure(call, device=self._device, batch_size=case.batch, budget_s=BUDGET_S)
+        except Exception as error:  # noqa: BLE001 whatever a network, a compiler or a full device raises is a row
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
+            return Row(case, "error", sentence(error))
+        images_per_s = rate(timing)
+        return Row(
+            case=case,
+            status="ok",
+            latency_ms=milliseconds(timing),
+            images_per_s=images_per_s,
+            repeats=timing.repeats,
+            peak_memory_mb=peak.mb,
+            parameters=parameters,
+            macs=macs,
+            flops_per_s=2 * macs * images_per_s.median if macs else None,
+            compile_s=first_s if self._compiled and case.stage != "end_to_end" else None,
+        )
+
+    def _case(
+        self, stage: Stage, contender: LoadedMethod | None, lr: Tensor, sr_size: tuple[int, int], batch: int
+    ) -> Case:
+        return Case(
+            stage=stage,
+            method=contender.name if contender is not None else None,
+            weights=contender.label if contender is not None else None,
+            classifier=self._judge.id if self._judge is not None and stage != "restore" else None,
+            lr_size=(lr.shape[-2], lr.shape[-1]),
+            sr_size=sr_size,
+            batch=batch,
+        )
+
+    def _ready(self, network: Network) -> Network:
+        # as the evaluation prepares them
+        network.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return torch.compile(network, dynamic=False) if self._compiled else network  # type: ignore[return-value]
+
+    def _forget(self) -> None:
+        """Forget what was compiled: beyond a few shapes of one network, torch.compile silently compiles no more."""
+        if self._compiled:
+            torch.compiler.reset()
+
+    def _checked(self, name: str, network: Method, lr: Tensor, size: tuple[int, int]) -> None:
+        lr = to_channels(lr, network.info.channels)
+        with autocast(self._settings):
+            sr = network(lr, size)
+        check_output(name, network.info, sr, lr, size)
+
+    def _judged(self, image: Tensor) -> Tensor:
+        assert self._seen is not None
+        with autocast(self._settings):
+            return self._seen(image)
+
+    def _from_files(self, network: Method, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
+        pixels = torch.stack([decode(path) for path in paths])
+        lr = pixels.to(self._device, non_blocking=True).float() / 255
+        sr = for_classifier(restored(network, lr, size, self._protocol, self._settings), self._protocol)
+        return self._judged(sr).cpu() if self._seen is not None else to_uint8(sr).cpu()
+
+
+def _counted(rows: Iterator[Row], advance: Callable[[int], None]) -> Iterator[Row]:
+    for row in rows:
+        advance(1)
+        yield row
+
+
+def _repeated(image: Tensor, batch: int) -> Tensor:
+    return image.expand(batch, -1, -1, -1).contiguous()
+
+
+def _scaled(side: int, factor: float) -> int:
+    return math.floor(side * factor + 1e-9)
+
+
+def _image_file(folder: Path, size: tuple[int, int]) -> Path:
+    """Write a JPEG whose spectrum falls as a photograph's does, so that it takes as long to decode as one."""
+    draws = torch.Generator().manual_seed(0)
+    image, side = torch.full((1, 3, *size), 0.5), 2
+    while side < 2 * max(size):
+        octave = torch.randn(1, 3, side, side, generator=draws)
+        image += 0.5 / side**0.75 * resize(octave, size, "bilinear")
+        side *= 2
+    path = folder / f"{size[0]}x{size[1]}.jpg"
+    Image.fromarray(to_uint8(image)[0].permute(1, 2, 0).numpy()).save(path, quality=90)
+    return path

@@ -1,0 +1,440 @@
+"""The command line: it parses, calls Python, prints; everything heavy is imported inside the commands."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from srbench.errors import SrbenchError, UsageError
+
+app = typer.Typer(
+    name="srbench",
+    help="Which way of resizing small images wins back the most classification accuracy, and what it costs.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def _guarded(command: Command) -> Command:
+    """Turn errors that a person can act on into one sentence and an exit code, without a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except SrbenchError as error:
+            typer.echo(f"srbench: {error}", err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("srbench: stopped; the same command goes on where it was", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(1) from None
+
+    return run  # type: ignore[return-value]
+
+
+Methods = Annotated[list[str] | None, typer.Argument(help="Names of methods; see `srbench list methods`.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="File of a further method; repeatable.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        from srbench import __version__
+
+        typer.echo(f"srbench {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("eval")
+@_guarded
+def eval_(
+    methods: Methods = None,
+    every: Annotated[bool, typer.Option("--all", help="Every registered method.")] = False,
+    data: Annotated[str, typer.Option(help="SPEC of the data; see `srbench list datasets`.")] = "demo",
+    split: Annotated[str | None, typer.Option(help="Name of the split; the dataset's own default if left out.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Name of a preset, or a TOML file.")] = None,
+    scale: Annotated[list[str] | None, typer.Option(help="LR side / HR side, such as 0.32 or 1/3; repeatable.")] = None,
+    classifier: Annotated[
+        list[str] | None, typer.Option(help="SPEC of a classifier; see `srbench list classifiers`; repeatable.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="METHOD=NAME or METHOD=FILE; repeatable, one row each.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Take only so many images; never ranked.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a batch; else by device and image size.")] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto (fp32 when scoring), fp32 or bf16.")] = "auto",
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results; out/<dataset> if left out.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Compute every cell anew.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Score methods and print the comparison table; a run that was stopped goes on where it was."""
+    if every and methods:
+        raise UsageError(f"give either --all or names of methods, not both; got --all and {', '.join(methods)}")
+    if not every and not methods:
+        raise UsageError("give names of methods, or --all for every registered one; see `srbench list methods`")
+    from srbench.protocol import parse_scale
+
+    scales = [parse_scale(text) for text in scale or []]
+    by_method = _weights(weights or [])
+    with _waiting("loading torch, methods and classifiers"):
+        from srbench.evaluation import evaluate
+    result = evaluate(
+        methods or "all",
+        data=data,
+        split=split,
+        classifiers=classifier or (),
+        protocol=protocol,
+        scales=scales,
+        weights=by_method,
+        limit=limit,
+        batch_size=batch_size,
+        device=device,
+        precision=precision,
+        seed=seed,
+        out=out,
+        force=force,
+        plugins=plugin or (),
+    )
+    if result.rank == 0:
+        _print_board(result.board.of_tasks({cell.record.cell.task for cell in result.cells}), result.out)
+        typer.echo(_done(result), err=True)
+        for record in result.failed:
+            key = record.cell
+            typer.echo(f"srbench: failed: {key.method} with {key.classifier} on {key.task}: {record.reason}", err=True)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_guarded
+def train(
+    method: Annotated[str, typer.Argument(help="Name of a method that can be trained, or `classifier`.")],
+    arch: Annotated[
+        str | None, typer.Argument(help="With `classifier`: name of a timm architecture, such as resnet18.")
+    ] = None,
+    data: Annotated[list[str] | None, typer.Option(help="SPEC of the training data; repeatable.")] = None,
+    val: Annotated[
+        str | None, typer.Option(help="SPEC of the validation data; a tenth of the data if left out.")
+    ] = None,
+    classifier: Annotated[str | None, typer.Option(help="SPEC of the teacher (or of the classifier to adapt).")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Name of a preset, or a TOML file.")] = None,
+    scale: Annotated[str | None, typer.Option(help="LR side / HR side, such as 0.32 or 1/3.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="Name of one of the method's recipes, or a TOML file.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; repeatable.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
+    in_chans: Annotated[int, typer.Option(help="With `classifier`: channels it takes, 1 or 3.")] = 3,
+    limit: Annotated[int | None, typer.Option(help="Take only so many images of each dataset.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; out/train/<method> if left out.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the weights.")] = None,
+    init_from: Annotated[str | None, typer.Option(help="Weights to start from, a name or a file.")] = None,
+    licence: Annotated[
+        str | None, typer.Option(help="Licence of the weights, for their card; that of --init-from if left out.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start over where --out holds a checkpoint.")] = False,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    seed: Seed = 0,
+    plugin: Plugins = None,
+) -> None:
+    """Train a method against a frozen classifier, or together with it, or train a classifier."""
+    if method != "classifier" and arch is not None:
+        raise UsageError(f"`srbench train {method}` takes no second name, got {arch!r}; options start with --")
+    from srbench.protocol import parse_scale
+
+    parsed = parse_scale(scale) if scale is not None else None
+    shared: dict[str, Any] = {
+        "data": data or ["demo"],
+        "val": val,
+        "protocol": protocol,
+        "scale": parsed,
+        "recipe": recipe,
+        "overrides": set_ or [],
+        "epochs": epochs,
+        "limit": limit,
+        "out": out if out is not None else Path("out") / "train" / (name or arch or method),
+        "name": name,
+        "init_from": init_from,
+        "licence": licence,
+        "resume": resume,
+        "force": force,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        "command": shlex.join(["srbench", *sys.argv[1:]]),
+    }
+    if method == "classifier":
+        if arch is None:
+            raise UsageError("`srbench train classifier` needs an architecture of timm, such as resnet18")
+        with _waiting("loading torch, timm and Lightning"):
+            from srbench.training.classifier import train_classifier
+        result = train_classifier(arch, in_chans=in_chans, **shared)
+    else:
+        with _waiting("loading torch, timm and Lightning"):
+            from srbench.training.api import train as train_method
+        result = train_method(method, classifier=classifier, plugins=plugin or (), **shared)
+    typer.echo(result.summary())
+
+
+@app.command("list")
+@_guarded
+def list_(
+    what: Annotated[str, typer.Argument(help="methods, classifiers, datasets, protocols or weights.")] = "methods",
+    plugin: Plugins = None,
+) -> None:
+    """Show what can be named on the command line."""
+    from srbench.cli import listing
+
+    tables = {
+        "methods": lambda: listing.methods(plugin or ()),
+        "classifiers": listing.classifiers,
+        "datasets": listing.datasets,
+        "protocols": listing.protocols,
+        "weights": lambda: listing.weights_of_all(plugin or ()),
+    }
+    if what not in tables:
+        raise UsageError(f"`srbench list` takes one of {', '.join(tables)}; got {what!r}")
+    listing.show(tables[what]())
+
+
+@app.command()
+@_guarded
+def check(
+    method: Annotated[str, typer.Argument(help="Name of a method.")],
+    plugin: Plugins = None,
+) -> None:
+    """Hold a method against the contract; every finding says how to mend it."""
+    with _waiting("loading torch and the method"):
+        from srbench.conformance import check as hold_against_contract
+        from srbench.registry import Registry
+    findings = hold_against_contract(Registry(plugin or ()).get(method), method)
+    for finding in findings:
+        typer.echo(f"{'ok    ' if finding.ok else 'FAILED'} {finding.check}: {finding.message}")
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+@_guarded
+def leaderboard(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Write leaderboard.{json,csv,md} here too.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Build the table anew from the records of one or several folders."""
+    with _waiting("reading records"):
+        from srbench.leaderboard import build
+        from srbench.leaderboard.tables import write
+        from srbench.records import store
+    if out is not None:
+        store.check_out_dir(out)
+    cells, problems = store.find_records(folders)
+    board = build(cells, seed=seed, warnings=problems)
+    if out is not None:
+        write(board, out)
+    _print_board(board, out or folders[0])
+
+
+@app.command()
+@_guarded
+def bench(
+    methods: Methods = None,
+    size: Annotated[list[str] | None, typer.Option(help="Size of LR in pixels, H or HxW; repeatable.")] = None,
+    factor: Annotated[float, typer.Option(help="SR side / LR side.")] = 4.0,
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Images a batch, beside batch 1; repeatable; by the device if left out.")
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    compiled: Annotated[bool, typer.Option("--compile", help="Send the networks through torch.compile.")] = False,
+    classifier: Annotated[
+        str | None, typer.Option(help="SPEC of a classifier, to be timed alone and end to end.")
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="METHOD=NAME, METHOD=FILE or METHOD=untrained; repeatable, one row each.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the figures to this .json file too.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Measure how fast methods run, and which share of the device's speed they reach; all of them if none is named."""
+    by_method = _weights(weights or [])
+    with _waiting("loading torch, methods and classifiers"):
+        from srbench import bench as speed
+        from srbench.bench.table import render
+    sizes = [speed.parse_size(text) for text in size or []]
+    if out is not None:
+        speed.check_out_file(out)
+    result = speed.bench(
+        methods or None,
+        sizes=sizes or [speed.DEFAULT_SIZE],
+        factor=factor,
+        batch_sizes=batch_size or [],
+        device=device,
+        precision=precision,
+        compiled=compiled,
+        classifier=classifier,
+        weights=by_method,
+        plugins=plugin or (),
+    )
+    if out is not None:
+        speed.write(result, out)
+    from rich.console import Console
+
+    _print(render(result, width=Console().width))
+    if result.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_guarded
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of report.html; the first folder if left out.")] = None,
+    max_mb: Annotated[
+        float, typer.Option("--max-mb", help="Size of the page in MB that pictures are fitted to.")
+    ] = 5.0,
+) -> None:
+    """Write one HTML page that needs no network, with tables, figures and pictures; the figures as SVG and PNG too."""
+    with _waiting("loading matplotlib"):
+        from srbench.report import write_report
+    page, *figures = write_report(folders, out, max_mb=max_mb)
+    drawn = sum(path.suffix == ".svg" for path in figures)
+    typer.echo(f"srbench: wrote {page} ({page.stat().st_size / 1e6:.1f} MB) and {drawn} figures beside it")
+
+
+@app.command()
+@_guarded
+def compare(
+    old: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of before.")],
+    new: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of now.")],
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option("--fail-on", help="Rule such as 'accuracy -0.3pp'; repeatable; fires with exit 1."),
+    ] = None,
+) -> None:
+    """Show what changed between two leaderboards; with rules, fail where it became worse."""
+    from srbench.leaderboard.compare import compare as compare_boards
+    from srbench.leaderboard.compare import load_board, parse_rule
+    from srbench.leaderboard.tables import render_comparison
+
+    rules = [parse_rule(text) for text in fail_on or []]
+    result = compare_boards(load_board(old), load_board(new), rules)
+    _print(render_comparison(result))
+    if result.fired:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_guarded
+def upscale(
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    method: Annotated[str, typer.Option(help="Name of a method; see `srbench list methods`.")],
+    out: Annotated[str, typer.Option(help="File for a single image, else a folder.")],
+    factor: Annotated[float, typer.Option(help="Enlargement of both sides, any number above 0.")] = 4.0,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of a tile in pixels of the image, for images too large for the memory.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the method, a name or a file.")] = None,
+    classifier: Annotated[str | None, typer.Option(help="SPEC of a classifier that is asked before and after.")] = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
+) -> None:
+    """Enlarge images of any size; show what a classifier makes of them before and after."""
+    with _waiting("loading torch and the method"):
+        from srbench.upscaling import render as render_guesses
+        from srbench.upscaling import upscale as enlarge
+    result = enlarge(
+        images,
+        method,
+        out=out,
+        factor=factor,
+        tile=tile,
+        weights=weights,
+        classifier=classifier,
+        device=device,
+        plugins=plugin or (),
+    )
+    _print(render_guesses(result))
+    for note in [*result.notes, *(note for image in result.images for note in image.notes)]:
+        typer.echo(f"srbench: note: {note}", err=True)
+    typer.echo(f"srbench: {result.summary()}", err=True)
+    for problem in result.problems:
+        typer.echo(f"srbench: failed: {problem}", err=True)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _print_board(board: Any, out: Path) -> None:
+    from rich.console import Console
+
+    from srbench.leaderboard.tables import render
+
+    _print(render(board, width=Console().width, where=str(out / "leaderboard.csv")))
+
+
+def _print(shown: list[Any]) -> None:
+    from rich.console import Console
+
+    console = Console()
+    for each in shown:
+        console.print(each)
+
+
+def _weights(pairs: list[str]) -> dict[str, list[str]]:
+    by_method: dict[str, list[str]] = {}
+    for pair in pairs:
+        method, separator, spec = pair.partition("=")
+        if not separator or not method or not spec:
+            raise UsageError(f"--weights takes METHOD=NAME or METHOD=FILE, got {pair!r}")
+        by_method.setdefault(method, []).append(spec)
+    return by_method
+
+
+def _done(result: Any) -> str:
+    counters = result.counters
+    classified = sum(counters.hr_classified.values())
+    restored = sum(counters.restored.values())
+    return (
+        f"srbench: decoded {counters.decoded} images, classified {classified} of them at HR, restored {restored};"
+        f" results in {result.out}"
+    )
+
+
+def _waiting(what: str) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True).status(f"{what} ...")
+
+
+if __name__ == "__main__":
+    main()

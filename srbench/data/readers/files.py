@@ -1,0 +1,220 @@
+"""Image files under a folder: finding them, and a source that reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePath
+
+from torch import Tensor
+
+from srbench.data.source import SampleList, Source
+from srbench.errors import DataError, UsageError
+from srbench.imaging.decode import IMAGE_SUFFIXES, Range, decode, header_of
+
+HASH_SPLITS = ("train", "val", "test")
+_RANGE = "?range="
+
+
+class FileSource(Source):
+    """A split whose samples are files under one folder."""
+
+    def __init__(
+        self,
+        root: Path,
+        files: Sequence[str],
+        *,
+        labels: Sequence[int] | None,
+        classes: tuple[str, ...] | None,
+        name: str,
+        spec: str,
+        split: str,
+        note: str = "",
+        value_range: Range | None = None,
+    ) -> None:
+        """Sort the files by id.
+
+        Args:
+            root: The folder that `files` are relative to.
+            files: Relative paths with forward slashes.
+            labels: Index into `classes` of every file, or None.
+            classes: Names of the classes, or None.
+            name: Short name for task ids.
+            spec: The SPEC without the folders above the data.
+            split: Name of the split.
+            note: A caution for the tables, or "".
+            value_range: Values that are black and white; None takes those of the files' types.
+        """
+        self.name, self.spec, self.split, self.note = name, spec, split, note
+        self.classes = classes
+        ids = [stable_id(file) for file in files]
+        order = sorted(range(len(files)), key=ids.__getitem__)
+        ordered = None if labels is None else [labels[place] for place in order]
+        self.samples = SampleList([ids[place] for place in order], ordered)
+        self._root = root
+        # an id is mostly the file's own name
+        self._other_names = {at: files[place] for at, place in enumerate(order) if files[place] != ids[place]}
+        self._range = value_range
+
+    @cached_property
+    def channels(self) -> int:  # type: ignore[override]
+        """Channels of the data: 1 where every file is grey; the headers are read up to the first in colour."""
+        found = 0
+        for header in map(header_of, self._paths()):
+            if header is not None and header.channels != 1:
+                return 3
+            found += header is not None
+        return 1 if found else 3
+
+    def _paths(self) -> Iterator[Path]:
+        """Yield every file that is read."""
+        yield from (self._root / file for file in self._files())
+
+    def _file(self, index: int) -> str:
+        return self._other_names.get(index) or self.samples[index].id
+
+    def _files(self) -> Iterator[str]:
+        for index, sample in enumerate(self.samples):
+            yield self._other_names.get(index, sample.id)
+
+    def read(self, index: int) -> Tensor:
+        """Decode sample `index` as `(3, H, W)`, RGB, uint8.
+
+        Raises:
+            UnreadableImageError: If it cannot be decoded.
+        """
+        return decode(self._root / self._file(index), self.samples[index].id, self._range)
+
+    def stamp(self, index: int) -> tuple[int, int]:
+        """Return (size in bytes, modification time in ns) of the file of sample `index`; a range is mixed into them."""
+        size, changed = file_stamp(self._root / self._file(index))
+        return size, changed if self._range is None else changed ^ zlib.crc32(repr(self._range).encode())
+
+
+def split_range(argument: str, spec: str) -> tuple[str, Range | None]:
+    """Split `PATH?range=LOW:HIGH` into the path and the values that are black and white.
+
+    Raises:
+        UsageError: If the range is not two finite numbers, the lower first.
+    """
+    path, mark, text = argument.rpartition(_RANGE)
+    if not mark:
+        return argument, None
+    try:
+        low, high = (float(end) for end in text.split(":"))
+    except ValueError:
+        low = high = math.nan
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise UsageError(f"--data {spec}: expected {_RANGE}LOW:HIGH such as {_RANGE}0:4095, got {mark + text!r}")
+    return path, (low, high)
+
+
+def range_note(value_range: Range | None) -> str:
+    """Return how a range stands in a SPEC, or ""."""
+    return "" if value_range is None else f"{_RANGE}{value_range[0]:g}:{value_range[1]:g}"
+
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Return (size in bytes, modification time in ns), or zeros where the file cannot be reached.
+
+    Reading such a file fails later, with the sample's name, so that it is counted like any unreadable image.
+    """
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
+
+
+def existing_folder(path: Path, spec: str) -> Path:
+    """Return the folder, with ~ expanded.
+
+    Raises:
+        DataError: If there is no such folder, or it is a file, or it cannot be listed.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        raise DataError(f"--data {spec}: {path} is a file; give the folder that holds the images")
+    if not path.is_dir():
+        raise DataError(f"--data {spec}: there is no folder {path}; check the path")
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise DataError(f"--data {spec}: the folder {path} cannot be read; check its permissions")
+    return path
+
+
+def folder_name(path: Path) -> str:
+    """Return a folder's own name, also where the path is "." or ends in a slash."""
+    return path.expanduser().resolve().name or "root"
+
+
+def list_images(root: Path) -> list[str]:
+    """List image files at any depth, as relative paths with forward slashes; hidden files and folders are left out."""
+    return sorted(_walk(root, "", frozenset()))
+
+
+def has_images(root: Path) -> bool:
+    """Whether a folder holds an image file at any depth; stops at the first."""
+    return next(_walk(root, "", frozenset()), None) is not None
+
+
+def list_folders(root: Path) -> list[str]:
+    """List the folders directly in a folder by name, hidden ones left out."""
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def stable_id(relative: str) -> str:
+    """Return a relative path as an id that any file format can hold."""
+    return os.fsencode(relative).decode("utf-8", "backslashreplace")
+
+
+def hash_split(sample_id: str) -> str:
+    """Return the split of an id: about 80 % "train", 10 % "val", 10 % "test", whatever else is in the folder."""
+    share = int(hashlib.sha256(sample_id.encode()).hexdigest()[:8], 16) / 2**32
+    return "train" if share < 0.8 else "val" if share < 0.9 else "test"
+
+
+def select_split(files: Sequence[str], split: str, *, spec: str) -> list[str]:
+    """Keep the files of "all" or of a hashed split.
+
+    Raises:
+        UsageError: If there is no split of that name.
+        DataError: If no file falls into it.
+    """
+    if split == "all":
+        return list(files)
+    check_split(split, ("all", *HASH_SPLITS), spec=spec)
+    chosen = [file for file in files if hash_split(stable_id(file)) == split]
+    if not chosen:
+        raise DataError(
+            f"--data {spec}: none of its {len(files)} images falls into the split {split!r}; use --split all"
+        )
+    return chosen
+
+
+def check_split(split: str, options: Sequence[str], *, spec: str) -> None:
+    """Refuse a split that is not among the options.
+
+    Raises:
+        UsageError: If it is not.
+    """
+    if split not in options:
+        raise UsageError(f"--data {spec} has no split {split!r}; its splits are {', '.join(options)}")
+
+
+def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:  # a link that leads back up
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
+            elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                yield f"{prefix}{entry.name}"

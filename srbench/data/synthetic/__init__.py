@@ -1,0 +1,1 @@
+"""Datasets that are made here, one module each; nothing is downloaded."""

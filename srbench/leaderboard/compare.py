@@ -1,0 +1,228 @@
+"""`srbench compare`: what changed between two leaderboards, and whether a change breaks a rule (the CI gate)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from srbench import protocol
+from srbench.errors import IncomparableError, UnknownNameError, UsageError
+from srbench.leaderboard import Leaderboard, Row, build, read_leaderboard
+from srbench.records.store import find_records
+
+COMPARED = ("accuracy", "cross_entropy", "psnr", "f1_macro", "latency_ms")
+SHARES = ("accuracy", "top5", "agreement", "recovered_gap", "f1_macro", "auc", "ece")
+METRICS = (
+    *SHARES,
+    "cross_entropy",
+    "psnr",
+    "ssim",
+    "logit_mse_to_hr",
+    "kl_to_hr",
+    "srcc",
+    "plcc",
+    "emd",
+    "total_time_s",
+    "latency_ms",
+    "images_per_s",
+    "parameters",
+    "macs",
+    "peak_memory_mb",
+)
+# A change of exactly the bound, computed in binary, must not fire.
+_TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A bound on the change of a metric, from OLD to NEW.
+
+    Attributes:
+        text: As it was given.
+        metric: Name of the metric.
+        sign: -1 fires on a fall beyond the bound, +1 on a rise.
+        bound: Size of the change that is still allowed, in the metric's unit, or a share of the old value.
+        relative: Whether `bound` is a share of the old value.
+    """
+
+    text: str
+    metric: str
+    sign: int
+    bound: float
+    relative: bool
+
+    def breaks(self, old: float, new: float) -> bool:
+        """Say whether the change from `old` to `new` goes beyond the bound."""
+        if old == new:
+            return False
+        allowed = self.bound * abs(old) if self.relative else self.bound
+        return self.sign * (new - old) > allowed + _TOLERANCE
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row of either leaderboard beside its partner.
+
+    Attributes:
+        old: The row of OLD, None where it is new.
+        new: The row of NEW, None where it is gone.
+        state: "new", "missing", "failed" (ok in OLD, not in NEW), or "".
+        values: Metric -> (old value, new value), of rows that are ok in both.
+    """
+
+    old: Row | None
+    new: Row | None
+    state: str
+    values: Mapping[str, tuple[float | None, float | None]]
+
+
+@dataclass(frozen=True)
+class BoardComparison:
+    """The outcome of a comparison.
+
+    Attributes:
+        metrics: Metrics that are shown.
+        changes: One entry a row of either leaderboard, in OLD's order, new ones last.
+        fired: One sentence for each broken rule and each lost row; without rules nothing fires.
+    """
+
+    metrics: tuple[str, ...]
+    changes: tuple[Change, ...]
+    fired: tuple[str, ...]
+
+
+def parse_rule(text: str) -> Rule:
+    """Read a rule such as "accuracy -0.3pp", "psnr -0.1dB", "latency_ms +10%" or "cross_entropy +0.01".
+
+    Raises:
+        UsageError: If it does not have this form, or the unit does not fit the metric.
+        UnknownNameError: If there is no such metric.
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*([+-])\s*(\d+(?:\.\d*)?|\.\d+)\s*(pp|dB|%)?\s*", text)
+    if match is None:
+        raise UsageError(
+            f"--fail-on takes '<metric> <signed number><unit>', such as 'accuracy -0.3pp', 'psnr -0.1dB' or"
+            f" 'latency_ms +10%', got {text!r}"
+        )
+    metric, sign, number, unit = match.groups()
+    if metric not in METRICS:
+        raise UnknownNameError("metric", metric, METRICS)
+    fitting = {"pp": SHARES, "dB": ("psnr",)}.get(unit or "", METRICS)
+    if metric not in fitting:
+        raise UsageError(f"--fail-on {text!r}: the unit {unit} fits {', '.join(fitting)}, not {metric}")
+    bound = float(number) / (100 if unit in ("pp", "%") else 1)
+    return Rule(text=text.strip(), metric=metric, sign=1 if sign == "+" else -1, bound=bound, relative=unit == "%")
+
+
+def load_board(path: Path | str) -> Leaderboard:
+    """Return the leaderboard of an --out directory or of a leaderboard.json.
+
+    A directory's records count before its leaderboard.json, which a run that was killed may have left behind.
+
+    Raises:
+        UsageError: If there is neither.
+        RecordError: If the file is damaged.
+        IncomparableError: If the directory's records cannot be ranked together.
+    """
+    path = Path(path)
+    if path.is_file():
+        return read_leaderboard(path)
+    if path.is_dir() and not (path / "records").is_dir() and (path / "leaderboard.json").is_file():
+        return read_leaderboard(path / "leaderboard.json")
+    if not path.exists():
+        raise UsageError(
+            f"there is no {path}; give a directory that 'srbench eval --out' wrote, or its leaderboard.json"
+        )
+    cells, problems = find_records([path])
+    return build(cells, warnings=problems)
+
+
+def compare(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule] = ()) -> BoardComparison:
+    """Compare two leaderboards row by row, matched by task, method, weights, classifier and track.
+
+    Point estimates are compared. With rules, a row that is ok in OLD and missing or failed in NEW fires as well, and
+    so does a value that is gone.
+
+    Args:
+        old: The leaderboard to hold against.
+        new: The one under test.
+        rules: Bounds that NEW must keep.
+
+    Raises:
+        IncomparableError: If a common task differs in protocol, samples or classifier.
+        UsageError: If OLD has no ok row, or no row of OLD has a rule's metric: the gate could not fail.
+    """
+    _check_comparable(old, new)
+    expected = [row for row in old.rows if row.status == "ok"]
+    if not expected:
+        raise UsageError("OLD has no ok row, so there is nothing to compare; run its evaluation first")
+    for rule in rules:
+        if all(getattr(row, rule.metric) is None for row in expected):
+            raise UsageError(f"--fail-on {rule.text!r}: no row of OLD has {rule.metric}, so the rule could never fire")
+    partners = {row.key: row for row in new.rows}
+    known = {row.key for row in old.rows}
+    rated = [name for name in ("srcc", "emd") if any(getattr(row, name) is not None for row in expected)]
+    metrics = tuple(dict.fromkeys([*COMPARED, *rated, *(rule.metric for rule in rules)]))
+    changes = [_change(row, partners.get(row.key), metrics) for row in old.rows]
+    changes += [_change(None, row, metrics) for row in new.rows if row.key not in known]
+    fired = [line for change in changes for line in _fired(change, rules)] if rules else []
+    return BoardComparison(metrics=metrics, changes=tuple(changes), fired=tuple(fired))
+
+
+def _change(old: Row | None, new: Row | None, metrics: Sequence[str]) -> Change:
+    if old is None or new is None:
+        return Change(old, new, "new" if old is None else "missing", {})
+    if old.status != "ok" or new.status != "ok":
+        return Change(old, new, "failed" if old.status == "ok" else "", {})
+    if (old.partial, old.n) != (new.partial, new.n):
+        raise IncomparableError(
+            f"{_spell(old)}: n is {old.n} in OLD and {new.n} in NEW; compare runs over the same samples"
+        )
+    return Change(old, new, "", {name: (getattr(old, name), getattr(new, name)) for name in metrics})
+
+
+def _fired(change: Change, rules: Sequence[Rule]) -> list[str]:
+    if change.old is None or change.old.status != "ok":
+        return []
+    where = _spell(change.old)
+    if change.new is None:
+        return [f"{where} is missing in NEW"]
+    if change.state == "failed":
+        return [f"{where} is {change.new.status} in NEW: {change.new.reason}"]
+    lines = []
+    for rule in rules:
+        before, after = change.values[rule.metric]
+        if before is None:
+            continue
+        if after is None:
+            lines.append(f"{where}: {rule.metric} was {before:.6g} and is gone in NEW")
+        elif rule.breaks(before, after):
+            lines.append(f"{where}: {rule.metric} went from {before:.6g} to {after:.6g}, beyond {rule.text!r}")
+    return lines
+
+
+def _spell(row: Row) -> str:
+    return " · ".join(
+        [row.task, row.classifier or "no classifier", row.label, *(["adapted"] * (row.track == "adapted"))]
+    )
+
+
+def _check_comparable(old: Leaderboard, new: Leaderboard) -> None:
+    for task in old.tasks.keys() & new.tasks.keys():
+        ours, theirs = old.tasks[task], new.tasks[task]
+        lines = []
+        if ours["protocol"]["fingerprint"] != theirs["protocol"]["fingerprint"]:
+            lines = protocol.difference(ours["protocol"]["fields"], theirs["protocol"]["fields"]) or ["fingerprint"]
+        for name in ("sample_list_sha256", "n"):
+            if ours["dataset"][name] != theirs["dataset"][name]:
+                lines.append(f"dataset.{name}: {ours['dataset'][name]} against {theirs['dataset'][name]}")
+        for name in ours["classifiers"].keys() & theirs["classifiers"].keys():
+            first, second = (side["classifiers"][name]["weights_sha256"] for side in (ours, theirs))
+            if first != second:
+                lines.append(f"classifier {name} weights_sha256: {first} against {second}")
+        if lines:
+            raise IncomparableError(
+                f"task {task!r} of OLD and NEW cannot be compared, they differ in {'; '.join(lines)}"
+            )

@@ -1,0 +1,428 @@
+"""How a leaderboard is shown and saved: Rich, Markdown, CSV and JSON. Numbers are rounded here and nowhere else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+from tabulate import tabulate
+
+from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
+from srbench.leaderboard.compare import BoardComparison
+from srbench.records.store import write_json, write_text
+from srbench.task_types import TaskType, task_type
+
+MISSING = "–"
+CONTROL_MARK = "†"
+ADAPTED_MARK = "‡"
+BAR_WIDTH = 8
+
+# Below this many samples a class, a class's F1 is too uncertain to be read without its caution.
+FEW_SAMPLES = 100
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table.
+
+    Attributes:
+        name: The attribute of `Row` that it shows; a column whose rows are all None is left out.
+        header: Its header; a line break keeps it narrow.
+        show: Text of a row.
+        priority: The larger, the sooner it gives way on a narrow terminal.
+        justify: Side on which it is flush.
+    """
+
+    name: str
+    header: str
+    show: Callable[[Row], str]
+    priority: int
+    justify: str = "right"
+
+
+def columns(kind: str = "classification") -> tuple[Column, ...]:
+    """Return every column that a kind of task shows, in the order of display."""
+    known = {column.name: column for column in _columns()}
+    return tuple(known[name] for name in task_type(kind).shown)
+
+
+def kind_of(board: Leaderboard, task: str) -> TaskType:
+    """Return what a network is asked for in a task; boards of before there were kinds ask for classes."""
+    return task_type(board.tasks[task]["dataset"].get("kind", "classification"))
+
+
+def _columns() -> tuple[Column, ...]:
+    """Return how each number of a row is shown; which of them stand where is up to the kind of task."""
+    return (
+        Column("rank", "#", lambda row: _whole(row.rank), 0),
+        Column("method", "method", row_name, 0, "left"),
+        Column("cross_entropy", "cross-\nentropy", lambda row: fixed(row.cross_entropy, 4), 1),
+        Column("psnr", "PSNR\ndB", lambda row: fixed(row.psnr, 2), 2),
+        Column("accuracy", "accuracy", lambda row: fixed(row.accuracy, 4), 1),
+        Column("total_time_s", "total\ntime s", lambda row: fixed(row.total_time_s, 1), 3),
+        Column("psnr_ci", "PSNR\n95 %", lambda row: _ends(row.ci.get("psnr"), 2), 5),
+        Column("accuracy_ci", "accuracy\n95 %", lambda row: _ends(row.ci.get("accuracy"), 3), 5),
+        Column("accuracy_delta", f"against\n{BASELINE}", lambda row: _with_ends(row, "accuracy_delta", 3), 6),
+        Column("p_holm", "p\n(Holm)", lambda row: _p(row.p_holm), 7),
+        Column("ssim", "SSIM", lambda row: fixed(row.ssim, 4), 9),
+        Column("top5", "top-5", lambda row: fixed(row.top5, 4), 11),
+        Column("auc", "AUC", lambda row: fixed(row.auc, 4), 9),
+        Column("auc_ci", "AUC\n95 %", lambda row: _ends(row.ci.get("auc"), 3), 10),
+        Column("agreement", "agrees\nwith HR", lambda row: fixed(row.agreement, 4), 12),
+        Column("recovered_gap", "recovered\ngap", lambda row: _with_ends(row, "recovered_gap", 2, sign=""), 4),
+        Column("f1_macro", "F1\nmacro", lambda row: fixed(row.f1_macro, 4), 13),
+        Column("f1_macro_delta", f"F1 against\n{BASELINE}", lambda row: _with_ends(row, "f1_macro_delta", 3), 14),
+        Column("latency_ms", "ms /\nimage", lambda row: fixed(row.latency_ms, 2), 8),
+        Column("images_per_s", "images\n/ s", lambda row: three(row.images_per_s), 10),
+        Column("parameters", "para-\nmeters", lambda row: scaled(row.parameters), 15),
+        Column("macs", "MACs /\nimage", lambda row: scaled(row.macs), 16),
+        Column("peak_memory_mb", "peak\nMB", lambda row: three(row.peak_memory_mb), 17),
+        Column("ece", "ECE", lambda row: fixed(row.ece, 4), 18),
+        Column("logit_mse_to_hr", "logit MSE\nto HR", lambda row: fixed(row.logit_mse_to_hr, 3), 19),
+        Column("kl_to_hr", "KL\nto HR", lambda row: fixed(row.kl_to_hr, 4), 20),
+        Column("srcc", "SRCC", lambda row: fixed(row.srcc, 4), 1),
+        Column("srcc_ci", "SRCC\n95 %", lambda row: _ends(row.ci.get("srcc"), 3), 4),
+        Column("plcc", "PLCC", lambda row: fixed(row.plcc, 4), 1),
+        Column("plcc_ci", "PLCC\n95 %", lambda row: _ends(row.ci.get("plcc"), 3), 7),
+        Column("emd", "EMD", lambda row: fixed(row.emd, 4), 1),
+        Column("srcc_delta", f"SRCC against\n{BASELINE}", lambda row: _with_ends(row, "srcc_delta", 3), 5),
+    )
+
+
+def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") -> list[RenderableType]:
+    """Return the tables for a terminal, each followed by its notes.
+
+    Args:
+        board: The leaderboard.
+        width: Columns of the terminal; the least important columns give way, no number is ever wrapped.
+        where: File that holds all columns, named where some gave way.
+    """
+    shown: list[RenderableType] = []
+    for task, classifier, rows in groups(board):
+        kind = kind_of(board, task)
+        wanted = _filled(rows, kind)
+        while True:
+            table = _rich_table(title(board, task, classifier, rows), wanted, rows)
+            least = max(wanted, key=lambda column: column.priority)
+            if Console(width=10_000).measure(table).maximum <= width or least.priority == 0:
+                break
+            wanted = [column for column in wanted if column is not least]
+        dropped = len(_filled(rows, kind)) - len(wanted)
+        lines = notes(board, task, rows)
+        if dropped:
+            lines.append(f"{dropped} more columns are in {where}; a wider terminal shows them")
+        shown += [table, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
+    shown += [Text(f"warning: {line}", style="yellow") for line in board.warnings]
+    return shown
+
+
+def markdown(board: Leaderboard) -> str:
+    """Return the tables with every column as Markdown."""
+    parts = []
+    for task, classifier, rows in groups(board):
+        wanted = _filled(rows, kind_of(board, task))
+        body = [[_plain(column, row) for column in wanted] for row in rows]
+        text = tabulate(
+            body,
+            headers=[column.header.replace("-\n", "-").replace("\n", " ") for column in wanted],
+            tablefmt="pipe",
+            colalign=[column.justify for column in wanted],
+            disable_numparse=True,
+        )
+        lines = "\n".join(f"- {line}" for line in notes(board, task, rows))
+        parts.append(f"## {title(board, task, classifier, rows)}\n\n{text}\n\n{lines}\n")
+    if board.warnings:
+        parts.append("## Warnings\n\n" + "\n".join(f"- {line}" for line in board.warnings) + "\n")
+    return "\n".join(parts)
+
+
+def write(board: Leaderboard, out_dir: Path) -> list[Path]:
+    """Write leaderboard.json, .csv, .md and per_class.csv, each atomically; return them.
+
+    Raises:
+        RecordError: If the disk fails.
+    """
+    paths = [out_dir / name for name in ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "per_class.csv")]
+    write_json(paths[0], board.to_json())
+    write_text(paths[1], board.frame.to_csv(index=False, lineterminator="\n"))
+    write_text(paths[2], markdown(board))
+    write_text(paths[3], board.per_class.to_csv(index=False, lineterminator="\n"))
+    return paths
+
+
+def render_comparison(comparison: BoardComparison) -> list[RenderableType]:
+    """Return what changed between two leaderboards, and which rules fired, for a terminal."""
+    pairs: dict[tuple[str, str | None], Table] = {}
+    for change in comparison.changes:
+        row = change.new or change.old
+        assert row is not None
+        place = (row.task, row.classifier)
+        if place not in pairs:
+            heading = f"{row.task} · {row.classifier or 'no classifier'} · new, and its difference to old"
+            pairs[place] = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
+            pairs[place].add_column("method", no_wrap=True)
+            for metric in comparison.metrics:
+                pairs[place].add_column(metric.replace("_", "\n", 1), justify="right", no_wrap=True)
+        cells = [_change(*change.values.get(metric, (None, None))) for metric in comparison.metrics]
+        state = f"\n({change.state})" if change.state else ""
+        pairs[place].add_row(row_name(row) + state, *cells)
+    shown: list[RenderableType] = [*pairs.values()]
+    shown += [Text(f"fails: {line}", style="red") for line in comparison.fired]
+    return shown
+
+
+def groups(board: Leaderboard) -> list[tuple[str, str | None, list[Row]]]:
+    """Return (task, classifier, rows) of each table, in the board's order."""
+    found: dict[tuple[str, str | None], list[Row]] = {}
+    for row in board.rows:
+        found.setdefault((row.task, row.classifier), []).append(row)
+    return [(task, classifier, rows) for (task, classifier), rows in found.items()]
+
+
+def title(board: Leaderboard, task: str, classifier: str | None, rows: Sequence[Row]) -> str:
+    """Return the line above a table."""
+    dataset = board.tasks[task]["dataset"]
+    sizes = sorted({row.n for row in rows if row.status == "ok" and not row.partial}) or [dataset["n"]]
+    name = classifier or "no classifier"
+    return f"{task} · {name} · {sizes[0]} {plural(dataset['unit'])}"
+
+
+def row_name(row: Row) -> str:
+    """Return method and weights with the marks that say what kind of row it is."""
+    marks = (CONTROL_MARK if row.kind == "control" else "") + (ADAPTED_MARK if row.track == "adapted" else "")
+    states = [row.status] * (row.status != "ok") + ["partial"] * row.partial
+    return row.label + (f" {marks}" if marks else "") + (f" [{', '.join(states)}]" if states else "")
+
+
+def plural(unit: str) -> str:
+    """Return the plural of what a sample is: "patches", "images"."""
+    return unit + ("es" if unit.endswith(("ch", "sh", "s", "x")) else "s")
+
+
+def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    """Return the sentences that must stand below a table."""
+    about = board.tasks[task]
+    dataset, unit = about["dataset"], plural(about["dataset"]["unit"])
+    lines = [dataset["note"]] if dataset["note"] else []
+    lines += _mark_notes(rows)
+    lines += _interval_notes(board, rows, unit)
+    lines += _class_notes(board, task, rows)
+    if any(row.partial for row in rows):
+        sizes = sorted({row.n for row in rows if row.partial and row.status == "ok"})
+        lines.append(f"partial: --limit left {', '.join(map(str, sizes)) or 'no'} {unit}; such rows are never ranked")
+    if dataset["n_unreadable"]:
+        named = ", ".join(dataset["unreadable"])
+        more = ", ..." if dataset["n_unreadable"] > len(dataset["unreadable"]) else ""
+        lines.append(f"unreadable and left out of every row: {dataset['n_unreadable']} ({named}{more})")
+    if dataset["n_not_degraded"]:
+        lines.append(
+            f"{dataset['n_not_degraded']} of {dataset['n']} {unit} are already at or below the LR size:"
+            " the degradation does nothing to them"
+        )
+    lines += _null_notes(rows)
+    for status in ("skipped", "error"):
+        reasons: dict[str, list[str]] = {}
+        for row in rows:
+            if row.status == status:
+                reasons.setdefault(row.reason or "", []).append(row.label)
+        lines += [f"{status}: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return lines
+
+
+# --- the parts of a table ----------------------------------------------------------------------------------------
+
+
+def _filled(rows: Sequence[Row], kind: TaskType) -> list[Column]:
+    """Columns that have something to show; the essential ones stay wherever a network answered."""
+    answered = any(getattr(row, kind.ranks[0]) is not None for row in rows)
+
+    def keeps(column: Column) -> bool:
+        if column.name == "method" or (answered and column.name in kind.essential):
+            return True
+        if column.name == "psnr_ci":  # with a classifier the interval of its own score takes its place
+            return not answered and any("psnr" in row.ci for row in rows)
+        if column.name.endswith("_ci"):
+            return any(column.name.removesuffix("_ci") in row.ci for row in rows)
+        return any(getattr(row, column.name) is not None for row in rows)
+
+    return [column for column in columns(kind.name) if keeps(column)]
+
+
+def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
+    for column in wanted:
+        table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
+    sections = [(row.track, row.status != "ok") for row in rows]
+    for at, row in enumerate(rows):
+        style = {"oracle": "bold", "control": "italic"}.get(row.kind, "")
+        # Text, not markup: a name in square brackets would vanish.
+        cells = [Text(_cell(column, row)) for column in wanted]
+        ends = at + 1 < len(rows) and sections[at] != sections[at + 1]
+        table.add_row(*cells, style="dim" if row.status != "ok" else style, end_section=ends)
+    return table
+
+
+def _cell(column: Column, row: Row) -> str:
+    text = _plain(column, row)
+    if column.name == "recovered_gap" and row.recovered_gap is not None:
+        return f"{text} {bar(row.recovered_gap)}"
+    return text
+
+
+def _plain(column: Column, row: Row) -> str:
+    # A row without a result shows what it is and nothing else; its parameters would look like a measurement.
+    return column.show(row) if row.status == "ok" or column.name == "method" else MISSING
+
+
+def bar(share: float) -> str:
+    """Return a bar of eighths of a character for a share, cut off at 0 and 1."""
+    eighths = round(min(max(share, 0.0), 1.0) * BAR_WIDTH * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(BAR_WIDTH, "░")
+
+
+def fixed(value: float | None, digits: int) -> str:
+    """Return a number with so many digits behind the point, or a dash."""
+    if value is None:
+        return MISSING
+    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
+
+
+def _whole(value: int | None) -> str:
+    return MISSING if value is None else str(value)
+
+
+def three(value: float | None) -> str:
+    """Return three significant digits, never in powers of ten, or a dash."""
+    if value is None:
+        return MISSING
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def scaled(value: float | None) -> str:
+    """Return three significant digits with k, M, G or T, or a dash."""
+    if value is None:
+        return MISSING
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return MISSING
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ends(ends: tuple[float, float] | None, digits: int, *, sign: str = "") -> str:
+    return MISSING if ends is None else f"[{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}]"
+
+
+def _with_ends(row: Row, name: str, digits: int, *, sign: str = "+") -> str:
+    value = getattr(row, name)
+    if value is None:
+        return MISSING
+    ends = row.ci.get(name)
+    return f"{value:{sign}.{digits}f}" + ("" if ends is None else f" {_ends(ends, digits, sign=sign)}")
+
+
+def _change(old: float | None, new: float | None) -> str:
+    if old is None or new is None:
+        return f"{_change_side(new)}\nwas {_change_side(old)}" if old is not new else MISSING
+    delta = 0.0 if old == new else new - old
+    return f"{_change_side(new)}\n{delta:+.4g}"
+
+
+def _change_side(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.4f}"
+
+
+# --- the notes ---------------------------------------------------------------------------------------------------
+
+
+def _mark_notes(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    if any(row.kind == "oracle" for row in rows):
+        lines.append(f"{ORACLE}: the classifier on HR itself, the most that can be recovered")
+    if any(row.kind == "control" for row in rows):
+        lines.append(f"{CONTROL_MARK} control: keeps the comparison honest and has no rank")
+    if any(row.track == "adapted" for row in rows):
+        lines.append(
+            f"{ADAPTED_MARK} adapted: the classifier was trained too; never ranked against frozen rows;"
+            f" differences refer to the frozen {ORACLE} and {BASELINE}"
+        )
+    return lines
+
+
+def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[str]:
+    if not any(row.ci for row in rows):
+        return []
+    how = board.bootstrap
+    line = (
+        f"intervals: {100 * how['level']:.3g} % paired bootstrap over {unit}, {how['draws']} draws, seed {how['seed']}"
+    )
+    if any(row.p_holm is not None for row in rows):
+        line += f"; p: exact McNemar against {BASELINE}, Holm-corrected over {_families(rows)}"
+    lines = [line]
+    score = board.tasks[rows[0].task]["protocol"]["fields"].get("score", {})
+    if score.get("psnr_reduction") == "batch":
+        lines.append(
+            f"PSNR: mean over batches of {score['psnr_batch']} {unit} with pooled MSE; its interval resamples batches"
+            f" (at least {MINIMUM_BATCHES})"
+        )
+    return lines
+
+
+def _families(rows: Sequence[Row]) -> str:
+    sizes = [sum(row.p_holm is not None and row.track == track for row in rows) for track in ("frozen", "adapted")]
+    named = [f"{size} {track}" for size, track in zip(sizes, ("frozen", "adapted"), strict=True) if size]
+    return f"{' and '.join(named)} rows"
+
+
+def _class_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    about = board.tasks[task]
+    classes, size = about["dataset"]["n_classes"], about["dataset"]["n"]
+    if not classes or all(row.f1_macro is None for row in rows) or size / classes >= FEW_SAMPLES:
+        return []
+    each = size / classes
+    if each < 1:
+        unit = about["dataset"]["unit"]
+        counted = f"{size} {unit if size == 1 else plural(unit)} for {classes} classes"
+        return [f"F1 of single classes: {counted}, fewer than one a class; F1 is taken over those present"]
+    # A share near one half of so many samples; F1 is no steadier than that.
+    points = 100 * 0.5 / math.sqrt(each)
+    return [f"F1 of single classes: about {each:.0f} a class, a standard error near {points:.0f} points"]
+
+
+def _null_notes(rows: Sequence[Row]) -> list[str]:
+    """Say why values are missing: always for the gap and the image metrics, else where other rows have a value."""
+    ok = [row for row in rows if row.status == "ok"]
+    reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name in ("recovered_gap", "psnr", "ssim", "cross_entropy", "accuracy", "agreement", "srcc", "ci.psnr"):
+        lacking = [row for row in ok if name in row.notes]
+        always = name in ("recovered_gap", "psnr", "ssim", "ci.psnr")
+        if not always and len(lacking) == len(ok):
+            continue
+        for reason in dict.fromkeys(row.notes[name] for row in lacking):
+            where = tuple(row.label for row in lacking if row.notes[name] == reason)
+            spelled = () if len(where) == len(ok) else where
+            reasons.setdefault((reason, spelled), []).append(name)
+    lines = []
+    for (reason, where), names in reasons.items():
+        scope = f" for {', '.join(where)}" if where else ""
+        lines.append(f"no {' and no '.join(_spoken(name) for name in names)}{scope}: {reason}")
+    return lines
+
+
+def _spoken(name: str) -> str:
+    words: Mapping[str, Any] = {"psnr": "PSNR", "ssim": "SSIM", "srcc": "SRCC", "ci.psnr": "interval of PSNR"}
+    return str(words.get(name, name.replace("_", " ")))

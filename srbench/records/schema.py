@@ -1,0 +1,426 @@
+"""The record: what one cell's result file says, and its strict JSON form.
+
+`srbench.records.store` writes and finds records; `srbench.records.provenance` fills in environment and code.
+Deltas are never part of a record: they are computed from the samples, between cells of one task and classifier.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from srbench.errors import RecordError
+
+SCHEMA_VERSION = 1
+MAX_SCORE_CLASSES = 50
+MAX_UNREADABLE_NAMED = 20
+ORACLE = "original"  # the method whose cell is HR itself
+BASELINE = "bilinear"  # the method that every difference refers to
+
+Status = Literal["ok", "skipped", "error"]
+Track = Literal["frozen", "adapted"]
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """Which cell a record belongs to.
+
+    Attributes:
+        task: Id of the task.
+        method: Registry name of the method; "original" is the oracle.
+        weights: Label of the method's weights, or None where it has none.
+        classifier: Id of the classifier (of the frozen base in the adapted track), or None for image metrics alone.
+        track: "frozen", or "adapted" where the classifier was trained together with, or for, the method.
+    """
+
+    task: str
+    method: str
+    weights: str | None
+    classifier: str | None
+    track: Track = "frozen"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number over the samples of a cell.
+
+    Attributes:
+        value: The value, which may be infinite (PSNR of the oracle); None where it does not apply.
+        n: Number of samples that it is taken over.
+        n_infinite: How many of them are infinite.
+        reason: Why `value` is None.
+    """
+
+    value: float | None
+    n: int
+    n_infinite: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class ProtocolPart:
+    """The protocol that was in force."""
+
+    name: str
+    fingerprint: str
+    fields: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class CodeState:
+    """The code that made the record; commit and dirty are None where it was installed from a wheel."""
+
+    version: str
+    commit: str | None
+    dirty: bool | None
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The machine and the libraries that made the record."""
+
+    python: str
+    torch: str
+    torchvision: str | None
+    timm: str | None
+    device: str
+    driver: str | None
+    threads: int
+    platform: str
+
+
+@dataclass(frozen=True)
+class WeightsPart:
+    """The weights of a method: label, origin, sha256 of the file, and the fields of its card."""
+
+    label: str
+    uri: str
+    sha256: str
+    card: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MethodPart:
+    """The method: what its `MethodInfo` says, its constructor's arguments, its weights and its size."""
+
+    name: str
+    kind: Literal["baseline", "network", "control", "oracle"]
+    family: str
+    version: str
+    factor: int | Literal["any"]
+    parameters: dict[str, Any]
+    weights: WeightsPart | None
+    n_parameters: int | None
+    macs: float | None
+    reference: str
+
+
+@dataclass(frozen=True)
+class ClassifierPart:
+    """The classifier: where it comes from, the hash of its weights, and how it normalises."""
+
+    id: str
+    library: str
+    name: str
+    weights_sha256: str
+    input_size: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    n_classes: int
+    track: Track
+
+
+@dataclass(frozen=True)
+class DatasetPart:
+    """The samples of the task.
+
+    Attributes:
+        name: Name of the dataset.
+        spec: What was given as `--data`.
+        split: Name of the split.
+        unit: What one sample is ("image", "patch"); intervals are over these.
+        note: A sentence that must stand wherever the numbers appear, or "".
+        sample_list_sha256: Hash of the ordered list of sample ids (and of their content where it is known).
+        n: Samples that are scored.
+        n_unreadable: Images left out because they could not be decoded.
+        unreadable: Names of the first of them.
+        n_not_degraded: Samples whose degradation does nothing (already at or below the LR size).
+        classes: Names of the classes present, in the order of their labels; None for unlabelled data.
+        kind: What a network is asked for; see `srbench.task_types`.
+    """
+
+    name: str
+    spec: str
+    split: str
+    unit: str
+    note: str
+    sample_list_sha256: str
+    n: int
+    n_unreadable: int
+    unreadable: tuple[str, ...]
+    n_not_degraded: int
+    classes: tuple[str, ...] | None
+    kind: str = "classification"
+
+
+@dataclass(frozen=True)
+class ClassPart:
+    """Precision, recall and F1 of one class; `index` is its place among the classifier's outputs."""
+
+    index: int
+    name: str
+    support: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A timed quantity: the median of its repeats with the 10th and 90th percentile."""
+
+    median: float
+    p10: float
+    p90: float
+
+
+@dataclass(frozen=True)
+class TimingPart:
+    """What the cell cost.
+
+    Attributes:
+        pass_s: Seconds of restoring and classifying in the scoring pass, None where nothing was timed.
+        decode_share_s: This cell's share of decoding, cropping and degrading, seconds.
+        total_time_s: Sum of the two, seconds.
+        latency_ms: Restoring alone at batch 1, milliseconds an image.
+        classify_ms: Classifying alone at batch 1, milliseconds an image.
+        end_to_end_ms: Decoding, restoring and classifying at batch 1, milliseconds an image.
+        throughput: Restoring alone at `throughput_batch`, images a second.
+        throughput_batch: Images a batch of the throughput measurement.
+        peak_memory_mb: Peak memory of restoring at `throughput_batch`, 10^6 bytes.
+        dtype: Precision of the measurement, such as "float32".
+    """
+
+    pass_s: float | None = None
+    decode_share_s: float | None = None
+    total_time_s: float | None = None
+    latency_ms: Spread | None = None
+    classify_ms: Spread | None = None
+    end_to_end_ms: Spread | None = None
+    throughput: Spread | None = None
+    throughput_batch: int | None = None
+    peak_memory_mb: float | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """The result of one cell.
+
+    Attributes:
+        schema_version: Version of this layout.
+        cell: Which cell it is.
+        status: "ok", "skipped" or "error".
+        reason: Why it was skipped or failed, one sentence; None where it is ok.
+        partial: Whether `--limit` cut the samples; such a cell is never ranked.
+        input_hash: Hash of everything that the result depends on; see `hash_inputs`.
+        protocol: The protocol.
+        code: The code's version and commit.
+        environment: Machine and libraries.
+        method: The method and its weights.
+        classifier: The classifier, or None.
+        dataset: The samples.
+        metrics: Metrics by name.
+        per_class: One entry a class present, in the order of labels; None without labels or classifier.
+        score_histograms: One-vs-rest histograms of the scores where there are more than 50 classes, else None.
+        timing: What it cost.
+        training: How the weights were trained, as their card tells it, or None.
+        created: UTC time in ISO 8601.
+    """
+
+    schema_version: int
+    cell: CellKey
+    status: Status
+    reason: str | None
+    partial: bool
+    input_hash: str
+    protocol: ProtocolPart
+    code: CodeState
+    environment: Environment
+    method: MethodPart
+    classifier: ClassifierPart | None
+    dataset: DatasetPart
+    metrics: dict[str, Metric]
+    per_class: tuple[ClassPart, ...] | None
+    score_histograms: dict[str, Any] | None
+    timing: TimingPart
+    training: dict[str, Any] | None
+    created: str
+
+    def __post_init__(self) -> None:
+        if self.status == "ok" and self.reason is not None:
+            raise RecordError(f"an ok record has no reason, got {self.reason!r}; leave it None")
+        if self.status != "ok" and not self.reason:
+            raise RecordError(f"a record with status {self.status!r} needs a reason, got {self.reason!r}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as plain JSON types; an infinite metric becomes the string "inf"."""
+        return typing.cast(dict[str, Any], _encode(self))
+
+    @classmethod
+    def from_json(cls, raw: Any, *, origin: str = "record") -> Record:
+        """Read a record; `origin` names it in error messages.
+
+        Raises:
+            RecordError: If the schema version is unknown, a field is missing, unknown, or of another type.
+        """
+        if not isinstance(raw, Mapping):
+            raise RecordError(f"{origin} is not a record: expected a JSON object, got {type(raw).__name__}")
+        version = raw.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise RecordError(
+                f"{origin} has schema version {version!r}, but this srbench reads {SCHEMA_VERSION};"
+                " read it with the srbench that wrote it, or run the evaluation again with --force"
+            )
+        return typing.cast(Record, _decode(cls, raw, origin))
+
+
+def hash_inputs(parts: Mapping[str, Any]) -> str:
+    """Return the hexadecimal sha256 of the canonical JSON of everything that a cell's result depends on.
+
+    Raises:
+        RecordError: If a part is not plain JSON, or not finite.
+    """
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON text with sorted keys and no spaces.
+
+    Raises:
+        RecordError: If the value is not plain JSON, or not finite.
+    """
+    return _dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def json_text(value: Any) -> str:
+    """Return JSON text as it is stored: indented, one trailing newline, never NaN.
+
+    Raises:
+        RecordError: If the value is not plain JSON, or not finite; the message names where.
+    """
+    return _dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _dumps(value: Any, **layout: Any) -> str:
+    try:
+        return json.dumps(value, allow_nan=False, **layout)
+    except (TypeError, ValueError) as error:
+        place = _offender(value, "")
+        if place is None:
+            raise RecordError(f"cannot be stored as JSON: {error}") from None
+        raise RecordError(
+            f"cannot be stored as JSON: {place[0] or 'the value'} is {place[1]}; store null and a reason"
+        ) from None
+
+
+def _offender(value: Any, where: str) -> tuple[str, str] | None:
+    """Return (path, text) of the first entry that JSON cannot hold, or None."""
+    if isinstance(value, Mapping):
+        items = [(f"{where}.{key}".lstrip("."), entry) for key, entry in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{where}[{i}]", entry) for i, entry in enumerate(value)]
+    elif value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return None
+    else:
+        return where, repr(value) if isinstance(value, float) else f"of type {type(value).__name__}"
+    return next((found for path, entry in items if (found := _offender(entry, path)) is not None), None)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Metric):
+        entry = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
+        if value.value is not None and math.isinf(value.value):
+            entry["value"] = "inf" if value.value > 0 else "-inf"
+        return entry
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        entry = {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        later = _LATER.get(type(value), {})
+        return {name: part for name, part in entry.items() if name not in later or part != later[name]}
+    if isinstance(value, Mapping):
+        return {key: _encode(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encode(entry) for entry in value]
+    return value
+
+
+def _decode(kind: Any, raw: Any, where: str) -> Any:
+    """Build a value of the annotated type `kind` from JSON, strictly; `where` is its path in messages."""
+    if type(raw) is kind or kind is Any:
+        return raw
+    origin, arguments = _parts(kind)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(typing.cast(type, kind), raw, where)
+    if origin in (types.UnionType, typing.Union):
+        options = [option for option in arguments if option is not type(None)]
+        if raw is None and len(options) < len(arguments):
+            return None
+        fitting = [option for option in options if len(options) == 1 or _fits(option, raw)]
+        if fitting:
+            return _decode(fitting[0], raw, where)
+    elif origin is Literal:
+        if raw in arguments:
+            return raw
+    elif origin is tuple and isinstance(raw, list):
+        return tuple(_decode(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(raw))
+    elif origin is dict and isinstance(raw, Mapping):
+        return {key: _decode(arguments[1], entry, f"{where}.{key}") for key, entry in raw.items()}
+    elif origin is None and _fits(kind, raw):
+        return float(raw) if kind is float else raw
+    raise RecordError(f"{where} must be {_spell(kind)}, got {raw!r}")
+
+
+# Fields that came after the first records of this version: what those meant, which is not written.
+_LATER: Mapping[type, Mapping[str, Any]] = {DatasetPart: {"kind": "classification"}}
+
+# A record has a part for each class; resolving its types anew would cost more than all the rest.
+_type_hints = functools.cache(typing.get_type_hints)
+_field_names = functools.cache(lambda kind: tuple(item.name for item in dataclasses.fields(kind)))
+_parts = functools.cache(lambda kind: (typing.get_origin(kind), typing.get_args(kind)))
+
+
+def _decode_dataclass(kind: type, raw: Any, where: str) -> Any:
+    if not isinstance(raw, Mapping):
+        raise RecordError(f"{where} must be an object, got {raw!r}")
+    names = _field_names(kind)
+    raw = {**_LATER.get(kind, {}), **raw}
+    if raw.keys() != set(names):
+        for verb, wrong in (("lacks", set(names) - set(raw)), ("has an unknown", set(raw) - set(names))):
+            if wrong:
+                raise RecordError(f"{where} {verb} field {min(wrong)!r}; expected exactly {', '.join(names)}")
+    if kind is Metric and raw["value"] in ("inf", "-inf"):
+        raw = {**raw, "value": float(raw["value"])}
+    hints = _type_hints(kind)
+    return kind(**{name: _decode(hints[name], raw[name], f"{where}: {name}") for name in names})
+
+
+def _fits(kind: Any, raw: Any) -> bool:
+    if typing.get_origin(kind) is Literal:
+        return raw in typing.get_args(kind)
+    if kind is float:
+        return isinstance(raw, int | float) and not isinstance(raw, bool)
+    if kind is int:
+        return isinstance(raw, int) and not isinstance(raw, bool)
+    return isinstance(kind, type) and isinstance(raw, kind)
+
+
+def _spell(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)

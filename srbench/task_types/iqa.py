@@ -1,0 +1,215 @@
+"""Image quality assessment: how would people rate it? Scores are a distribution over the ratings 1 to 10.
+
+As in NIMA (Talebi and Milanfar 2018, arXiv 1709.05424) and the learned resizer (2021, arXiv 2103.09950): the network's
+softmax is the histogram of the ratings, its loss is the earth mover's distance between cumulative distributions, and
+it is judged by the correlation of the mean ratings, PLCC (of the values) and SRCC (of their ranks).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from srbench import metrics
+from srbench.errors import DataError, UsageError
+from srbench.metrics.stats import LEVEL, bootstrap_correlations, correlations
+from srbench.records.schema import BASELINE, Metric, Record
+from srbench.task_types import (
+    BatchResult,
+    CellSamples,
+    Column,
+    Comparison,
+    OutputMap,
+    PairedCells,
+    TaskType,
+    mean_metric,
+    mean_of,
+    put_interval,
+    stored_column,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from srbench.data.source import Sample, Source
+    from srbench.networks.classifiers import ClassifierInfo
+
+RATINGS = tuple(range(1, 11))
+NAMES = tuple(str(rating) for rating in RATINGS)  # what the outputs of a network of this kind are called
+CONSTANT = "the ratings or the scores do not vary, so nothing correlates"
+_FLOATS = ("mean_rating", "mean_score", "hr_mean_score", "emd", "psnr", "ssim", "mse", "logit_mse_to_hr", "kl_to_hr")
+
+
+class ImageQuality(TaskType):
+    """The distribution of the ratings of each image, and their mean."""
+
+    name = "iqa"
+    question = "how would people rate it, from 1 to 10?"
+    loss_term = "emd"
+    criterion = "emd"
+    sample_columns = _FLOATS
+    own_columns: ClassVar[Mapping[str, str]] = {
+        "mean_rating": "float32",
+        "mean_score": "float32",
+        "hr_mean_score": "float32",
+        "emd": "float32",
+    }
+    resampled = ("emd", "ssim", "psnr")
+    compared = ("mean_score", "mean_rating")
+    ranks = ("srcc",)
+    noted = ("srcc", "plcc", "emd", "ssim")
+    shown: ClassVar[tuple[str, ...]] = (
+        *("rank", "method", "srcc", "srcc_ci", "plcc", "plcc_ci", "emd", "psnr", "total_time_s", "srcc_delta"),
+        *("psnr_ci", "ssim", "latency_ms", "images_per_s", "parameters", "macs", "peak_memory_mb"),
+        *("logit_mse_to_hr", "kl_to_hr"),
+    )
+    essential = ("srcc", "plcc", "emd", "psnr", "total_time_s")
+
+    # --- targets
+
+    def classes_of(self, sources: Sequence[Source]) -> tuple[str, ...]:
+        """Name the ratings, one output each."""
+        return NAMES
+
+    def answers(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
+        """Check that the network has an output for each rating; all of them compete in any case."""
+        if info.n_classes != len(RATINGS) or (info.classes is not None and info.classes != NAMES):
+            raise DataError(
+                f"{source.spec} asks for the {len(RATINGS)} ratings 1 to {RATINGS[-1]}, which classifier {info.id} does"
+                f" not give (it has {info.n_classes} outputs for something else); train one that does with"
+                f" `srbench train classifier ARCH --data {source.spec}`"
+            )
+        return OutputMap(info.n_classes)
+
+    def targets(self, samples: Sequence[Sample], answers: OutputMap) -> NDArray[np.float32] | None:
+        """Return the share of the raters that gave each rating, `(N, 10)` float32, rows summing to one."""
+        ratings = [sample.ratings for sample in samples if sample.ratings is not None]
+        if not ratings or len(ratings) < len(samples):
+            return None
+        return np.array(ratings, dtype=np.float32)
+
+    # --- training
+
+    def begin(self, network: nn.Module) -> None:
+        """Take the mean out of every filter of the first convolution.
+
+        Blur, noise and compression show in differences of neighbouring pixels. Random filters answer to brightness
+        most, and a short training is spent on getting rid of that.
+        """
+        import torch
+
+        first = next((part for part in network.modules() if isinstance(part, torch.nn.Conv2d)), None)
+        if first is not None and min(first.kernel_size) > 1:
+            with torch.no_grad():
+                first.weight -= first.weight.mean(dim=(2, 3), keepdim=True)
+
+    def loss(self, scores: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Return the earth mover's distance to the histograms `(N, 10)`, averaged over the batch."""
+        if smoothing:
+            raise UsageError(
+                f"label_smoothing is for class labels, histograms of ratings are smooth as they are; got {smoothing:g},"
+                " set it to 0"
+            )
+        return emd(scores, target)
+
+    def figures(self, scores: Tensor, target: Tensor, answers: OutputMap) -> dict[str, Tensor]:
+        """Return the earth mover's distance and the error of the mean rating, each `(N,)`."""
+        error = mean_rating(scores.double().softmax(dim=1)) - mean_rating(target.double())
+        return {"emd": earth_movers(scores, target), "rating_error": error.abs()}
+
+    # --- the pass and the record
+
+    def columns(self, scores: Tensor, hr_scores: Tensor, target: Tensor | None, answers: OutputMap) -> BatchResult:
+        """Return the mean scores of SR and HR, the mean rating, and the distance of the distributions."""
+        probabilities = scores.double().softmax(dim=1)
+        columns = {
+            "mean_score": mean_rating(probabilities).float(),
+            "hr_mean_score": mean_rating(hr_scores.double().softmax(dim=1)).float(),
+            "logit_mse_to_hr": metrics.logit_mse(scores, hr_scores),
+            "kl_to_hr": metrics.kl_to_hr(scores, hr_scores),
+        }
+        if target is not None:
+            columns["mean_rating"] = mean_rating(target.double()).float()
+            columns["emd"] = earth_movers(scores, target).float()
+        return BatchResult(columns, probabilities)
+
+    def metrics(
+        self, samples: pd.DataFrame, answers: OutputMap, *, histograms: Mapping[str, Any] | None = None
+    ) -> dict[str, Metric]:
+        """Return SRCC and PLCC of the mean score with the mean rating, and the mean EMD."""
+        plcc, srcc = correlations(stored_column(samples, "mean_score"), stored_column(samples, "mean_rating"))
+        n = len(samples)
+        found = {
+            name: Metric(value, n) if math.isfinite(value) else Metric(None, 0, reason=CONSTANT)
+            for name, value in (("srcc", srcc), ("plcc", plcc))
+        }
+        return found | {name: mean_metric(samples, name, None) for name in ("emd", "logit_mse_to_hr", "kl_to_hr")}
+
+    # --- the leaderboard
+
+    def pooled(self, record: Record, frame: pd.DataFrame, *, competes: bool) -> CellSamples:
+        """Take the samples of a cell as arrays."""
+        return CellSamples(record, {name: stored_column(frame, name) for name in _FLOATS}, competes=competes)
+
+    def truth(self, cell: CellSamples) -> Column:
+        """Return the mean ratings."""
+        return cell.floats["mean_rating"]
+
+    def point(self, cell: CellSamples) -> dict[str, float | None]:
+        """Return SRCC, PLCC, and the means of what the samples have."""
+        plcc, srcc = correlations(cell.floats["mean_score"], cell.floats["mean_rating"])
+        values = {name: value if math.isfinite(value) else None for name, value in (("srcc", srcc), ("plcc", plcc))}
+        return values | {name: mean_of(cell.floats[name]) for name in ("emd", "logit_mse_to_hr", "kl_to_hr")}
+
+    def compare(self, pool: PairedCells) -> Comparison:
+        """Return intervals of SRCC and PLCC, and the differences of SRCC to bilinear's, all by the same draws."""
+        found = Comparison.blank(len(pool.cells))
+        scores = np.column_stack([cell.floats["mean_score"] for cell in pool.cells])
+        drawn = bootstrap_correlations(scores, self.truth(pool.cells[0]), draws=pool.draws, seed=pool.seed)
+        for at, point in enumerate(pool.points):
+            if point["srcc"] is None:
+                continue
+            put_interval(found.ci[at], "srcc", drawn.srcc[:, at], LEVEL)
+            put_interval(found.ci[at], "plcc", drawn.plcc[:, at], LEVEL)
+            base = None if pool.reference is None else pool.points[pool.reference]["srcc"]
+            if pool.reference is None or base is None:
+                found.notes[at]["srcc_delta"] = f"there is no ok row {BASELINE!r} whose SRCC is defined"
+                continue
+            found.values[at]["srcc_delta"] = point["srcc"] - base
+            if at != pool.reference:
+                delta = drawn.srcc[:, at] - drawn.srcc[:, pool.reference]
+                put_interval(found.ci[at], "srcc_delta", delta, LEVEL)
+        return found
+
+
+def emd(scores: Tensor, distribution: Tensor) -> Tensor:
+    """Earth mover's distance of order d = 2 between cumulative distributions over ordered classes, a scalar.
+
+    Root over classes of the mean squared difference of the cumulative distributions (Talebi and Milanfar, NIMA, 2018),
+    averaged over the batch.
+
+    Args:
+        scores: `(N, K)` before the softmax.
+        distribution: `(N, K)`, each row summing to one.
+    """
+    difference = scores.float().softmax(dim=1).cumsum(dim=1) - distribution.float().cumsum(dim=1)
+    # The root has no gradient at zero; the smallest number keeps it finite where two distributions agree.
+    return difference.square().mean(dim=1).add(1e-12).sqrt().mean()
+
+
+def earth_movers(scores: Tensor, distribution: Tensor) -> Tensor:
+    """The same distance of each row of scores `(N, K)` before the softmax: `(N,)` float64, for figures and records."""
+    difference = scores.double().softmax(dim=1).cumsum(dim=1) - distribution.double().cumsum(dim=1)
+    return difference.square().mean(dim=1).sqrt()
+
+
+def mean_rating(distribution: Tensor) -> Tensor:
+    """Mean of ratings distributed as `(N, 10)`, each row summing to one: `(N,)`, [1, 10]."""
+    import torch
+
+    return distribution @ torch.tensor(RATINGS, dtype=distribution.dtype, device=distribution.device)
