@@ -11,7 +11,7 @@ from srbench.method import Method, MethodInfo
 class Area(Method):
     """Adaptive average pooling; enlarging, it repeats and averages neighbours."""
 
-    info = MethodInfo(kind="baseline", family="interpolation", version="1", reference="torch interpolate, mode area")
+    info = MethodInfo(role="baseline", family="interpolation", version="1", citation="torch interpolate, mode area")
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Restore `(N, C, h, w)`, RGB, float, [0, 1], to `size`."""

@@ -13,10 +13,10 @@ class Bicubic(Method):
     """Keys' cubic with a = -0.5."""
 
     info = MethodInfo(
-        kind="baseline",
+        role="baseline",
         family="interpolation",
         version="1",
-        reference="Keys 1981, doi:10.1109/TASSP.1981.1163711",
+        citation="Keys 1981, doi:10.1109/TASSP.1981.1163711",
     )
 
     def __init__(self) -> None:

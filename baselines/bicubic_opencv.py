@@ -12,10 +12,10 @@ class BicubicOpenCV(Method):
     """Keys' cubic with a = -0.75, never widened."""
 
     info = MethodInfo(
-        kind="baseline",
+        role="baseline",
         family="interpolation",
         version="1",
-        reference="Keys 1981, doi:10.1109/TASSP.1981.1163711; OpenCV INTER_CUBIC",
+        citation="Keys 1981, doi:10.1109/TASSP.1981.1163711; OpenCV INTER_CUBIC",
     )
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -12,10 +12,10 @@ class BicubicPillow(Method):
     """Pillow's BICUBIC on 8 bits, which clamps and rounds between its two passes."""
 
     info = MethodInfo(
-        kind="baseline",
+        role="baseline",
         family="interpolation",
         version="1",
-        reference="Pillow Image.resize, Resampling.BICUBIC",
+        citation="Pillow Image.resize, Resampling.BICUBIC",
     )
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

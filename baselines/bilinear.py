@@ -11,7 +11,7 @@ from srbench.method import Method, MethodInfo
 class Bilinear(Method):
     """Linear interpolation in both directions; widened when it shrinks."""
 
-    info = MethodInfo(kind="baseline", family="interpolation", version="1", reference="torch interpolate, antialias")
+    info = MethodInfo(role="baseline", family="interpolation", version="1", citation="torch interpolate, antialias")
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Restore `(N, C, h, w)`, RGB, float, [0, 1], to `size`."""

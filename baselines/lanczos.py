@@ -12,10 +12,10 @@ class Lanczos(Method):
     """Lanczos-3, widened when it shrinks, as Pillow's LANCZOS in floating point."""
 
     info = MethodInfo(
-        kind="baseline",
+        role="baseline",
         family="interpolation",
         version="1",
-        reference="Duchon 1979, doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2",
+        citation="Duchon 1979, doi:10.1175/1520-0450(1979)018<1016:LFIOAT>2.0.CO;2",
     )
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

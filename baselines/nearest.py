@@ -12,10 +12,10 @@ class Nearest(Method):
     """Copies the nearest pixel, pixel centres aligned."""
 
     info = MethodInfo(
-        kind="baseline",
+        role="baseline",
         family="interpolation",
         version="1",
-        reference="torch interpolate, mode nearest-exact",
+        citation="torch interpolate, mode nearest-exact",
     )
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

@@ -10,7 +10,7 @@ from srbench.method import Method, MethodInfo, TaskInfo
 class NoResize(Method):
     """Hands LR on as it is; only classifiers that take any size can be asked."""
 
-    info = MethodInfo(kind="control", family="identity", version="1", output="lr", reference="LR-direct control")
+    info = MethodInfo(role="control", family="identity", version="1", output="lr", citation="LR-direct control")
 
     def skip(self, task: TaskInfo) -> str | None:
         """Skip classifiers of a fixed input size, which would resize LR themselves."""

@@ -77,11 +77,11 @@ class DarioNet(Trainable):
     """
 
     info = MethodInfo(
-        kind="network",
+        role="network",
         family="super-resolution",
         version="1",
         factor=_FACTOR,
-        reference="Ceccaroni, Ercolino, Lanzino, Ruggeri, Jan 2021: DarioNet",
+        citation="Ceccaroni, Ercolino, Lanzino, Ruggeri, Jan 2021: DarioNet",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "paper": _PAPER,

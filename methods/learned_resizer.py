@@ -86,11 +86,11 @@ class LearnedResizer(Trainable):
     """
 
     info = MethodInfo(
-        kind="network",
+        role="network",
         family="resizer",
         version="1",
         factor="any",
-        reference="Talebi and Milanfar 2021, arXiv 2103.09950",
+        citation="Talebi and Milanfar 2021, arXiv 2103.09950",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "paper": _PAPER,

@@ -49,11 +49,11 @@ class Muller(Trainable):
     """
 
     info = MethodInfo(
-        kind="network",
+        role="network",
         family="resizer",
         version="1",
         factor="any",
-        reference="Tu, Milanfar, Talebi 2023: MULLER, arXiv 2304.02859",
+        citation="Tu, Milanfar, Talebi 2023: MULLER, arXiv 2304.02859",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "cpu-small": _FROZEN,

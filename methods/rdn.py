@@ -55,11 +55,11 @@ class RDN(Trainable):
     """Residual dense blocks whose outputs are fused, then enlargement by sub-pixel convolutions."""
 
     info = MethodInfo(
-        kind="network",
+        role="network",
         family="super-resolution",
         version="1",
         factor=4,
-        reference="Zhang et al. 2018, arXiv 1802.08797",
+        citation="Zhang et al. 2018, arXiv 1802.08797",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "psnr": _PSNR,

@@ -42,10 +42,10 @@ class Retrained(Trainable):
     """
 
     info = MethodInfo(
-        kind="control",
+        role="control",
         family="interpolation",
         version="1",
-        reference="the control of SR4IR (CVPR 2024): classifier trained on restored images",
+        citation="the control of SR4IR (CVPR 2024): classifier trained on restored images",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "default": _DEFAULT,

@@ -73,11 +73,11 @@ class SR4IR(Trainable):
     """
 
     info = MethodInfo(
-        kind="network",
+        role="network",
         family="super-resolution",
         version="1",
         factor=_FACTOR,
-        reference="Kim, Oh, Lee 2024: SR4IR, CVPR 2024, arXiv 2404.01692",
+        citation="Kim, Oh, Lee 2024: SR4IR, CVPR 2024, arXiv 2404.01692",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "paper-warm-up": _warm_up(_PAPER, 20),

@@ -58,11 +58,11 @@ class SRGAN(Trainable):
     """Residual blocks with batch norm and a long skip, then enlargement by sub-pixel convolutions."""
 
     info = MethodInfo(
-        kind="network",
+        role="network",
         family="super-resolution",
         version="1",
         factor=4,
-        reference="Ledig et al. 2017, arXiv 1609.04802",
+        citation="Ledig et al. 2017, arXiv 1609.04802",
     )
     recipes: ClassVar[Mapping[str, Recipe]] = {
         "psnr": _PSNR,

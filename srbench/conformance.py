@@ -151,21 +151,21 @@ def _docstring(subject: _Subject) -> str:
 def _info(subject: _Subject) -> str:
     info = subject.cls.info
     _require(isinstance(info, MethodInfo), "set `info = MethodInfo(...)` on the class")
-    _require(info.kind in ("baseline", "network", "control"), f"info.kind is {info.kind!r}; see MethodInfo")
+    _require(info.role in ("baseline", "network", "control"), f"info.role is {info.role!r}; see MethodInfo")
     _require(info.output in ("hr", "lr"), f"info.output is {info.output!r}, expected 'hr' or 'lr'")
     _require(
         info.factor == "any" or (isinstance(info.factor, int) and info.factor >= 1),
         f"info.factor is {info.factor!r}, expected a whole number of at least 1 or 'any'",
     )
     _require(isinstance(info.channels, int) and info.channels >= 1, f"info.channels is {info.channels!r}")
-    for key in ("family", "version", "reference"):
+    for key in ("family", "version", "citation"):
         value = getattr(info, key)
         _require(isinstance(value, str) and value != "", f"info.{key} is empty; fill it in")
     _require(
-        info.kind != "baseline" or not subject.trainable,
-        "a baseline has nothing to train; set info.kind to 'network', or remove the recipes",
+        info.role != "baseline" or not subject.trainable,
+        "a baseline has nothing to train; set info.role to 'network', or remove the recipes",
     )
-    return f"{info.kind}, {info.family}, version {info.version}, factor {info.factor}"
+    return f"{info.role}, {info.family}, version {info.version}, factor {info.factor}"
 
 
 def _constructor(subject: _Subject) -> str:
@@ -229,7 +229,7 @@ def _contract(subject: _Subject) -> str:
         largest < _PIXEL_LIMIT,
         f"SR of an image in [0, 1] reaches {largest:.4g}; return [0, 1], not 0..255 (a little overshoot is clamped)",
     )
-    if method.info.kind == "baseline":
+    if method.info.role == "baseline":
         grey = torch.full_like(lr, 0.5)
         off = float((_restore(method, grey, _UP) - grey.mean()).abs().max())
         _require(

@@ -3,7 +3,7 @@
 A method is one file whose stem is its name. The file holds one subclass of `Method`:
 
     class Nearest(Method):
-        info = MethodInfo(kind="baseline", family="interpolation", version="1")
+        info = MethodInfo(role="baseline", family="interpolation", version="1")
 
         def forward(self, lr, size):
             return resize(lr, size, "nearest")
@@ -30,23 +30,23 @@ class MethodInfo:
     """What a method is, as data, so that nobody has to ask for its name.
 
     Attributes:
-        kind: "baseline" has nothing to train, "network" has weights, "control" is a row that keeps a comparison
+        role: "baseline" has nothing to train, "network" has weights, "control" is a row that keeps a comparison
             honest and is never part of a ranking.
         family: Free word for tables: "interpolation", "super-resolution", "resizer", ...
         version: Raise it when the method's output changes; cells of another version are computed anew.
         factor: Enlargement of the network (4), or "any" if `forward` returns the size it is asked for.
         channels: Channels of LR and SR.
         output: "hr" if SR stands at HR size (or at factor x LR), "lr" if LR is handed on as it is.
-        reference: Paper, page or standard that defines the method.
+        citation: Paper, page or standard that defines the method.
     """
 
-    kind: Literal["baseline", "network", "control"]
+    role: Literal["baseline", "network", "control"]
     family: str
     version: str
     factor: int | Literal["any"] = "any"
     channels: int = 3
     output: Literal["hr", "lr"] = "hr"
-    reference: str = ""
+    citation: str = ""
 
 
 @dataclass(frozen=True)

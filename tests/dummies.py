@@ -128,7 +128,7 @@ from srbench.imaging.resample import resize
 
 
 class Mine(Method):
-    info = MethodInfo(kind="baseline", family="test", version="1")
+    info = MethodInfo(role="baseline", family="test", version="1")
 
     def forward(self, lr, size):
         return {body}
@@ -144,7 +144,7 @@ from srbench.training.recipe import Recipe
 
 
 class Gain(Method):
-    info = MethodInfo(kind="network", family="test", version="1")
+    info = MethodInfo(role="network", family="test", version="1")
     recipes = {"plain": Recipe()}
 
     def __init__(self, offset: float = 0.0) -> None:

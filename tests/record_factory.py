@@ -48,7 +48,7 @@ def make_record(
     *,
     task: str = "photos-0.32",
     classifier: str | None = "net",
-    kind: str = "baseline",
+    role: str = "baseline",
     weights: str | None = None,
     track: str = "frozen",
     n: int = 60,
@@ -70,7 +70,7 @@ def make_record(
         environment=Environment("3.12.0", "2.6.0", "0.21.0", "1.0.15", "cpu (synthetic)", None, 2, "Linux"),
         method=MethodPart(
             method,
-            kind,  # type: ignore[arg-type]
+            role,  # type: ignore[arg-type]
             "synthetic",
             "1",
             "any",
@@ -162,14 +162,14 @@ def write_board(root: Path) -> None:
     hr = predictions(labels, 0.9, seed=0)
     small = "the output stays at LR size"
     levels: list[tuple[str, float, float, dict[str, Any]]] = [
-        ("original", 0.9, 0.0, {"kind": "control"}),
-        ("none", 0.25, 0.02, {"kind": "control", "metrics": {
+        ("original", 0.9, 0.0, {"role": "control"}),
+        ("none", 0.25, 0.02, {"role": "control", "metrics": {
             "psnr": Metric(None, 0, 0, small), "ssim": Metric(None, 0, 0, small)}}),
         ("bilinear", 0.45, 0.004, {}),
         ("bicubic", 0.5, 0.003, {}),
-        ("esrgan", 0.75, 0.006, {"kind": "network", "weights": "demo-x4"}),
-        ("learned_resizer", 0.8, 0.01, {"kind": "network", "weights": "demo-adapted", "track": "adapted"}),
-        ("retrained", 0.7, 0.004, {"kind": "control", "weights": "demo", "track": "adapted"}),
+        ("esrgan", 0.75, 0.006, {"role": "network", "weights": "demo-x4"}),
+        ("learned_resizer", 0.8, 0.01, {"role": "network", "weights": "demo-adapted", "track": "adapted"}),
+        ("retrained", 0.7, 0.004, {"role": "control", "weights": "demo", "track": "adapted"}),
     ]  # fmt: skip
     for seed, (method, accuracy, mse, options) in enumerate(levels):
         errors = None if method == "none" else mse * np.random.default_rng(seed).uniform(0.5, 1.5, 60)
@@ -177,7 +177,7 @@ def write_board(root: Path) -> None:
         commit(root, make_record(method, **options), make_samples(labels, preds, hr_preds=hr, mse=errors, seed=seed))
     nothing: dict[str, Any] = {"timing": TimingPart(), "per_class": None}
     commit(root, make_record("lanczos", status="skipped", reason="it is not for this task", **nothing), None)
-    commit(root, make_record("darionet", kind="network", status="error", reason="out of memory", **nothing), None)
+    commit(root, make_record("darionet", role="network", status="error", reason="out of memory", **nothing), None)
     for seed, (method, mse) in enumerate([("original", 0.0), ("bilinear", 0.004), ("bicubic", 0.002)]):
         dataset = DatasetPart("set5", "images:set5", "all", "image", "", "6" * 64, 5, 1, ("torn.png",), 0, None)
         record = make_record(method, task="set5-x4", classifier=None, n=5, dataset=dataset)

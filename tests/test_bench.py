@@ -35,7 +35,7 @@ from srbench.imaging.resample import resize
 
 
 class Conv(Method):
-    info = MethodInfo(kind="network", family="test", version="1")
+    info = MethodInfo(role="network", family="test", version="1")
 
     def __init__(self):
         super().__init__()

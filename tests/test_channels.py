@@ -31,7 +31,7 @@ from srbench.training.recipe import Recipe
 class Grey(Method):
     """A bilinear resize of one channel and a small correction."""
 
-    info = MethodInfo(kind="network", family="test", version="1", channels=1)
+    info = MethodInfo(role="network", family="test", version="1", channels=1)
     recipes = {"default": Recipe(losses={"l1": 1.0}, epochs=2, batch_size=8, lr=1e-3, select="psnr")}
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ import torch
 class Tinted(Method):
     """Bilinear with colours that cancel in the mean."""
 
-    info = MethodInfo(kind="baseline", family="test", version="1")
+    info = MethodInfo(role="baseline", family="test", version="1")
 
     def forward(self, lr, size):
         return resize(lr, size, "bilinear") + torch.tensor([0.125, -0.125, 0.0]).view(1, 3, 1, 1)

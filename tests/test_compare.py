@@ -31,7 +31,7 @@ def board(*rows: Row, sha: str = "5" * 64, scale: float = 0.32, classifier_sha: 
 
 def row(method: str = "esrgan", **values: Any) -> Row:
     """Return an ok row."""
-    given = {"task": "t", "weights": None, "classifier": "net", "track": "frozen", "kind": "network", "status": "ok"}
+    given = {"task": "t", "weights": None, "classifier": "net", "track": "frozen", "role": "network", "status": "ok"}
     return Row(**{**given, "reason": None, "partial": False, "n": 1000, "method": method, **values})  # type: ignore[arg-type]
 
 

@@ -37,7 +37,7 @@ def test_trainables_are_trained_by_every_kind_of_recipe():
     assert "training by psnr, demo-psnr" in titles and "training by gan, demo-gan" in titles
 
 
-INFO = MethodInfo(kind="network", family="test", version="1", reference="this test")
+INFO = MethodInfo(role="network", family="test", version="1", citation="this test")
 
 
 def _method(forward: Callable | None = None, **attributes: object) -> type[Method]:
@@ -136,14 +136,14 @@ def test_a_broken_forward_is_found(forward, title, words):
 
 def test_a_kernel_that_darkens_is_found():
     dark = _method(lambda self, lr, size: resize(lr, size, "bilinear") * 0.98)
-    dark.info = MethodInfo(kind="baseline", family="test", version="1", reference="this test")
+    dark.info = MethodInfo(role="baseline", family="test", version="1", citation="this test")
     assert "sum to one" in _failed(dark)["shape, dtype, range"]
 
 
 def test_missing_words_are_found():
     assert "docstring" in _failed(_method(__doc__=""))
     assert "rename the file" in _failed(_method(), name="Not Snake")["name"]
-    nameless = _method(info=MethodInfo(kind="network", family="", version="1", reference="x"))
+    nameless = _method(info=MethodInfo(role="network", family="", version="1", citation="x"))
     assert "info.family is empty" in _failed(nameless)["info"]
     assert "skip returned 3" in _failed(_method(skip=lambda self, task: 3))["task"]
 

@@ -148,7 +148,7 @@ def test_all_methods_stand_in_the_table(images, card, protocol, tmp_path):
     )
     order = [cell.record.cell.method for cell in result.cells]
     assert order[:2] == ["original", "bilinear"]
-    controls = [cell.record.cell.method for cell in result.cells if cell.record.method.kind == "control"]
+    controls = [cell.record.cell.method for cell in result.cells if cell.record.method.role == "control"]
     assert order[2 : 2 + len(controls)] == sorted(controls) and "none" in controls
     rest = order[2 + len(controls) :]
     assert rest == sorted(rest)
@@ -169,7 +169,7 @@ def test_oracle_is_infinite_and_original(run):
     result = run()
     assert [cell.record.cell.method for cell in result.cells] == ALWAYS
     original = record(result, "original")
-    assert (original.method.kind, original.metrics["psnr"].value) == ("oracle", math.inf)
+    assert (original.method.role, original.metrics["psnr"].value) == ("oracle", math.inf)
     assert original.metrics["psnr"].n_infinite == N and original.metrics["ssim"].value == 1.0
     assert original.metrics["agreement"].value == 1.0 and original.metrics["kl_to_hr"].value == 0.0
     assert original.metrics["accuracy"].value > 0.95

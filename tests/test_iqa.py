@@ -342,7 +342,7 @@ def test_rows_are_ranked_by_srcc_where_the_run_is_whole(world):
     kind = task_type("iqa")
     assert kind.score({"srcc": 0.5, "emd": 9.0}) == 0.5 and kind.score({"srcc": None}) is None
     _, _, _, result = world
-    order = [row.srcc for row in result.board.rows if row.kind == "baseline" and row.status == "ok"]
+    order = [row.srcc for row in result.board.rows if row.role == "baseline" and row.status == "ok"]
     assert order == sorted(order, reverse=True) and len(order) == 2
 
 

@@ -225,14 +225,14 @@ def test_seed_decides_the_intervals(tmp_path: Path) -> None:
 
 
 def test_holm_family_is_the_ranked_rows_of_a_track(tmp_path: Path) -> None:
-    put(tmp_path, "original", 0.95, kind="control")
-    put(tmp_path, "none", 0.2, seed=1, kind="control")
+    put(tmp_path, "original", 0.95, role="control")
+    put(tmp_path, "none", 0.2, seed=1, role="control")
     put(tmp_path, "bilinear", 0.5, seed=2)
     put(tmp_path, "close", 0.54, seed=3)
     put(tmp_path, "far", 0.6, seed=4)
     put(tmp_path, "farther", 0.7, seed=5)
-    put(tmp_path, "learned", 0.56, seed=6, track="adapted", kind="network", weights="w")
-    put(tmp_path, "retrained", 0.8, seed=7, track="adapted", kind="control", weights="w")
+    put(tmp_path, "learned", 0.56, seed=6, track="adapted", role="network", weights="w")
+    put(tmp_path, "retrained", 0.8, seed=7, track="adapted", role="control", weights="w")
     board = built(tmp_path)
     for method in ("original", "none", "bilinear", "retrained"):
         assert row_of(board, method).p_holm is None

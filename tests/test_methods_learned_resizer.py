@@ -170,7 +170,7 @@ def test_retrained_is_bilinear_without_parameters():
     image = torch.rand(2, 3, 9, 7)
     for size in ((20, 30), (4, 5)):
         assert torch.equal(method(image, size), resize(image, size, "bilinear"))
-    assert method.state_dict() == {} and Retrained.info.kind == "control"
+    assert method.state_dict() == {} and Retrained.info.role == "control"
     assert all(recipe.track == "adapted" for recipe in Retrained.recipes.values())
 
 

@@ -20,7 +20,7 @@ GOOD = """
 from srbench.method import Method, MethodInfo
 
 class {name}(Method):
-    info = MethodInfo(kind="baseline", family="test", version="1")
+    info = MethodInfo(role="baseline", family="test", version="1")
 """
 
 
@@ -55,7 +55,7 @@ def test_file_stems_are_the_names():
     for name in BASELINES:
         cls = found.get(name)
         assert cls.__module__ == f"srbench.baselines.{name}" and cls.info.version
-    assert {name for name in BASELINES if found.get(name).info.kind == "control"} == {"none"}
+    assert {name for name in BASELINES if found.get(name).info.role == "control"} == {"none"}
 
 
 def test_nothing_is_imported_before_it_is_asked_for(tmp_path):

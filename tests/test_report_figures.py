@@ -123,7 +123,7 @@ def _write_tables(root: Path, tasks: Sequence[tuple[str, str, dict[str, dict[str
         ("retrained", "control", "demo", "adapted", 0.75, 0.004, 0.1),
     ]
     for place, (task, classifier, fields, shift) in enumerate(tasks):
-        for seed, (method, kind, weights, track, accuracy, mse, latency) in enumerate(plans):
+        for seed, (method, role, weights, track, accuracy, mse, latency) in enumerate(plans):
             if (task, classifier) != (TASK, "net") and method in ("none", "learned_resizer", "retrained"):
                 continue
             level = accuracy if method == "original" else accuracy + shift
@@ -132,13 +132,13 @@ def _write_tables(root: Path, tasks: Sequence[tuple[str, str, dict[str, dict[str
             errors = None if method == "none" else mse * np.random.default_rng(seed).uniform(0.5, 1.5, N)
             preds = predictions(labels, level, seed=seed + 10 * place, classes=len(NAMES))
             record = make_record(
-                method, task=task, classifier=classifier, kind=kind, weights=weights, track=track, n=N,
+                method, task=task, classifier=classifier, role=role, weights=weights, track=track, n=N,
                 fields=fields, names=NAMES,
             )  # fmt: skip
             costs = TimingPart(
                 latency_ms=None if latency is None else dataclasses.replace(record.timing.latency_ms, median=latency)
             )
-            network = weights is not None and kind == "network"
+            network = weights is not None and role == "network"
             record = dataclasses.replace(
                 record,
                 timing=costs,
@@ -280,7 +280,7 @@ def test_a_method_looks_the_same_in_whatever_order_and_controls_are_hollow(world
     looks, turned = Looks(world.board.rows), Looks(reversed(world.board.rows))
     for row in world.board.rows:
         assert looks.of(row) == turned.of(row)
-        assert looks.of(row).hollow == (row.kind == "control")
+        assert looks.of(row).hollow == (row.role == "control")
     frozen = {looks.of(row) for row in world.board.rows}
     assert len(frozen) == len({(row.label, row.track) for row in world.board.rows})
     many = [dataclasses.replace(world.board.rows[3], method=f"m{at}") for at in range(40)]
@@ -294,7 +294,7 @@ def test_a_method_looks_the_same_in_whatever_order_and_controls_are_hollow(world
 def test_cost_shows_the_rows_of_the_leaderboard(world: World, field: str) -> None:
     name = field.removesuffix("_ms")
     data = world.named(f"cost-{name}-photos-0-32-net").data
-    rows = [row for row in world.board.rows if (row.task, row.classifier) == (TASK, "net") and row.kind != "oracle"]
+    rows = [row for row in world.board.rows if (row.task, row.classifier) == (TASK, "net") and row.role != "oracle"]
     known = [row for row in rows if getattr(row, field) is not None]
     assert data["left_out"] == [row.label for row in rows if row not in known]
     assert (data["left_out"] == ["lanczos"]) == (field == "macs")
@@ -304,13 +304,13 @@ def test_cost_shows_the_rows_of_the_leaderboard(world: World, field: str) -> Non
         assert (point["method"], point["weights"], point["track"]) == (row.method, row.weights, row.track)
         assert (point["x"], point["y"]) == (getattr(row, field), row.accuracy)
         assert (point["low"], point["high"]) == row.ci["accuracy"]
-        rivals = [each for each in known if each.track == row.track and each.kind != "control"]
+        rivals = [each for each in known if each.track == row.track and each.role != "control"]
         beaten = any(
             getattr(rival, field) <= point["x"] and (rival.accuracy or 0) >= point["y"]
             and (getattr(rival, field), rival.accuracy) != (point["x"], point["y"])
             for rival in rivals
         )  # fmt: skip
-        assert point["on_front"] == (row.kind != "control" and not beaten)
+        assert point["on_front"] == (row.role != "control" and not beaten)
     assert sum(point["on_front"] for point in data["points"]) >= 2
 
 
@@ -390,7 +390,7 @@ def test_weights_without_a_usable_history_have_no_curves(tmp_path: Path) -> None
         {"epoch": [0, 1], "val_ce_hr": [0.5, 0.5]},
     ]
     for at, history in enumerate(broken):
-        record = make_record(f"m{at}", kind="network", weights=f"w{at}")
+        record = make_record(f"m{at}", role="network", weights=f"w{at}")
         record = _with_card(record, teacher=None, history=history, selected=1)
         commit(tmp_path, record, make_samples(labels, labels, seed=at))
     assert [drawn for drawn in _world(tmp_path).figures if drawn.section == "training"] == []
@@ -531,7 +531,7 @@ def test_rank_correlation_over_methods(world: World) -> None:
             row
             for row in world.board.rows
             if (row.task, row.classifier, row.track) == (TASK, "net", "frozen")
-            and row.kind != "oracle"
+            and row.role != "oracle"
             and getattr(row, quality) is not None
         ]
         assert [point["method"] for point in data[quality]["points"]] == [row.method for row in rows]
@@ -576,7 +576,7 @@ def _one_method(root: Path) -> None:
 
 def _oracle_alone(root: Path) -> None:
     labels = np.arange(60) % 4
-    commit(root, make_record("original", kind="control"), make_samples(labels, labels, mse=np.zeros(60)))
+    commit(root, make_record("original", role="control"), make_samples(labels, labels, mse=np.zeros(60)))
 
 
 def _one_class(root: Path) -> None:
@@ -590,7 +590,7 @@ def _failures(root: Path) -> None:
     nothing: dict[str, Any] = {"timing": TimingPart(), "per_class": None}
     commit(root, make_record("lanczos", status="skipped", reason="not for this task", **nothing), None)
     commit(
-        root, make_record("esrgan", kind="network", weights="w", status="error", reason="no memory", **nothing), None
+        root, make_record("esrgan", role="network", weights="w", status="error", reason="no memory", **nothing), None
     )
 
 
@@ -640,7 +640,7 @@ def _pooled_psnr(root: Path) -> None:
     labels = np.arange(60) % 4
     for seed, method in enumerate(("original", "bilinear", "bicubic", "lanczos", "area")):
         errors = 0.001 * (seed + 1) * np.random.default_rng(seed).uniform(0.5, 1.5, 60)
-        record = make_record(method, fields=fields, kind="control" if method == "original" else "baseline")
+        record = make_record(method, fields=fields, role="control" if method == "original" else "baseline")
         commit(root, record, make_samples(labels, predictions(labels, 0.8, seed=seed), mse=errors))
 
 
@@ -663,7 +663,7 @@ def _awkward_names(root: Path) -> None:
         network = seed > 2
         record = make_record(
             name, task="<task & $1$>", classifier=AWKWARD[2], names=AWKWARD, n=120,
-            kind="network" if network else "baseline", weights=name if network else None,
+            role="network" if network else "baseline", weights=name if network else None,
         )  # fmt: skip
         if network:
             history = HISTORY if seed > 8 else None
@@ -753,7 +753,7 @@ def test_a_thousand_classes_and_twenty_methods_stay_small(tmp_path: Path) -> Non
     for at in range(20):
         method = ("original", "bilinear", "none")[at] if at < 3 else f"method_{at:02d}"
         record = make_record(
-            method, names=names, n=5000, kind="baseline" if at < 9 else "network", weights=None if at < 9 else f"w{at}",
+            method, names=names, n=5000, role="baseline" if at < 9 else "network", weights=None if at < 9 else f"w{at}",
             track="adapted" if at > 16 else "frozen",
         )  # fmt: skip
         preds = predictions(labels, 0.5 + 0.015 * at, seed=at, classes=1000)

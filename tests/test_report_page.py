@@ -253,10 +253,10 @@ def two_methods(root: Path, first: float, second: float, *, n: int = 60) -> None
     for seed, (method, accuracy) in enumerate(
         [("original", 0.95), ("bilinear", 0.4), ("bicubic", second), ("lanczos", first)]
     ):
-        kind = "control" if method == "original" else "baseline"
+        role = "control" if method == "original" else "baseline"
         mse = np.full(n, 0.004) * np.random.default_rng(seed).uniform(0.5, 1.5, n)
         preds = predictions(labels, accuracy, seed=0)
-        commit(root, make_record(method, kind=kind, n=n), make_samples(labels, preds, hr_preds=hr, mse=mse, seed=seed))
+        commit(root, make_record(method, role=role, n=n), make_samples(labels, preds, hr_preds=hr, mse=mse, seed=seed))
 
 
 def bold(root: Node, column: str) -> list[str]:
@@ -312,8 +312,8 @@ def nasty_records(root: Path) -> None:
         preds = predictions(labels, accuracy, seed=seed, classes=len(NASTY))
         samples = make_samples(labels, preds, mse=np.full(40, 0.01), ids=[f"{NASTY[at % 5]}/{at}" for at in range(40)])
         weights = None if method in ("original", "bilinear") else NASTY[seed % 5]
-        kind = "control" if method == "original" else "network" if weights else "baseline"
-        record = make_record(method, kind=kind, weights=weights, **shared)
+        role = "control" if method == "original" else "network" if weights else "baseline"
+        record = make_record(method, role=role, weights=weights, **shared)
         commit(root, dataclasses.replace(record, dataset=dataset), samples)
     broken = make_record("broken", status="error", reason=NASTY[1], timing=TimingPart(), per_class=None, **{
         key: value for key, value in shared.items() if key != "names"})  # fmt: skip
@@ -637,9 +637,9 @@ def test_classifiers_that_keep_other_samples_have_their_own_strips(tmp_path, fig
     labels = np.arange(20) % 4
     for classifier, positions in (("net", (1, 2)), ("other", (2, 7))):
         for seed, method in enumerate(("original", "none", "bilinear")):
-            kind = "control" if method != "bilinear" else "baseline"
+            role = "control" if method != "bilinear" else "baseline"
             samples = make_samples(labels, predictions(labels, 0.8 - 0.2 * seed, seed=seed), mse=np.full(20, 0.01))
-            commit(tmp_path / classifier, make_record(method, kind=kind, n=20, classifier=classifier), samples)
+            commit(tmp_path / classifier, make_record(method, role=role, n=20, classifier=classifier), samples)
         keep_pixels(tmp_path / classifier, positions=positions)
     galleries_of = list(write(tmp_path / "net", tmp_path / "other").find("section", **{"class": "gallery scoped"}))
     found = [sorted(re.findall(r"s000\d\d", gallery.text)) for gallery in galleries_of]
@@ -692,8 +692,8 @@ def test_without_labels_a_decision_is_held_against_the_original_s(tmp_path, figu
     for seed, (method, preds) in enumerate([("original", hr), ("bilinear", (hr + 1) % 4), ("bicubic", hr)]):
         samples = make_samples(preds, preds, hr_preds=hr, mse=np.full(8, 0.01 * seed)).assign(label=None)
         frame = store.samples_frame({name: samples[name] for name in store.SAMPLE_COLUMNS if name != "label"})
-        kind = "control" if method == "original" else "baseline"
-        commit(tmp_path, make_record(method, kind=kind, n=8, dataset=dataset, per_class=None), frame)
+        role = "control" if method == "original" else "baseline"
+        commit(tmp_path, make_record(method, role=role, n=8, dataset=dataset, per_class=None), frame)
     keep_pixels(tmp_path, positions=(0, 1))
     root = write(tmp_path)
     assert "There are no labels" in root.text

@@ -36,7 +36,7 @@ from srbench.method import Method, MethodInfo
 
 
 class Net(Method):
-    info = MethodInfo(kind="baseline", family="test", version="1", factor=4, channels={channels})
+    info = MethodInfo(role="baseline", family="test", version="1", factor=4, channels={channels})
 
     def __init__(self) -> None:
         super().__init__()

@@ -32,7 +32,7 @@ from srbench.training.recipe import Augment, Recipe
 class Tiny(Method):
     """A bilinear resize and a small correction."""
 
-    info = MethodInfo(kind="network", family="test", version="1")
+    info = MethodInfo(role="network", family="test", version="1")
     recipes = {
         "default": Recipe(losses={"logits": 1.0}, epochs=2, batch_size=8, lr=3e-3),
         "pixels": Recipe(losses={"l1": 1.0}, epochs=2, batch_size=8, lr=3e-3, select="psnr"),
@@ -68,7 +68,7 @@ from srbench.training.recipe import Recipe
 class Gan(Method):
     """Doubles by nearest and corrects; a discriminator watches."""
 
-    info = MethodInfo(kind="network", family="test", version="1", factor=2)
+    info = MethodInfo(role="network", family="test", version="1", factor=2)
     recipes = {"default": Recipe(losses={"l1": 1.0, "adversarial": 0.1}, epochs=2, batch_size=8, select="none")}
 
     def __init__(self) -> None:

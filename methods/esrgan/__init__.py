@@ -57,11 +57,11 @@ class ESRGAN(Trainable):
     """
 
     info = MethodInfo(
-        kind="network",
+        role="network",
         family="super-resolution",
         version="1",
         factor=4,
-        reference="Wang et al. 2018, arXiv 1809.00219",
+        citation="Wang et al. 2018, arXiv 1809.00219",
     )
     weights: ClassVar[Mapping[str, NamedWeights]] = {
         "df2k-gan-x4": NamedWeights(

@@ -36,14 +36,14 @@ def methods(plugins: Sequence[Path | str] = ()) -> Listing:
     rows = tuple(
         (
             name,
-            cls.info.kind,
+            cls.info.role,
             "any" if cls.info.factor == "any" else f"x{cls.info.factor}",
             "\n".join(weights.names(name, cls.weights)) or "-",
             "\n".join(sorted(cls.recipes)) or "-",
         )
         for name, cls in registry.working().items()
     )
-    return Listing(("method", "kind", "factor", "weights", "recipes"), rows, _problems(registry))
+    return Listing(("method", "role", "factor", "weights", "recipes"), rows, _problems(registry))
 
 
 def classifiers() -> Listing:

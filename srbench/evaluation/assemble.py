@@ -51,7 +51,7 @@ def method_part(contender: LoadedMethod | None, costs: Costs | None) -> MethodPa
         part = WeightsPart(loaded.ref.label, loaded.ref.uri, loaded.ref.sha256, card)
     return MethodPart(
         name=contender.name,
-        kind=info.kind,
+        role=info.role,
         family=info.family,
         version=info.version,
         factor=info.factor,
@@ -59,7 +59,7 @@ def method_part(contender: LoadedMethod | None, costs: Costs | None) -> MethodPa
         weights=part,
         n_parameters=parameters_of(contender),
         macs=None if costs is None or costs.macs is None else float(costs.macs),
-        reference=info.reference,
+        citation=info.citation,
     )
 
 

@@ -100,7 +100,7 @@ def choose(
     available = registry.working()
     wanted = list(available) if names is None else list(dict.fromkeys(names))
     _check_names(wanted, given, registry)
-    always = [name for name, cls in available.items() if cls.info.kind == "control" or name == BASELINE]
+    always = [name for name, cls in available.items() if cls.info.role == "control" or name == BASELINE]
     order = [BASELINE, *(name for name in always if name != BASELINE)]
     order += [name for name in sorted(wanted) if name not in order]
     asked = set() if names is None else set(names)

@@ -64,7 +64,7 @@ class Row:
         weights: Label of its weights.
         classifier: Id of the classifier (the frozen base in the adapted track).
         track: "frozen" or "adapted".
-        kind: "baseline", "network", "control" or "oracle".
+        role: "baseline", "network", "control" or "oracle".
         status: "ok", "skipped" or "error".
         reason: Why it is not ok.
         partial: Whether `--limit` cut the samples.
@@ -106,7 +106,7 @@ class Row:
     weights: str | None
     classifier: str | None
     track: str
-    kind: str
+    role: str
     status: str
     reason: str | None
     partial: bool
@@ -442,7 +442,7 @@ def _bare_row(record: Record) -> Row:
         weights=record.cell.weights,
         classifier=record.cell.classifier,
         track=record.cell.track,
-        kind="oracle" if record.cell.method == ORACLE else record.method.kind,
+        role="oracle" if record.cell.method == ORACLE else record.method.role,
         status=record.status,
         reason=record.reason,
         partial=record.partial,
@@ -584,7 +584,7 @@ def _resampled(pool: Sequence[CellSamples], kind: TaskType, *, draws: int, seed:
 
 def _competes(row: Row) -> bool:
     """Whether a row is ranked and belongs to the Holm family."""
-    return row.status == "ok" and not row.partial and row.kind not in ("control", "oracle")
+    return row.status == "ok" and not row.partial and row.role not in ("control", "oracle")
 
 
 # --- order and ranks ---------------------------------------------------------------------------------------------
@@ -596,7 +596,7 @@ def _ordered(rows: Sequence[Row], kind: TaskType) -> list[Row]:
 
     def place(row: Row) -> tuple[Any, ...]:
         score = _score(row, kind)
-        group = {"oracle": 0, "control": 1}.get(row.kind, 2)
+        group = {"oracle": 0, "control": 1}.get(row.role, 2)
         return (
             row.status != "ok",
             row.track != "frozen",

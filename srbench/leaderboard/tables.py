@@ -197,7 +197,7 @@ def title(board: Leaderboard, task: str, classifier: str | None, rows: Sequence[
 
 def row_name(row: Row) -> str:
     """Return method and weights with the marks that say what kind of row it is."""
-    marks = (CONTROL_MARK if row.kind == "control" else "") + (ADAPTED_MARK if row.track == "adapted" else "")
+    marks = (CONTROL_MARK if row.role == "control" else "") + (ADAPTED_MARK if row.track == "adapted" else "")
     states = [row.status] * (row.status != "ok") + ["partial"] * row.partial
     return row.label + (f" {marks}" if marks else "") + (f" [{', '.join(states)}]" if states else "")
 
@@ -262,7 +262,7 @@ def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> 
         table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
     sections = [(row.track, row.status != "ok") for row in rows]
     for at, row in enumerate(rows):
-        style = {"oracle": "bold", "control": "italic"}.get(row.kind, "")
+        style = {"oracle": "bold", "control": "italic"}.get(row.role, "")
         # Text, not markup: a name in square brackets would vanish.
         cells = [Text(_cell(column, row)) for column in wanted]
         ends = at + 1 < len(rows) and sections[at] != sections[at + 1]
@@ -351,9 +351,9 @@ def _change_side(value: float | None) -> str:
 
 def _mark_notes(rows: Sequence[Row]) -> list[str]:
     lines = []
-    if any(row.kind == "oracle" for row in rows):
+    if any(row.role == "oracle" for row in rows):
         lines.append(f"{ORACLE}: the classifier on HR itself, the most that can be recovered")
-    if any(row.kind == "control" for row in rows):
+    if any(row.role == "control" for row in rows):
         lines.append(f"{CONTROL_MARK} control: keeps the comparison honest and has no rank")
     if any(row.track == "adapted" for row in rows):
         lines.append(

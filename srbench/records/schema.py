@@ -112,7 +112,7 @@ class MethodPart:
     """The method: what its `MethodInfo` says, its constructor's arguments, its weights and its size."""
 
     name: str
-    kind: Literal["baseline", "network", "control", "oracle"]
+    role: Literal["baseline", "network", "control", "oracle"]
     family: str
     version: str
     factor: int | Literal["any"]
@@ -120,7 +120,7 @@ class MethodPart:
     weights: WeightsPart | None
     n_parameters: int | None
     macs: float | None
-    reference: str
+    citation: str
 
 
 @dataclass(frozen=True)

@@ -347,7 +347,7 @@ def _rows(rack: NetworkImages, plan: Plan) -> list[Row]:
         return list(rack.rows)
     first = [row for row in rack.rows if row.method in (BASELINE, PLAIN)]
     rest = sorted(
-        (row for row in rack.rows if row not in first), key=lambda row: (row.kind != "network", row.rank or 0)
+        (row for row in rack.rows if row not in first), key=lambda row: (row.role != "network", row.rank or 0)
     )
     kept = {row.key for row in [*first, *rest][: plan.methods]}
     return [row for row in rack.rows if row.key in kept]
@@ -540,7 +540,7 @@ def _labelled(rack: NetworkImages) -> bool:
 
 
 def _mark(row: Row) -> str:
-    return (tables.CONTROL_MARK if row.kind == "control" else "") + (
+    return (tables.CONTROL_MARK if row.role == "control" else "") + (
         tables.ADAPTED_MARK if row.track == "adapted" else ""
     )
 
@@ -591,8 +591,8 @@ def _zooms(shelf: TaskImages, plan: Plan, embed: Callable[[Pixels], Picture]) ->
     seen: set[Any] = set()
     for rack in shelf.racks:
         plain = next((row for name in (PLAIN, BASELINE) for row in rack.rows if row.method == name), None)
-        rivals = [row for row in rack.rows if row is not plain and row.kind != "control"]
-        rivals = [row for row in rivals if row.kind == "network"] or sorted(rivals, key=lambda row: row.rank or 0)[:3]
+        rivals = [row for row in rack.rows if row is not plain and row.role != "control"]
+        rivals = [row for row in rivals if row.role == "network"] or sorted(rivals, key=lambda row: row.rank or 0)[:3]
         wanted = {row.key for row in _rows(rack, plan)}
         for row in rivals:
             identity = (row.method, row.weights, row.track)

@@ -468,7 +468,7 @@ def _groups(rows: Sequence[Row], wanted: Sequence[tables.Column], best: set[Any]
             place = ("Partial, never ranked", row.track, False)
         elif row.track == "adapted":
             place = ("Adapted track: the classifier was trained too", "adapted", False)
-        elif row.kind in ("oracle", "control"):
+        elif row.role in ("oracle", "control"):
             place = ("Reference points, never ranked", "", False)
         else:
             place = ("Frozen track: the classifier is untouched", "frozen", False)
@@ -481,7 +481,7 @@ def _groups(rows: Sequence[Row], wanted: Sequence[tables.Column], best: set[Any]
 
 
 def _line(row: Row, wanted: Sequence[tables.Column], best: set[Any], spread: tuple[float, float]) -> Line:
-    mark = {"oracle": "oracle", "control": f"control {tables.CONTROL_MARK}"}.get(row.kind, "")
+    mark = {"oracle": "oracle", "control": f"control {tables.CONTROL_MARK}"}.get(row.role, "")
     if row.track == "adapted":
         mark = f"{mark} {tables.ADAPTED_MARK}".strip()
     cells = tuple(_cell(column, row, best, spread) for column in wanted if column.name != "method")

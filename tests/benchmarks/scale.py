@@ -59,7 +59,7 @@ def make(root: Path, images: int, classes: int, methods: int, *, kept: bool) -> 
         network = method.startswith("method")
         record = make_record(
             method,
-            kind="network" if network else "control" if method == "original" else "baseline",
+            role="network" if network else "control" if method == "original" else "baseline",
             weights="w" if network else None,
             n=images,
             names=names,

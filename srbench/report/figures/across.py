@@ -72,7 +72,7 @@ def _series(family: Sequence[Scope]) -> list[_Series]:
     groups: dict[tuple[str, str], list[list[Entry]]] = {}
     for at, scope in enumerate(family):
         for entry in scope.entries:
-            if entry.row.kind != "oracle":
+            if entry.row.role != "oracle":
                 places = groups.setdefault((entry.row.method, entry.row.track), [[] for _ in family])
                 places[at].append(entry)
     done = []
@@ -320,7 +320,7 @@ def _choices_ranks(family: Sequence[Scope], looks: Looks) -> Drawn | None:
     for series in _series(family):
         row = series.first.row
         values = _per_choice(family, series)
-        if row.kind != "control" and row.track == "frozen" and None not in values:
+        if row.role != "control" and row.track == "frozen" and None not in values:
             lines.append((series, [value for value in values if value is not None]))
     if len(lines) < 2:
         return None
@@ -409,7 +409,7 @@ def _transfer(task: str, ours: Sequence[Scope]) -> Drawn | None:
     for scope in ours:
         for entry in scope.entries:
             teacher = teacher_of(entry.record)
-            if teacher is not None and entry.row.track == "frozen" and entry.row.kind != "control":
+            if teacher is not None and entry.row.track == "frozen" and entry.row.role != "control":
                 key = entry.row.method, teacher, entry.row.weights
                 lines.setdefault(key, {})[scope.classifier or ""] = entry
     away = any(judge != teacher for (_, teacher, _), judged in lines.items() for judge in judged)

@@ -112,7 +112,7 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
             entry
             for entry in scope.entries
             if entry.row.track == "frozen"
-            and entry.row.kind != "oracle"
+            and entry.row.role != "oracle"
             and entry.row.accuracy is not None
             and isinstance(finite(getattr(entry.row, quality)), float)
         ]

@@ -57,7 +57,7 @@ def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
     for at, entry in enumerate(scope.entries):
         row = entry.row
         x, y = getattr(row, field), finite(scope.score(row))
-        if row.kind == "oracle" or not isinstance(y, float):
+        if row.role == "oracle" or not isinstance(y, float):
             continue
         if x is None:
             left_out.append(row.label)
@@ -69,7 +69,7 @@ def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
                 "method": row.method,
                 "weights": row.weights,
                 "track": row.track,
-                "kind": row.kind,
+                "role": row.role,
                 "x": float(x),
                 "y": y,
                 "low": low,
@@ -77,8 +77,8 @@ def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
             }
         )
     for point in points:
-        rivals = [other for other in points if other["track"] == point["track"] and other["kind"] != "control"]
-        point["on_front"] = point["kind"] != "control" and not any(
+        rivals = [other for other in points if other["track"] == point["track"] and other["role"] != "control"]
+        point["on_front"] = point["role"] != "control" and not any(
             other["x"] <= point["x"]
             and other["y"] >= point["y"]
             and (other["x"] < point["x"] or other["y"] > point["y"])
@@ -176,7 +176,7 @@ def _caption(scope: Scope, cost: _Cost, free: bool, left_out: Sequence[str]) -> 
         f"{' with its 95 % interval' if scope.score_name != 'agreement' else ''} against its {cost.title};"
         " up and to the left is better. The line joins those that no other of their track beats in both."
     )
-    if any(entry.row.kind == "control" for entry in scope.entries):
+    if any(entry.row.role == "control" for entry in scope.entries):
         text += " Hollow markers are controls, which no line counts."
     if free:
         text += f" On the left, apart: methods without {cost.title}, side by side in no order of cost."

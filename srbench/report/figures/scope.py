@@ -125,7 +125,7 @@ class Scope:
             (-score, place, entry)
             for place, entry in enumerate(self.entries)
             if entry.row.track == track
-            and entry.row.kind not in ("control", "oracle")
+            and entry.row.role not in ("control", "oracle")
             and entry is not reference
             and (score := self.score(entry.row)) is not None
         ]

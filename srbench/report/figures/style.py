@@ -72,14 +72,14 @@ class Looks:
     def __init__(self, rows: Iterable[Row]) -> None:
         """Give every method of these rows a look; networks come first, so that theirs differ most."""
         order = {"network": 0, "baseline": 1, "control": 2}
-        kinds: dict[tuple[str, str], str] = {}
+        roles: dict[tuple[str, str], str] = {}
         for row in rows:
-            kinds.setdefault((row.label, row.track), row.kind)
-        names = sorted(kinds, key=lambda name: (order.get(kinds[name], 3), name[1] != "frozen", name[0]))
+            roles.setdefault((row.label, row.track), row.role)
+        names = sorted(roles, key=lambda name: (order.get(roles[name], 3), name[1] != "frozen", name[0]))
         self._looks: dict[tuple[str, str], Look] = {}
         for name in names:
             at = len(self._looks)
-            control = kinds[name] == "control"
+            control = roles[name] == "control"
             self._looks[name] = Look(
                 PALETTE[at % len(PALETTE)], MARKERS[at % len(MARKERS)], control, "--" if control else "-"
             )
