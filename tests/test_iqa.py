@@ -15,7 +15,7 @@ from scipy.stats import pearsonr, rankdata, spearmanr
 from training_world import make_classifier
 
 import srbench
-from srbench.data.catalogue import default_kind, open_source
+from srbench.data.catalogue import default_task_type, open_source
 from srbench.data.hr_cache import build_hr_store
 from srbench.data.source import Sample, sample_list_sha256
 from srbench.data.synthetic import demo, iqa
@@ -114,8 +114,8 @@ def test_kinds_are_reached_by_name():
     assert (task_type("iqa").loss_term, task_type("classification").loss_term) == ("emd", "ce")
     with pytest.raises(UnknownNameError, match="kind of task"):
         task_type("depth")
-    assert default_kind(["iqa"]) == default_kind(["ava:x"]) == "iqa"
-    assert default_kind(["demo"]) == default_kind(["demo", "iqa"]) == "classification"
+    assert default_task_type(["iqa"]) == default_task_type(["ava:x"]) == "iqa"
+    assert default_task_type(["demo"]) == default_task_type(["demo", "iqa"]) == "classification"
 
 
 @pytest.mark.parametrize("name", ["classification", "iqa"])
@@ -226,7 +226,7 @@ def test_avas_layout_is_read(tmp_path, table, header):
     source = open_source(f"ava:{write_rated(tmp_path / 'rated', table=table, header=header)}")
     assert [sample.id for sample in source.samples] == [f"images/{100 + number}.png" for number in range(4)]
     assert source.samples[2].ratings == (0, 0, 0.75, 0.25, 0, 0, 0, 0, 0, 0)
-    assert source.kind == "iqa" and source.labelled and source.classes is None and source.spec == "ava:rated"
+    assert source.task_type == "iqa" and source.labelled and source.classes is None and source.spec == "ava:rated"
     assert source.read(0).shape == (3, 24, 24)
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from srbench.data.readers.subset import narrowed, split_spec
 from srbench.data.source import Source
+from srbench.data.subset import select_classes, split_spec
 from srbench.errors import UnknownNameError, UsageError
 
 
@@ -64,7 +64,7 @@ def open_source(spec: str, split: str | None = None) -> Source:
     """
     whole, classes = split_spec(spec)
     if classes is not None:
-        return narrowed(open_source(whole, split), classes, spec=spec)
+        return select_classes(open_source(whole, split), classes, spec=spec)
     entries = _entries()
     name, colon, rest = spec.partition(":")
     if name not in entries:
@@ -96,7 +96,7 @@ def is_paired(spec: str) -> bool:
     return entry is not None and entry.info.paired
 
 
-def default_kind(specs: Sequence[str]) -> str:
+def default_task_type(specs: Sequence[str]) -> str:
     """Return what a network is asked for on datasets of these SPECs, the usual where they differ."""
     entries = _entries()
     own = {entries[name].info.kind for spec in specs if (name := _kind(spec)) in entries}

@@ -123,7 +123,7 @@ class Source(ABC):
         note: A caution that must stand wherever the numbers appear, or "".
         paired: Whether `read_lr` gives real LR images; HR then keeps its own geometry, which the LR fits.
         factor: HR side / LR side of real pairs, else None.
-        kind: What a network is asked for, a name of `srbench.task_types`; data that say nothing are of the usual kind.
+        task_type: What a network is asked for, a name of `srbench.task_types`.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Source(ABC):
     note: str = ""
     paired: bool = False
     factor: int | None = None
-    kind: str = "classification"
+    task_type: str = "classification"
 
     @property
     def channels(self) -> int:

@@ -246,7 +246,7 @@ def _resolve(
     for classifier in loaded:
         # channels_last: the same sums in another order (1e-5 in the logits), 1.1 to 1.6 x as fast on a CPU
         classifier.to(settings.device).to(memory_format=torch.channels_last)
-        task_type(source.kind).answers(classifier.info, source)
+        task_type(source.task_type).answers(classifier.info, source)
     loaded_methods = {
         each.fingerprint: choose(names, registry, given=weights, classifiers=loaded, protocol=each, dataset=source.name)
         for each in protocols
@@ -435,7 +435,7 @@ class _Task:
 
     def _scored(self, classifier: Classifier | None) -> ScoredNetwork:
         source = self._call.source
-        kind = task_type(source.kind)
+        kind = task_type(source.task_type)
         if classifier is None:
             return ScoredNetwork(None, kind, None)
         present = self._protocol.score.logits == "present"

@@ -152,7 +152,7 @@ class TaskType(ABC):
     """What a network is asked for; see the module's text.
 
     Attributes:
-        name: Name in records and in `Source.kind`.
+        name: Name in records and in `Source.task_type`.
         question: What is asked, in a few words.
         loss_term: Name of the loss term that holds a network's scores against the data's targets.
         criterion: Figure of a validation that selects a network's best epoch.

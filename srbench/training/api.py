@@ -21,7 +21,7 @@ from lightning.fabric import Fabric
 from torch import Tensor, nn
 
 from srbench import weights
-from srbench.data.catalogue import default_kind, default_protocol, is_paired
+from srbench.data.catalogue import default_protocol, default_task_type, is_paired
 from srbench.data.source import Source
 from srbench.errors import TrainingError, UsageError
 from srbench.imaging.degrade import degrade, restore_size
@@ -222,7 +222,7 @@ def train(
         trainable = sorted(each for each, found in registry.working().items() if found.recipes)
         raise UsageError(f"{method} has nothing to train; methods that can be trained: {', '.join(trainable)}")
     demo = set(data) == {"demo"}
-    chosen, recipe_name = choose_recipe(recipe, cls.recipes, demo=demo, device=device, kind=default_kind(data))
+    chosen, recipe_name = choose_recipe(recipe, cls.recipes, demo=demo, device=device, kind=default_task_type(data))
     chosen = adjusted(chosen, overrides, epochs=epochs, init_from=init_from)
     if not chosen.losses:
         raise UsageError(f"recipe {recipe_name!r} has no losses; give at least one with --set losses.NAME=1")

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from srbench.data.catalogue import default_kind
+from srbench.data.catalogue import default_task_type
 from srbench.errors import SrbenchError, UsageError
 from srbench.imaging.degrade import degrade, for_classifier
 from srbench.imaging.resample import resize
@@ -121,7 +121,7 @@ def train_classifier(
     library, colon, architecture = arch.partition(":")
     library, architecture = (library, architecture) if colon else ("timm", arch)
     demo = set(data) == {"demo"}
-    asked = default_kind(data)
+    asked = default_task_type(data)
     chosen, recipe_name = choose_recipe(recipe, classifier_recipes(), demo=demo, device=device, kind=asked)
     chosen = adjusted(chosen, overrides, epochs=epochs, init_from=init_from)
     term = task_type(asked).loss_term

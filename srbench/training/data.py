@@ -20,6 +20,7 @@ from srbench.data.geometry import crop_hr
 from srbench.data.hr_cache import build_hr_store
 from srbench.data.readers.files import hash_split
 from srbench.data.source import Sample, Source, sample_list_sha256
+from srbench.data.subset import SelectedSource
 from srbench.errors import DataError, UsageError
 from srbench.protocol import Geometry
 from srbench.task_types import OutputMap, TaskType, task_type
@@ -38,36 +39,7 @@ class LabelMap(TypingProtocol):
         """Return one index for every class name, or raise DataError."""
 
 
-class Narrowed(Source):
-    """Some of the samples of a source."""
-
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        """Keep the samples at `indices`, in their order."""
-        self._source, self._indices = source, tuple(indices)
-        self.name, self.spec, self.split = source.name, source.spec, source.split
-        self.classes, self.unit, self.note, self.paired = source.classes, source.unit, source.note, source.paired
-        self.factor, self.kind = source.factor, source.kind
-        self.samples = tuple(source.samples[index] for index in indices)
-
-    @property
-    def channels(self) -> int:
-        """Channels of the data."""
-        return self._source.channels
-
-    def read(self, index: int) -> Tensor:
-        """Decode sample `index` as `(3, H, W)`, RGB, uint8."""
-        return self._source.read(self._indices[index])
-
-    def read_lr(self, index: int) -> Tensor | None:
-        """Decode the real LR partner, if there is one."""
-        return self._source.read_lr(self._indices[index])
-
-    def stamp(self, index: int) -> tuple[int, int]:
-        """Return (size in bytes, modification time in ns)."""
-        return self._source.stamp(self._indices[index])
-
-
-class NeverEnlarged(Narrowed):
+class NeverEnlarged(SelectedSource):
     """A source whose images come out of `read` as HR: by the geometry, or cut at native size where they are small.
 
     An image enlarged to the HR side would teach a network that HR is blurred.
@@ -75,9 +47,8 @@ class NeverEnlarged(Narrowed):
 
     def __init__(self, source: Source, geometry: Geometry) -> None:
         """Wrap a source; the geometry becomes part of the name, which is part of the cache's key."""
-        super().__init__(source, range(len(source.samples)))
         tag = hashlib.sha256(json.dumps(dataclasses.asdict(geometry), sort_keys=True).encode()).hexdigest()[:12]
-        self.name = f"{source.name}|training|{tag}"
+        super().__init__(source, range(len(source.samples)), name=f"{source.name}|training|{tag}")
         self._geometry = geometry
 
     def read(self, index: int) -> Tensor:
@@ -129,8 +100,8 @@ def open_splits(data: Sequence[str], val: str | None) -> tuple[list[Source], lis
         else:
             tenth = [i for i, sample in enumerate(own.samples) if hash_split(sample.id) == "val"]
             rest = sorted(set(range(len(own.samples))) - set(tenth))
-            training.append(Narrowed(own, rest))
-            validation += [Narrowed(own, tenth)] if tenth else []
+            training.append(SelectedSource(own, rest))
+            validation += [SelectedSource(own, tenth)] if tenth else []
     if not shared:
         assert val is not None
         validation = [_own_split(val, _VAL_FOLDERS) or _whole(val) or open_source(val)]
@@ -152,9 +123,7 @@ def _nine_tenths(spec: str) -> tuple[Source, Source]:
         return own, tested
     whole = open_source(spec, "all")
     rest = [i for i, sample in enumerate(whole.samples) if hash_split(sample.id) != "test"]
-    training = Narrowed(whole, rest)
-    training.split = "train+val"
-    return training, open_source(spec, "test")
+    return SelectedSource(whole, rest, split="train+val"), open_source(spec, "test")
 
 
 def _own_split(spec: str, names: Sequence[str]) -> Source | None:
@@ -327,7 +296,7 @@ def kind_of(sources: Sequence[Source]) -> TaskType:
     Raises:
         UsageError: If they ask for different things.
     """
-    kinds = sorted({source.kind for source in sources})
+    kinds = sorted({source.task_type for source in sources})
     if len(kinds) > 1:
         raise UsageError(
             f"all data of a run ask one question of a network, got data of the kinds {' and '.join(kinds)}; train on"

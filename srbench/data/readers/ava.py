@@ -34,7 +34,7 @@ _HEADS = [str(rating) for rating in range(1, RATINGS + 1)]  # a line of headers 
 class AvaSource(FileSource):
     """A split of rated images; those that the file rates and the folder lacks count as unreadable."""
 
-    kind = "iqa"
+    task_type = "iqa"
 
     def __init__(
         self,

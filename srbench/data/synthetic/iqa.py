@@ -166,7 +166,7 @@ class IqaSource(Source):
     def __init__(self, split: str) -> None:
         """Choose the patches and their distortions; nothing is distorted before it is read."""
         self.name = self.spec = "iqa"
-        self.split, self.kind, self.unit, self.note = split, "iqa", "patch", NOTE
+        self.split, self.task_type, self.unit, self.note = split, "iqa", "patch", NOTE
         self.classes = None
         self.places: list[demo.Place] = []
         self.distortions: list[Distortion] = []
