@@ -18,8 +18,8 @@ from pathlib import Path
 
 from srbench.leaderboard import Leaderboard, Row, build
 from srbench.leaderboard.tables import row_name
+from srbench.records.cells import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.records.schema import Record
-from srbench.records.store import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.report.figures import draw_all
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 
 from srbench import leaderboard
+from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import tables
-from srbench.records import store
+from srbench.records.cells import StoredCell, cell_folder, commit_cell, find_records
+from srbench.records.samples import samples_frame
 from srbench.records.schema import (
     CellKey,
     ClassifierPart,
@@ -135,7 +137,7 @@ def make_samples(
             "logit_mse_to_hr": random.uniform(0, 1, n),
             "kl_to_hr": random.uniform(0, 0.5, n),
         }
-    return store.samples_frame(columns)
+    return samples_frame(columns)
 
 
 def predictions(labels: np.ndarray, accuracy: float, *, seed: int, classes: int = 4) -> np.ndarray:
@@ -148,12 +150,10 @@ def predictions(labels: np.ndarray, accuracy: float, *, seed: int, classes: int 
     return preds
 
 
-def commit(root: Path, record: Record, samples: pd.DataFrame | None) -> store.StoredCell:
+def commit(root: Path, record: Record, samples: pd.DataFrame | None) -> StoredCell:
     """Store a cell where an evaluation would."""
     key = record.cell
-    return store.commit_cell(
-        store.cell_folder(root, key.task, key.classifier, key.method, key.weights), record, samples
-    )
+    return commit_cell(cell_folder(root, key.task, key.classifier, key.method, key.weights), record, samples)
 
 
 def write_board(root: Path) -> None:
@@ -190,10 +190,10 @@ def main() -> None:
     root = Path(sys.argv[1])
     if not (root / "records").exists():
         write_board(root)
-    cells, _ = store.find_records([root])
+    cells, _ = find_records([root])
     board = leaderboard.build(cells, draws=500, seed=0)
-    store.write_json(root / "golden.json", board.to_json())
-    store.write_text(root / "golden.md", tables.markdown(board))
+    write_json(root / "golden.json", board.to_json())
+    write_text(root / "golden.md", tables.markdown(board))
 
 
 if __name__ == "__main__":

@@ -466,9 +466,9 @@ def test_two_ranks_score_what_one_does(images, card, tmp_path, evaluate):
         assert evaluate(*names).code == 0
     finally:
         (tmp_path / "kept.png").rename(images / "net" / "0007.png")
-    from srbench.records import store
+    from srbench.records.cells import find_records
 
-    one, two = ({cell.record.cell.method: cell for cell in store.find_records([folder])[0]} for folder in ("o", "two"))
+    one, two = ({cell.record.cell.method: cell for cell in find_records([folder])[0]} for folder in ("o", "two"))
     assert one.keys() == two.keys() == {"original", "none", "bilinear", "bicubic", "lanczos", "retrained"}
     for method in one:
         if one[method].record.status == "ok":

@@ -16,7 +16,7 @@ from srbench import leaderboard
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
 from srbench.leaderboard import Leaderboard, Row, tables
 from srbench.leaderboard.compare import compare, load_board, parse_rule
-from srbench.records import store
+from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
 
 
 def board(*rows: Row, sha: str = "5" * 64, scale: float = 0.32, classifier_sha: str = "e" * 64) -> Leaderboard:
@@ -153,7 +153,7 @@ def store_run(root: Path, accuracy: float) -> None:
     labels = np.arange(100) % 4
     for method, level in (("original", 0.9), ("bilinear", 0.5), ("bicubic", accuracy)):
         commit(root, make_record(method, n=100), make_samples(labels, predictions(labels, level, seed=0)))
-    tables.write(leaderboard.build(store.find_records([root])[0], draws=50), root)
+    tables.write(leaderboard.build(find_records([root])[0], draws=50), root)
 
 
 def test_directories_and_files_are_read_alike(tmp_path: Path) -> None:
@@ -188,8 +188,8 @@ def test_missing_places_are_usage_errors(tmp_path: Path) -> None:
 def test_failed_cell_in_new_records_fires(tmp_path: Path) -> None:
     store_run(tmp_path / "old", 0.7)
     store_run(tmp_path / "new", 0.7)
-    folder = store.cell_folder(tmp_path / "new", "photos-0.32", "net", "bicubic", None)
-    failed = dataclasses.replace(store.load_cell(folder).record, status="error", reason="NaN in the output")
-    store.commit_cell(folder, failed, None)
+    folder = cell_folder(tmp_path / "new", "photos-0.32", "net", "bicubic", None)
+    failed = dataclasses.replace(load_cell(folder).record, status="error", reason="NaN in the output")
+    commit_cell(folder, failed, None)
     outcome = compare(load_board(tmp_path / "old"), load_board(tmp_path / "new"), [parse_rule("accuracy -50pp")])
     assert [line for line in outcome.fired if "bicubic is error in NEW: NaN in the output" in line]

@@ -26,7 +26,7 @@ from srbench.leaderboard.compare import parse_rule
 from srbench.method import MethodInfo
 from srbench.networks import classifiers
 from srbench.records import schema as records
-from srbench.records import store
+from srbench.records.samples import SAMPLE_COLUMNS
 from srbench.registry import ENTRY_POINT_GROUP, Registry
 from srbench.training.classifier import classifier_recipes
 from srbench.training.recipe import TERMS, Augment, Recipe, load_recipe
@@ -382,7 +382,7 @@ def _fields(*kinds: type) -> set[str]:
     ("page", "names"),
     [
         ("docs/records.md", _fields(*PARTS)),
-        ("docs/records.md", set(store.SAMPLE_COLUMNS)),
+        ("docs/records.md", set(SAMPLE_COLUMNS)),
         ("docs/records.md", _fields(leaderboard.Row)),
         ("docs/protocols.md", _fields(protocol.Geometry, protocol.Degradation, protocol.Restoration, protocol.Scoring)),
         ("docs/protocols.md", set(protocol.preset_names())),

@@ -34,7 +34,10 @@ from srbench.errors import (
 )
 from srbench.evaluation import costs, scoring, thumbnails
 from srbench.networks.classifiers import load_classifier
-from srbench.records import store
+from srbench.records.cells import load_cell
+from srbench.records.samples import read_samples, score_columns
+from srbench.records.shards import write_shard
+from srbench.records.thumbnails import THUMBNAILS_FILE, read_thumbnails
 from srbench.weights import Card
 
 N, SIDE = 66, 24
@@ -285,7 +288,7 @@ def test_only_the_classes_present_compete_where_the_protocol_says_so(run, protoc
     assert frame["label"].tolist() == outputs[labels].tolist()
     expected = F.cross_entropy(logits[:, outputs], torch.from_numpy(labels), reduction="none")
     np.testing.assert_allclose(frame["cross_entropy"], expected.numpy(), rtol=2e-4, atol=2e-5)
-    assert len(store.score_columns(frame.columns)) == 3
+    assert len(score_columns(frame.columns)) == 3
     parts = record(present, "bilinear").per_class
     assert [(part.index, part.name, part.support) for part in parts] == [(1, "bar", 22), (3, "dot", 22), (4, "net", 22)]
 
@@ -305,7 +308,7 @@ def test_wnid_folders_among_a_thousand_outputs(run, tmp_path):
     result = run(data=f"folder:{data}", classifiers=[str(full)])
     bilinear = record(result, "bilinear")
     assert sorted(set(samples(result, "bilinear")["label"])) == [0, 1, 2] and bilinear.classifier.n_classes == 1000
-    assert store.score_columns(samples(result, "bilinear").columns) == []
+    assert score_columns(samples(result, "bilinear").columns) == []
     histograms = bilinear.score_histograms
     assert sum(histograms["positives"]) == 18 and sum(histograms["negatives"]) == 18 * 999
 
@@ -635,7 +638,7 @@ def uninterrupted(images, card, tmp_path_factory):
         ("rows-", 5),
         ("samples.parquet", 1),
         ("record.json", 1),
-        ("kept.parquet", 1),
+        ("thumbnails.parquet", 1),
         ("leaderboard.json", 0),
         (".npy", 1),
     ],
@@ -653,17 +656,17 @@ def test_full_disk_ends_in_a_sentence_and_the_same_call_goes_on(
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(descriptor)
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(RecordError, match=r"cannot write .*: No space left on device; free some space, then run the"):
         run("bicubic")
     assert len(seen) == after + 1  # it did not go on writing
-    monkeypatch.setattr(store.os, "fsync", real)
+    monkeypatch.setattr(os, "fsync", real)
     out = tmp_path / "out"
     assert not list(out.rglob("*.tmp"))
     for path in out.rglob("record.json"):
-        store.load_cell(path.parent)
+        load_cell(path.parent)
     for path in out.rglob("*.parquet"):
-        read = store.read_kept if path.name == store.KEPT_FILE else store.read_samples
+        read = read_thumbnails if path.name == THUMBNAILS_FILE else read_samples
         assert len(read(path)) > 0
     resumed = run("bicubic")
     pd.testing.assert_frame_equal(resumed.samples, uninterrupted)
@@ -684,7 +687,7 @@ def test_full_disk_under_the_cache_ends_in_a_sentence(run, monkeypatch):
 
 def test_stopped_run_goes_on_also_with_shards_of_another_size(run, monkeypatch, uninterrupted):
     monkeypatch.setattr(scoring, "CHUNK", 16)
-    real, written = store.write_shard, []
+    real, written = write_shard, []
 
     def stop(*args, **kwargs):
         if len(written) == 4:
@@ -692,10 +695,10 @@ def test_stopped_run_goes_on_also_with_shards_of_another_size(run, monkeypatch, 
         written.append(args[0])
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(store, "write_shard", stop)
+    monkeypatch.setattr(scoring, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         run("bicubic")
-    monkeypatch.setattr(store, "write_shard", real)
+    monkeypatch.setattr(scoring, "write_shard", real)
     monkeypatch.setattr(scoring, "CHUNK", 24)
     resumed = run("bicubic")
     # four shards of 16 rows are there: three cells and the oracle; what they hold is not computed again
@@ -968,7 +971,7 @@ def test_network_of_a_native_factor_returns_to_hr_size(run, tmp_path, protocol, 
 
 
 def kept(result) -> dict[str, dict[int, dict[str, np.ndarray]]]:
-    return {cell.record.cell.method: cell.kept() for cell in result.cells if cell.record.status == "ok"}
+    return {cell.record.cell.method: cell.thumbnails() for cell in result.cells if cell.record.status == "ok"}
 
 
 def test_the_same_few_samples_of_every_method_keep_their_pixels(run, images):
@@ -1006,7 +1009,7 @@ def test_samples_of_the_classes_that_lost_most_are_kept(run, images, card):
 
 def test_a_further_method_keeps_the_same_samples_and_touches_no_other(run, tmp_path):
     first = kept(run("bilinear"))
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(store.KEPT_FILE)}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob(THUMBNAILS_FILE)}
     second = kept(run("bilinear", "bicubic"))
     assert sorted(second["bicubic"]) == sorted(first["original"])
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -1014,7 +1017,7 @@ def test_a_further_method_keeps_the_same_samples_and_touches_no_other(run, tmp_p
 
 def test_pixels_that_were_lost_or_damaged_are_kept_again(run, tmp_path):
     before = kept(run("bilinear"))["bilinear"]
-    (path,) = (tmp_path / "out").rglob(f"bilinear@none/{store.KEPT_FILE}")
+    (path,) = (tmp_path / "out").rglob(f"bilinear@none/{THUMBNAILS_FILE}")
     for harm in (path.unlink, partial(path.write_bytes, b"PAR1")):
         harm()
         after = kept(run("bilinear"))["bilinear"]

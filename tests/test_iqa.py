@@ -25,7 +25,7 @@ from srbench.method import Batch
 from srbench.metrics import stats
 from srbench.protocol import Geometry
 from srbench.records import schema as records
-from srbench.records import store
+from srbench.records.samples import score_columns
 from srbench.registry import Registry
 from srbench.report import write_report
 from srbench.task_types import task_type, task_type_names
@@ -330,7 +330,7 @@ def test_the_record_and_the_table_hold_the_correlations(world):
         assert row.ci["srcc"][0] <= row.srcc <= row.ci["srcc"][1] and row.accuracy is None
         assert record.dataset.kind == "iqa" and frame["label"].isna().all() and frame["pred"].isna().all()
         # the stored distribution is what the numbers were made of
-        scores = frame[store.score_columns(frame.columns)].to_numpy(dtype=np.float64)
+        scores = frame[score_columns(frame.columns)].to_numpy(dtype=np.float64)
         assert scores @ np.arange(1, 11) == pytest.approx(frame["mean_score"].to_numpy(), abs=1e-4)
     bicubic = rows["bicubic"]
     assert bicubic.srcc_delta == pytest.approx(bicubic.srcc - rows["bilinear"].srcc)

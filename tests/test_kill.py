@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from dummies import make_classifier, make_images
 
-from srbench.records import store
+from srbench.records.cells import find_records, load_cell
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -149,7 +149,7 @@ def words(world: Path, out: Path) -> list[str]:
 
 
 def samples(out: Path) -> dict[str, pd.DataFrame]:
-    cells, problems = store.find_records([out])
+    cells, problems = find_records([out])
     assert problems == []
     return {cell.record.cell.method: cell.samples() for cell in cells if cell.record.status == "ok"}
 
@@ -171,7 +171,7 @@ def check_files(out: Path) -> None:
         if not path.name.startswith("."):
             assert pq.read_table(path).num_rows > 0
     for path in out.rglob("record.json"):
-        store.load_cell(path.parent)
+        load_cell(path.parent)
 
 
 def leftovers(out: Path) -> list[Path]:

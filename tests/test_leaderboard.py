@@ -21,7 +21,7 @@ from sklearn.metrics import f1_score
 from srbench import leaderboard
 from srbench.errors import IncomparableError, RecordError
 from srbench.leaderboard import Leaderboard, Row, tables
-from srbench.records import store
+from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
 from srbench.records.schema import DatasetPart, Metric
 from srbench.task_types import classification
 
@@ -32,7 +32,7 @@ LABELS = np.arange(200) % 4
 @pytest.fixture(scope="module")
 def board() -> Leaderboard:
     """Return the leaderboard of the committed records."""
-    cells, problems = store.find_records([FIXTURE])
+    cells, problems = find_records([FIXTURE])
     assert problems == []
     return leaderboard.build(cells, draws=500, seed=0)
 
@@ -48,7 +48,7 @@ def put(
 
 def built(root: Path, **options: Any) -> Leaderboard:
     """Build the leaderboard of a folder with few draws."""
-    return leaderboard.build(store.find_records([root])[0], **{"draws": 200, **options})
+    return leaderboard.build(find_records([root])[0], **{"draws": 200, **options})
 
 
 def row_of(board: Leaderboard, method: str, **wanted: Any) -> Row:
@@ -137,7 +137,7 @@ def test_json_round_trip(board: Leaderboard) -> None:
 
 
 def test_metrics_equal_independent_ones(board: Leaderboard) -> None:
-    cells = {cell.record.cell.method: cell for cell in store.find_records([FIXTURE])[0] if cell.record.cell.classifier}
+    cells = {cell.record.cell.method: cell for cell in find_records([FIXTURE])[0] if cell.record.cell.classifier}
     base, hr = cells["bilinear"].samples(), cells["original"].samples()
     for method in ("original", "none", "bicubic", "esrgan", "learned_resizer"):
         row, frame = row_of(board, method, classifier="net"), cells[method].samples()
@@ -156,7 +156,7 @@ def test_metrics_equal_independent_ones(board: Leaderboard) -> None:
 
 
 def test_per_class_table_equals_scikit_learn(board: Leaderboard) -> None:
-    cells = {cell.record.cell.method: cell for cell in store.find_records([FIXTURE])[0] if cell.record.cell.classifier}
+    cells = {cell.record.cell.method: cell for cell in find_records([FIXTURE])[0] if cell.record.cell.classifier}
     f1 = {
         name: f1_score(frame["label"], frame["pred"], average=None)
         for name, frame in ((name, cells[name].samples()) for name in ("original", "bilinear", "esrgan"))
@@ -361,10 +361,10 @@ def test_other_classifier_weights_are_refused(tmp_path: Path) -> None:
     classifier = make_record("x").classifier
     assert classifier is not None
     put(tmp_path, "bicubic", 0.6, classifier="net")
-    folder = store.cell_folder(tmp_path, "photos-0.32", "net", "bicubic", None)
-    cell = store.load_cell(folder)
+    folder = cell_folder(tmp_path, "photos-0.32", "net", "bicubic", None)
+    cell = load_cell(folder)
     changed = dataclasses.replace(cell.record, classifier=dataclasses.replace(classifier, weights_sha256="0" * 64))
-    store.commit_cell(folder, changed, cell.samples())
+    commit_cell(folder, changed, cell.samples())
     with pytest.raises(IncomparableError, match="weights_sha256"):
         built(tmp_path)
 
@@ -400,7 +400,7 @@ def test_a_cell_found_twice_counts_once_and_the_newest(tmp_path: Path) -> None:
     put(tmp_path / "a", "bicubic", 0.6)
     put(tmp_path / "b", "bilinear", 0.5)
     put(tmp_path / "b", "bicubic", 0.7, input_hash="f" * 64, created="2027-01-01T00:00:00Z")
-    cells, _ = store.find_records([tmp_path / "a", tmp_path / "b"])
+    cells, _ = find_records([tmp_path / "a", tmp_path / "b"])
     board = leaderboard.build(cells, draws=100)
     assert row_of(board, "bicubic").accuracy == pytest.approx(0.7)
     assert len(board.rows) == 2
@@ -532,7 +532,7 @@ def test_marks_notes_and_cautions(board: Leaderboard) -> None:
 def test_few_samples_a_class_are_told(tmp_path: Path, n: int, said: str) -> None:
     labels = np.arange(n) % 4
     commit(tmp_path, make_record("bilinear", n=n), make_samples(labels, labels))
-    built = leaderboard.build(store.find_records([tmp_path])[0], draws=10)
+    built = leaderboard.build(find_records([tmp_path])[0], draws=10)
     lines = tables.notes(built, "photos-0.32", built.rows)
     assert any(said in line for line in lines) and not any("about 0" in line for line in lines)
 

@@ -13,7 +13,8 @@ from dummies import make_classifier, make_images, save_gain, trainable
 from srbench import evaluate
 from srbench.evaluation import run as engine
 from srbench.evaluation import scoring
-from srbench.records import store
+from srbench.records.shards import write_shard
+from srbench.records.thumbnails import THUMBNAILS_FILE
 from srbench.task_types import classification
 
 N, SIDE = 48, 24
@@ -96,11 +97,11 @@ def test_pixels_are_kept_as_the_pass_had_them_and_nothing_is_restored_twice(run,
 
     first = kept()
     assert not restored
-    pixels = first["gain"].kept()
-    assert sorted(pixels) == sorted(first["original"].kept()) and pixels
-    (first["gain"].folder / store.KEPT_FILE).unlink()
+    pixels = first["gain"].thumbnails()
+    assert sorted(pixels) == sorted(first["original"].thumbnails()) and pixels
+    (first["gain"].folder / THUMBNAILS_FILE).unlink()
     restored.clear()
-    again = kept()["gain"].kept()  # now from the images, one at a time
+    again = kept()["gain"].thumbnails()  # now from the images, one at a time
     assert set(restored) == {"gain"} and sorted(again) == sorted(pixels)
     for position, images in again.items():
         assert np.abs(images["sr"].astype(int) - pixels[position]["sr"]).max() <= 1
@@ -110,7 +111,7 @@ def test_pixels_are_kept_as_the_pass_had_them_and_nothing_is_restored_twice(run,
 def test_the_same_pixels_are_kept_however_many_images_may_wait(run, tmp_path, monkeypatch, budget):
     def kept(out):
         result = run("bicubic", "area", out=tmp_path / out, batch_size=5)
-        return {cell.record.cell.method: cell.kept() for cell in result.cells if cell.record.status == "ok"}
+        return {cell.record.cell.method: cell.thumbnails() for cell in result.cells if cell.record.status == "ok"}
 
     usual = kept("usual")
     monkeypatch.setitem(scoring.PENDING_BYTES, "cpu", budget)
@@ -126,7 +127,7 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
     monkeypatch.setattr(scoring, "CHUNK", 16)
     save_gain(tmp_path / "mine.safetensors", 0.9)
     options = {"plugins": [trainable(tmp_path)], "weights": {"gain": [str(tmp_path / "mine.safetensors")]}}
-    real, written = store.write_shard, []
+    real, written = write_shard, []
 
     def stop(folder, *args, **kwargs):
         if folder.name.startswith("gain"):
@@ -135,14 +136,14 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
             written.append(folder)
         return real(folder, *args, **kwargs)
 
-    monkeypatch.setattr(store, "write_shard", stop)
+    monkeypatch.setattr(scoring, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         run("gain", **options)
-    monkeypatch.setattr(store, "write_shard", real)
+    monkeypatch.setattr(scoring, "write_shard", real)
     result = run("gain", **options)
     assert result.counters.restored["gain@mine"] == N - 16
     cells = {cell.record.cell.method: cell for cell in result.cells if cell.record.status == "ok"}
-    assert sorted(cells["gain"].kept()) == sorted(cells["original"].kept())
+    assert sorted(cells["gain"].thumbnails()) == sorted(cells["original"].thumbnails())
     assert cells["gain"].samples()["position"].tolist() == list(range(N))
 
 

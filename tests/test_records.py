@@ -7,6 +7,8 @@ import errno
 import json
 import math
 import os
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,12 @@ import pandas as pd
 import pytest
 
 from srbench.errors import RecordError, UsageError
-from srbench.records import store
+from srbench.files.atomic import check_out_dir, sweep_temporary, write_json
+from srbench.files.strict import read_json
+from srbench.records import samples
+from srbench.records.cells import cell_folder, commit_cell, find_records, is_fresh, safe_name
 from srbench.records.provenance import code_state, environment
+from srbench.records.samples import read_samples, samples_frame, write_samples
 from srbench.records.schema import (
     CellKey,
     ClassifierPart,
@@ -33,6 +39,7 @@ from srbench.records.schema import (
     WeightsPart,
     hash_inputs,
 )
+from srbench.records.shards import done_positions, merge_shards, merged_sums, write_shard
 
 HASH = "ab" * 32
 
@@ -89,7 +96,7 @@ def make_rows(positions: list[int], *, scores: bool = False) -> pd.DataFrame:
         "cross_entropy": at / 7,
         "psnr": np.where(at == 1, np.inf, at + 20.5),
     }
-    return store.samples_frame(columns, scores=np.stack([at / 10, 1 - at / 10], 1) if scores else None)
+    return samples_frame(columns, scores=np.stack([at / 10, 1 - at / 10], 1) if scores else None)
 
 
 def files_below(folder: Path) -> set[str]:
@@ -140,17 +147,17 @@ def test_whole_numbers_are_floats_where_floats_are_meant() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, np.float32(1.0)])
 def test_json_refuses_what_is_not_finite_and_names_the_place(tmp_path: Path, bad: Any) -> None:
     path = tmp_path / "x.json"
-    store.write_json(path, {"ok": 1})
+    write_json(path, {"ok": 1})
     with pytest.raises(RecordError, match=r"rows\[1\]\.psnr"):
-        store.write_json(path, {"rows": [{}, {"psnr": bad}]})
-    assert store.read_json(path) == {"ok": 1}
+        write_json(path, {"rows": [{}, {"psnr": bad}]})
+    assert read_json(path) == {"ok": 1}
     assert files_below(tmp_path) == {"x.json"}
 
 
 def test_nan_metric_never_reaches_a_file(tmp_path: Path) -> None:
     record = make_record(metrics={"accuracy": Metric(math.nan, 4)})
     with pytest.raises(RecordError, match=r"metrics\.accuracy\.value is nan"):
-        store.commit_cell(tmp_path / "cell", record, make_rows([0, 1, 2, 3]))
+        commit_cell(tmp_path / "cell", record, make_rows([0, 1, 2, 3]))
     assert files_below(tmp_path) == set()
 
 
@@ -170,11 +177,19 @@ def test_provenance_describes_this_machine() -> None:
     assert (code.commit is None) == (code.dirty is None)
 
 
+def test_a_checkout_s_commit_is_in_the_record() -> None:
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("the tests do not lie in a git checkout")
+    done = subprocess.run(["git", "-C", checkout, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert code_state().commit == done.stdout.strip()
+
+
 # --- folders -----------------------------------------------------------------------------------------------------
 
 
 def test_plain_names_stay_readable() -> None:
-    folder = store.cell_folder("out", "demo-0.32", None, "bilinear", None)
+    folder = cell_folder("out", "demo-0.32", None, "bilinear", None)
     assert folder == Path("out/records/demo-0.32/no-classifier/bilinear@none")
 
 
@@ -183,7 +198,7 @@ def test_names_never_collide_or_escape() -> None:
         "a", "A", "a b", "a-b", "a/b", "a\\b", "a:b", "a@b", "..", ".", "", "...", ".partial", "none", "no-classifier",
         "nul", "nul.pth", "über", "x" * 300, "x" * 301, "a~b", "../../etc",
     ]  # fmt: skip
-    safe = [store.safe_name(name, missing="none") for name in names]
+    safe = [safe_name(name, missing="none") for name in names]
     assert len({name.lower() for name in safe}) == len(names)
     for name in safe:
         assert "/" not in name
@@ -191,20 +206,20 @@ def test_names_never_collide_or_escape() -> None:
         assert "@" not in name
         assert not name.startswith(".")
         assert len(name) < 120
-    assert store.safe_name(None, missing="none") not in safe
-    assert store.cell_folder("o", "t", None, "none", None) == Path("o/records/t/no-classifier/none@none")
+    assert safe_name(None, missing="none") not in safe
+    assert cell_folder("o", "t", None, "none", None) == Path("o/records/t/no-classifier/none@none")
     given = [("c", "a@b", "c"), ("c", "a", "b@c"), ("c", "a", "b-c"), ("c", "a", "none"), ("c", "a", None)]
     given += [(None, "a", "c"), ("no-classifier", "a", "c")]
-    assert len({store.cell_folder("o", "t", c, m, w) for c, m, w in given}) == len(given)
+    assert len({cell_folder("o", "t", c, m, w) for c, m, w in given}) == len(given)
 
 
 def test_out_below_a_file_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="lies under"):
-        store.check_out_dir(tmp_path / "file" / "deep" / "er")
+        check_out_dir(tmp_path / "file" / "deep" / "er")
     with pytest.raises(UsageError, match="not a folder"):
-        store.check_out_dir(tmp_path / "file")
-    store.check_out_dir(tmp_path / "new" / "folder")
+        check_out_dir(tmp_path / "file")
+    check_out_dir(tmp_path / "new" / "folder")
     assert not (tmp_path / "new").exists()
 
 
@@ -213,14 +228,14 @@ def test_out_below_a_file_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_samples_survive_parquet_with_nulls_and_infinity(tmp_path: Path) -> None:
     frame = make_rows([3, 0, 1, 2], scores=True)
-    store.write_samples(tmp_path / "s.parquet", frame)
-    back = store.read_samples(tmp_path / "s.parquet")
+    write_samples(tmp_path / "s.parquet", frame)
+    back = read_samples(tmp_path / "s.parquet")
     pd.testing.assert_frame_equal(back, frame.sort_values("position", ignore_index=True))
     assert math.isinf(back["psnr"][1])
     assert back["hr_pred"].isna().all()
     assert str(back["label"].dtype) == "Int32"
     assert str(back["cross_entropy"].dtype) == "float32"
-    assert list(store.read_samples(tmp_path / "s.parquet", ["label", "sample_id"]).columns) == [
+    assert list(read_samples(tmp_path / "s.parquet", ["label", "sample_id"]).columns) == [
         "label",
         "sample_id",
     ]
@@ -228,13 +243,13 @@ def test_samples_survive_parquet_with_nulls_and_infinity(tmp_path: Path) -> None
 
 def test_samples_refuse_unknown_and_missing_columns(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no column 'colour'"):
-        store.samples_frame({"position": [0], "sample_id": ["a"], "colour": [1]})
+        samples_frame({"position": [0], "sample_id": ["a"], "colour": [1]})
     with pytest.raises(RecordError, match="'pred' has 2 rows"):
-        store.samples_frame({"position": [0], "sample_id": ["a"], "pred": [1, 2]})
+        samples_frame({"position": [0], "sample_id": ["a"], "pred": [1, 2]})
     with pytest.raises(RecordError, match="differ"):
-        store.write_samples(tmp_path / "s.parquet", make_rows([0]).drop(columns="ssim"))
+        write_samples(tmp_path / "s.parquet", make_rows([0]).drop(columns="ssim"))
     with pytest.raises(RecordError, match="scores must have shape"):
-        store.samples_frame({"position": [0], "sample_id": ["a"]}, scores=np.zeros((1, 51)))
+        samples_frame({"position": [0], "sample_id": ["a"]}, scores=np.zeros((1, 51)))
 
 
 # --- shards ------------------------------------------------------------------------------------------------------
@@ -243,38 +258,36 @@ def test_samples_refuse_unknown_and_missing_columns(tmp_path: Path) -> None:
 def test_interrupted_rows_merge_to_those_of_one_go(tmp_path: Path) -> None:
     whole = make_rows(list(range(10)), scores=True)
     for positions in ([0, 2, 4], [1, 3], [9, 5, 6]):
-        store.write_shard(
-            tmp_path, HASH, make_rows(positions, scores=True), sums={"seconds": 0.5, "hits": np.arange(3)}
-        )
-    assert store.done_positions(tmp_path, HASH) == {0, 1, 2, 3, 4, 5, 6, 9}
-    assert store.done_positions(tmp_path, "cd" * 32) == set()
+        write_shard(tmp_path, HASH, make_rows(positions, scores=True), sums={"seconds": 0.5, "hits": np.arange(3)})
+    assert done_positions(tmp_path, HASH) == {0, 1, 2, 3, 4, 5, 6, 9}
+    assert done_positions(tmp_path, "cd" * 32) == set()
     with pytest.raises(RecordError, match=r"lacks position 7 \(2 in all\)"):
-        store.merge(tmp_path, HASH, range(10))
-    store.write_shard(tmp_path, HASH, make_rows([7, 8], scores=True), sums={"seconds": 0.25, "hits": np.arange(3)})
-    pd.testing.assert_frame_equal(store.merge(tmp_path, HASH, range(10)), whole)
-    sums = store.merged_sums(tmp_path, HASH)
+        merge_shards(tmp_path, HASH, range(10))
+    write_shard(tmp_path, HASH, make_rows([7, 8], scores=True), sums={"seconds": 0.25, "hits": np.arange(3)})
+    pd.testing.assert_frame_equal(merge_shards(tmp_path, HASH, range(10)), whole)
+    sums = merged_sums(tmp_path, HASH)
     assert float(sums["seconds"]) == 1.75
     assert sums["hits"].tolist() == [0, 4, 8]
 
 
 def test_a_position_stored_twice_or_unasked_is_an_error(tmp_path: Path) -> None:
-    store.write_shard(tmp_path, HASH, make_rows([0, 1]))
+    write_shard(tmp_path, HASH, make_rows([0, 1]))
     with pytest.raises(RecordError, match="unknown position 1"):
-        store.merge(tmp_path, HASH, range(1))
-    store.write_shard(tmp_path, HASH, make_rows([1, 2]))
+        merge_shards(tmp_path, HASH, range(1))
+    write_shard(tmp_path, HASH, make_rows([1, 2]))
     with pytest.raises(RecordError, match="position 1 twice"):
-        store.merge(tmp_path, HASH, range(3))
+        merge_shards(tmp_path, HASH, range(3))
 
 
 def test_what_a_kill_leaves_is_ignored_and_swept(tmp_path: Path) -> None:
-    path = store.write_shard(tmp_path, HASH, make_rows([0, 1]))
+    path = write_shard(tmp_path, HASH, make_rows([0, 1]))
     (path.parent / f".{path.name}.0123456789ab.tmp").write_bytes(b"PAR1 half")
     (path.parent / "rows-00000002-00000004.parquet").write_bytes(b"PAR1 torn by a crash of the machine")
-    assert store.done_positions(tmp_path, HASH) == {0, 1}
-    store.write_shard(tmp_path, HASH, make_rows([2, 3]))
-    assert store.merge(tmp_path, HASH, range(4))["position"].tolist() == [0, 1, 2, 3]
+    assert done_positions(tmp_path, HASH) == {0, 1}
+    write_shard(tmp_path, HASH, make_rows([2, 3]))
+    assert merge_shards(tmp_path, HASH, range(4))["position"].tolist() == [0, 1, 2, 3]
     (tmp_path / ".thumbnails.tmp").write_text("not ours")
-    assert store.sweep(tmp_path) == 1
+    assert sweep_temporary(tmp_path) == 1
     assert not list(tmp_path.rglob(".rows*.tmp"))
     assert (tmp_path / ".thumbnails.tmp").exists()
 
@@ -284,41 +297,41 @@ def test_what_a_kill_leaves_is_ignored_and_swept(tmp_path: Path) -> None:
 
 def test_commit_stores_cleans_and_is_found(tmp_path: Path) -> None:
     record, rows = make_record(), make_rows([0, 1, 2, 3])
-    folder = store.cell_folder(tmp_path, "demo-0.32", "net", "tiny", "demo-x4")
-    store.write_shard(folder, HASH, rows)
-    assert not store.is_fresh(folder, HASH)
-    store.commit_cell(folder, record, rows)
+    folder = cell_folder(tmp_path, "demo-0.32", "net", "tiny", "demo-x4")
+    write_shard(folder, HASH, rows)
+    assert not is_fresh(folder, HASH)
+    commit_cell(folder, record, rows)
     assert files_below(folder) == {"record.json", "samples.parquet"}
-    assert store.is_fresh(folder, HASH)
-    assert not store.is_fresh(folder, "cd" * 32)
-    cells, problems = store.find_records([tmp_path])
+    assert is_fresh(folder, HASH)
+    assert not is_fresh(folder, "cd" * 32)
+    cells, problems = find_records([tmp_path])
     assert problems == []
     assert [cell.record for cell in cells] == [record]
     pd.testing.assert_frame_equal(cells[0].samples(), rows)
 
 
 def test_failed_cell_keeps_its_shards_and_is_not_fresh(tmp_path: Path) -> None:
-    store.write_shard(tmp_path, HASH, make_rows([0]))
-    store.write_shard(tmp_path, "cd" * 32, make_rows([0]))
-    store.commit_cell(tmp_path, make_record(status="error", reason="out of memory"), None)
-    assert store.done_positions(tmp_path, HASH) == {0}
-    assert store.done_positions(tmp_path, "cd" * 32) == set()
-    assert not store.is_fresh(tmp_path, HASH)
+    write_shard(tmp_path, HASH, make_rows([0]))
+    write_shard(tmp_path, "cd" * 32, make_rows([0]))
+    commit_cell(tmp_path, make_record(status="error", reason="out of memory"), None)
+    assert done_positions(tmp_path, HASH) == {0}
+    assert done_positions(tmp_path, "cd" * 32) == set()
+    assert not is_fresh(tmp_path, HASH)
     skipped = make_record(status="skipped", reason="fixed size")
-    store.commit_cell(tmp_path, skipped, None)
-    assert store.is_fresh(tmp_path, HASH)
+    commit_cell(tmp_path, skipped, None)
+    assert is_fresh(tmp_path, HASH)
     assert files_below(tmp_path) == {"record.json"}
 
 
 def test_commit_refuses_samples_that_contradict_the_record(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="n = 4, but there are 3"):
-        store.commit_cell(tmp_path, make_record(), make_rows([0, 1, 2]))
+        commit_cell(tmp_path, make_record(), make_rows([0, 1, 2]))
     with pytest.raises(RecordError, match="if and only if"):
-        store.commit_cell(tmp_path, make_record(), None)
+        commit_cell(tmp_path, make_record(), None)
 
 
 def test_a_kill_between_samples_and_record_leaves_no_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.commit_cell(tmp_path, make_record(), make_rows([0, 1, 2, 3]))
+    commit_cell(tmp_path, make_record(), make_rows([0, 1, 2, 3]))
     rename = os.replace
 
     def killed(source: Any, target: Any) -> None:
@@ -328,9 +341,9 @@ def test_a_kill_between_samples_and_record_leaves_no_record(tmp_path: Path, monk
 
     monkeypatch.setattr(os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        store.commit_cell(tmp_path, make_record(input_hash="cd" * 32), make_rows([0, 1, 2, 3]))
+        commit_cell(tmp_path, make_record(input_hash="cd" * 32), make_rows([0, 1, 2, 3]))
     assert files_below(tmp_path) == {"samples.parquet"}
-    assert not store.is_fresh(tmp_path, HASH)
+    assert not is_fresh(tmp_path, HASH)
 
 
 @pytest.mark.parametrize("where", ["open", "replace", "fsync"])
@@ -338,7 +351,7 @@ def test_full_disk_is_one_sentence_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     path = tmp_path / "cell" / "samples.parquet"
-    store.write_samples(path, make_rows([0, 1]))
+    write_samples(path, make_rows([0, 1]))
     before = path.read_bytes()
 
     def full(*args: Any, **kwargs: Any) -> Any:
@@ -349,7 +362,7 @@ def test_full_disk_is_one_sentence_and_loses_nothing(
         with pytest.raises(
             RecordError, match=r"cannot write .*samples\.parquet: No space left on device; free some space"
         ):
-            store.write_samples(path, make_rows([0, 1, 2]))
+            write_samples(path, make_rows([0, 1, 2]))
     assert path.read_bytes() == before
     assert files_below(tmp_path) == {"cell/samples.parquet"}
 
@@ -359,22 +372,22 @@ def test_disk_full_amid_the_parquet_bytes(tmp_path: Path, monkeypatch: pytest.Mo
         file.write(b"PAR1")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store.pq, "write_table", full)
+    monkeypatch.setattr(samples.pq, "write_table", full)
     with pytest.raises(RecordError, match="No space left"):
-        store.write_shard(tmp_path, HASH, make_rows([0]))
+        write_shard(tmp_path, HASH, make_rows([0]))
     assert files_below(tmp_path) == set()
 
 
 def test_damaged_records_are_named_and_do_not_hide_the_others(tmp_path: Path) -> None:
     rows = make_rows([0, 1, 2, 3])
-    good = store.cell_folder(tmp_path, "t", "c", "good", None)
-    torn = store.cell_folder(tmp_path, "t", "c", "torn", None)
-    bare = store.cell_folder(tmp_path, "t", "c", "bare", None)
+    good = cell_folder(tmp_path, "t", "c", "good", None)
+    torn = cell_folder(tmp_path, "t", "c", "torn", None)
+    bare = cell_folder(tmp_path, "t", "c", "bare", None)
     for folder in (good, torn, bare):
-        store.commit_cell(folder, make_record(), rows)
+        commit_cell(folder, make_record(), rows)
     (torn / "record.json").write_text('{"schema_version": 1, ')
     (bare / "samples.parquet").unlink()
-    cells, problems = store.find_records([tmp_path])
+    cells, problems = find_records([tmp_path])
     assert [cell.folder for cell in cells] == [good]
     assert len(problems) == 2
     assert "no samples.parquet" in problems[0]
@@ -383,6 +396,6 @@ def test_damaged_records_are_named_and_do_not_hide_the_others(tmp_path: Path) ->
 
 def test_finding_nothing_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
-        store.find_records([tmp_path / "missing"])
+        find_records([tmp_path / "missing"])
     with pytest.raises(UsageError, match="no records"):
-        store.find_records([tmp_path])
+        find_records([tmp_path])

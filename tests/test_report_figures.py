@@ -22,9 +22,8 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from srbench import leaderboard
 from srbench.leaderboard import Leaderboard, Row
-from srbench.records import store
+from srbench.records.cells import StoredCell, find_records
 from srbench.records.schema import DatasetPart, Record, TimingPart
-from srbench.records.store import StoredCell
 from srbench.report.drawn import INK, SECTIONS, Drawn
 from srbench.report.figures import correlation, draw_all
 from srbench.report.figures.style import NEUTRAL, PALETTE, Looks, counted, metric_prefix, plain, slug
@@ -77,7 +76,7 @@ class World:
 
 
 def _world(root: Path, *, draws: int = 60, only: Sequence[str] = SECTIONS) -> World:
-    cells, problems = store.find_records([root])
+    cells, problems = find_records([root])
     assert not problems
     board = leaderboard.build(cells, draws=draws)
     return World(root, cells, board, [drawn for drawn in draw_all(board, cells) if drawn.section in only])

@@ -25,8 +25,10 @@ from srbench import leaderboard, report
 from srbench.cli import app
 from srbench.errors import UsageError
 from srbench.leaderboard import tables
-from srbench.records import store
+from srbench.records.cells import find_records
+from srbench.records.samples import SAMPLE_COLUMNS, samples_frame
 from srbench.records.schema import DatasetPart, TimingPart
+from srbench.records.thumbnails import THUMBNAILS_FILE, write_thumbnails
 from srbench.report import best, galleries, inline, page
 from srbench.report.drawn import INK, Drawn
 
@@ -122,7 +124,7 @@ def folder(tmp_path, figures):
 
 
 def save_board(root: Path, *, seed: int = 3) -> None:
-    cells, problems = store.find_records([root])
+    cells, problems = find_records([root])
     tables.write(leaderboard.build(cells, draws=DRAWS, seed=seed, warnings=problems), root)
 
 
@@ -239,7 +241,7 @@ def test_the_head_says_under_what_conditions(folder):
     for part in (
         *("photos, all: 60 images, 4 classes", "clean, scale 0.32", "cpu (synthetic)", "0" * 12, "torch 2.6.0"),
         *("2026-01-02, 03:04 UTC", f"{DRAWS} draws, seed 3", "lr.kernel", "bicubic"),
-        next(iter(store.find_records([folder])[0])).record.protocol.fingerprint,
+        next(iter(find_records([folder])[0])).record.protocol.fingerprint,
     ):
         assert part in text, part
 
@@ -283,7 +285,7 @@ def test_leads_are_paired_tests_by_hand(tmp_path):
     from scipy.stats import binomtest
 
     two_methods(tmp_path, 0.8, 0.65)
-    cells, _ = store.find_records([tmp_path])
+    cells, _ = find_records([tmp_path])
     board = leaderboard.build(cells, draws=200, seed=1)
     by_key = {row.key: cell for row in board.rows for cell in cells if cell.record.cell.method == row.method}
     found = {lead.column: lead for lead in best.leads(board.rows, by_key, bootstrap=board.bootstrap)}
@@ -346,7 +348,7 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def test_damaged_records_are_named_on_the_page(folder):
-    cells, _ = store.find_records([folder])
+    cells, _ = find_records([folder])
     by_method = {cell.record.cell.method: cell for cell in cells if cell.record.cell.task == "photos-0.32"}
     (by_method["bicubic"].folder / "record.json").write_text("{")
     (by_method["esrgan"].folder / "samples.parquet").write_bytes(b"PAR1 torn")
@@ -528,7 +530,7 @@ def keep_pixels(
     made: dict[tuple[str, int], np.ndarray] = {("original", at): smooth(random, side) for at in positions}
     small = side // 2
     lr = {at: np.asarray(Image.fromarray(made["original", at]).resize((small, small))) for at in positions}
-    for cell in store.find_records([root])[0]:
+    for cell in find_records([root])[0]:
         method = cell.record.cell.method
         if cell.record.status != "ok":
             continue
@@ -543,7 +545,7 @@ def keep_pixels(
             images = {at: {"sr": made[method, at]} for at in positions}
         else:
             continue
-        store.write_kept(cell.folder / store.KEPT_FILE, images, key="test")
+        write_thumbnails(cell.folder / THUMBNAILS_FILE, images, key="test")
     return made
 
 
@@ -568,7 +570,7 @@ def test_galleries_show_the_kept_pixels_with_decision_and_psnr(kept):
     assert len(strips) == 3
     frames = {
         cell.record.cell.method: cell.samples().set_index("position")
-        for cell in store.find_records([folder])[0]
+        for cell in find_records([folder])[0]
         if cell.record.status == "ok" and cell.record.cell.task == "photos-0.32"
     }
     names = ("ant", "bee", "cat", "dog")
@@ -677,7 +679,7 @@ def test_pictures_give_way_to_the_page_s_size_and_the_page_says_so(kept):
 
 def test_damaged_pixels_are_named(kept):
     folder, _ = kept
-    file = next(folder.rglob("bicubic@none/kept.parquet"))
+    file = next(folder.rglob("bicubic@none/thumbnails.parquet"))
     file.write_bytes(b"PAR1 torn")
     assert "bicubic@none" in next(write(folder).find("section", id="pictures")).text
 
@@ -691,7 +693,7 @@ def test_without_labels_a_decision_is_held_against_the_original_s(tmp_path, figu
     hr = np.arange(8) % 4
     for seed, (method, preds) in enumerate([("original", hr), ("bilinear", (hr + 1) % 4), ("bicubic", hr)]):
         samples = make_samples(preds, preds, hr_preds=hr, mse=np.full(8, 0.01 * seed)).assign(label=None)
-        frame = store.samples_frame({name: samples[name] for name in store.SAMPLE_COLUMNS if name != "label"})
+        frame = samples_frame({name: samples[name] for name in SAMPLE_COLUMNS if name != "label"})
         role = "control" if method == "original" else "baseline"
         commit(tmp_path, make_record(method, role=role, n=8, dataset=dataset, per_class=None), frame)
     keep_pixels(tmp_path, positions=(0, 1))
@@ -707,10 +709,10 @@ def test_without_labels_a_decision_is_held_against_the_original_s(tmp_path, figu
 def test_grey_images_and_other_sizes_are_shown(folder):
     labelled = folder / "records" / "photos-0.32"
     keep_pixels(labelled, positions=(0,))
-    for cell in store.find_records([labelled])[0]:
+    for cell in find_records([labelled])[0]:
         if cell.record.cell.method == "bicubic":
             small = np.full((25, 25, 1), 90, np.uint8)
-            store.write_kept(cell.folder / store.KEPT_FILE, {0: {"sr": small}}, key="test")
+            write_thumbnails(cell.folder / THUMBNAILS_FILE, {0: {"sr": small}}, key="test")
     root = write(folder)
     strip = next(root.find("details", **{"class": "strip"}))
     tile = next(tile for tile in strip.find("figure") if next(tile.find("b")).text == "bicubic")
@@ -720,7 +722,7 @@ def test_grey_images_and_other_sizes_are_shown(folder):
 
 def test_the_plan_keeps_the_yardsticks(kept):
     folder, _ = kept
-    cells, _ = store.find_records([folder])
+    cells, _ = find_records([folder])
     board = leaderboard.build(cells, draws=DRAWS)
     shelves, problems = galleries.collect(board, cells)
     assert problems == [] and len(shelves) == 1

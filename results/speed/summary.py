@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from srbench.records import store
-from srbench.records.store import StoredCell
+from srbench.files.atomic import write_text
+from srbench.files.strict import read_json
+from srbench.records.cells import StoredCell, find_records
 
 BENCHES = ("fp32", "bf16", "bf16-compiled")
 PRECISIONS = ("fp32", "bf16")
@@ -23,7 +24,7 @@ PRECISIONS = ("fp32", "bf16")
 def main() -> None:
     """Write the tables of a folder."""
     folder = Path(sys.argv[1])
-    benches = {name: store.read_json(path) for name in BENCHES if (path := folder / f"bench-{name}.json").is_file()}
+    benches = {name: read_json(path) for name in BENCHES if (path := folder / f"bench-{name}.json").is_file()}
     cells = {precision: _cells(folder / f"eval-{precision}") for precision in PRECISIONS}
     environment, code = (benches["fp32"][name] for name in ("environment", "code"))
     day = cells["fp32"]["esrgan"].record.created[:10]
@@ -35,11 +36,11 @@ def main() -> None:
         _agreement(cells),
         _training(folder),
     ]
-    store.write_text(folder / "summary.md", "\n\n".join(parts) + "\n")
+    write_text(folder / "summary.md", "\n\n".join(parts) + "\n")
 
 
 def _cells(out: Path) -> dict[str, StoredCell]:
-    return {cell.record.cell.method: cell for cell in store.find_records([out])[0]}
+    return {cell.record.cell.method: cell for cell in find_records([out])[0]}
 
 
 def _table(headers: tuple[str, ...], lines: list[tuple[Any, ...]]) -> str:

@@ -33,6 +33,7 @@ from srbench.errors import UsageError
 from srbench.evaluation.costs import milliseconds, rate, restored
 from srbench.evaluation.loaded_methods import LoadedMethod, choose_for_timing
 from srbench.evaluation.scoring import BATCH_IMAGES, PassSettings, autocast, check_output, sentence
+from srbench.files.atomic import check_out_dir, write_json
 from srbench.imaging.decode import decode
 from srbench.imaging.degrade import for_classifier
 from srbench.imaging.resample import resize, to_channels, to_uint8
@@ -40,7 +41,6 @@ from srbench.method import Method
 from srbench.networks.classifiers import Classifier, load_classifier
 from srbench.progress import track
 from srbench.protocol import load_protocol
-from srbench.records import store
 from srbench.records.provenance import code_state, environment
 from srbench.records.schema import CodeState, Environment, Spread
 from srbench.registry import Registry
@@ -267,7 +267,7 @@ def check_out_file(path: Path) -> None:
     """
     if path.suffix != ".json" or path.is_dir():
         raise UsageError(f"--out takes a file that ends in .json, got {path}")
-    store.check_out_dir(path.parent)
+    check_out_dir(path.parent)
 
 
 def write(result: BenchResult, path: Path) -> None:
@@ -276,7 +276,7 @@ def write(result: BenchResult, path: Path) -> None:
     Raises:
         RecordError: If the file cannot be written.
     """
-    store.write_json(path, result.to_json())
+    write_json(path, result.to_json())
 
 
 class _Bench:

@@ -253,12 +253,13 @@ def leaderboard(
 ) -> None:
     """Build the table anew from the records of one or several folders."""
     with _waiting("reading records"):
+        from srbench.files.atomic import check_out_dir
         from srbench.leaderboard import build
         from srbench.leaderboard.tables import write
-        from srbench.records import store
+        from srbench.records.cells import find_records
     if out is not None:
-        store.check_out_dir(out)
-    cells, problems = store.find_records(folders)
+        check_out_dir(out)
+    cells, problems = find_records(folders)
     board = build(cells, seed=seed, warnings=problems)
     if out is not None:
         write(board, out)

@@ -38,15 +38,18 @@ from srbench.evaluation.scoring import (
     sentence,
 )
 from srbench.evaluation.thumbnails import ThumbnailSelector
+from srbench.files.atomic import check_out_dir, sweep_temporary
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, tables
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier, demo_classifiers, load_classifier
 from srbench.paths import cache_dir
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
-from srbench.records import store
+from srbench.records.cells import StoredCell, cell_folder, commit_cell, find_records, is_fresh, load_cell, status_of
 from srbench.records.provenance import code_state, environment
 from srbench.records.schema import SCHEMA_VERSION, CellKey, Metric, Record, TimingPart, hash_inputs
+from srbench.records.shards import discard_partial, merge_shards, merged_sums
+from srbench.records.thumbnails import THUMBNAILS_FILE, thumbnails_key, write_thumbnails
 from srbench.registry import Registry
 from srbench.task_types import task_type
 
@@ -65,7 +68,7 @@ class EvaluationResult:
 
     out: Path
     board: Leaderboard
-    cells: tuple[store.StoredCell, ...]
+    cells: tuple[StoredCell, ...]
     counters: Counters
     rank: int = 0
 
@@ -185,14 +188,14 @@ def evaluate(
         measure=measure,
     )
     counters = Counters()
-    cells: list[store.StoredCell] = []
+    cells: list[StoredCell] = []
     if call.settings.rank == 0:
-        store.sweep(call.out)
-        store.sweep(cache_dir() / "logits", older_than_s=3600.0)
+        sweep_temporary(call.out)
+        sweep_temporary(cache_dir() / "logits", older_than_s=3600.0)
     _barrier(call.settings)
     for each in call.protocols:
         cells += _Task(call, each, counters).run()
-    found, problems = store.find_records([call.out])
+    found, problems = find_records([call.out])
     board = leaderboard.build(found, seed=seed, warnings=[*call.warnings, *problems])
     if call.settings.rank == 0:
         tables.write(board, call.out)
@@ -241,7 +244,7 @@ def _resolve(
         base = base.of_pairs(source.factor)
     protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
     folder = Path(out) if out is not None else Path("out") / source.name
-    store.check_out_dir(folder)
+    check_out_dir(folder)
     loaded = _classifiers(classifiers, source)
     for classifier in loaded:
         # channels_last: the same sums in another order (1e-5 in the logits), 1.1 to 1.6 x as fast on a CPU
@@ -379,7 +382,7 @@ class _Task:
         self._hr = self._open_hr()
         self._id = self._name()
 
-    def run(self) -> list[store.StoredCell]:
+    def run(self) -> list[StoredCell]:
         planned = self._plan()
         missing = [item for item in planned if not item.fresh and item.skip is None]
         result = self._score(missing, self._choices(planned))
@@ -391,7 +394,7 @@ class _Task:
             self._keep_pixels(planned, result.kept)
             give_back_freed_memory()
         _barrier(self._call.settings)
-        return [store.load_cell(item.folder) for item in planned]
+        return [load_cell(item.folder) for item in planned]
 
     def _open_hr(self) -> HRStore:
         call = self._call
@@ -453,9 +456,9 @@ class _Task:
             classifier=scored.id,
             track=contender.track if contender is not None else "frozen",
         )
-        folder = store.cell_folder(self._call.out, key.task, key.classifier, key.method, key.weights)
+        folder = cell_folder(self._call.out, key.task, key.classifier, key.method, key.weights)
         input_hash = self._hash(contender, classifier, skip)
-        fresh = not self._call.force and store.is_fresh(folder, input_hash)
+        fresh = not self._call.force and is_fresh(folder, input_hash)
         item = _Planned(key, contender, scored, folder, input_hash, skip, fresh)
         if contender is not None and contender.track == "adapted" and skip is None and not fresh:
             assert classifier is not None
@@ -497,7 +500,7 @@ class _Task:
         call = self._call
         if call.force and call.settings.rank == 0:
             for item in missing:
-                store.discard_partial(item.folder)
+                discard_partial(item.folder)
         _barrier(call.settings)
         if not missing:
             return PassResult()
@@ -541,7 +544,7 @@ class _Task:
         return thumbnails.smallest_hashes(self._hr)
 
     def _see_stored(self, choice: ThumbnailSelector, yardsticks: tuple[_Planned, _Planned]) -> None:
-        original, bilinear = (store.load_cell(item.folder).samples(thumbnails.COLUMNS) for item in yardsticks)
+        original, bilinear = (load_cell(item.folder).samples(thumbnails.COLUMNS) for item in yardsticks)
         choice.see_all(original, bilinear)
 
     def _write(self, planned: Sequence[_Planned], failures: Mapping[Path, str]) -> None:
@@ -580,7 +583,7 @@ class _Task:
                 keeps = (
                     item.key.classifier == classifier and thumbnails.keeps_pixels(item.contender) and self._is_ok(item)
                 )
-                if keeps and store.kept_key(item.folder / store.KEPT_FILE) != key:
+                if keeps and thumbnails_key(item.folder / THUMBNAILS_FILE) != key:
                     open_cells.append((item, positions, key))
         with track("keeping pixels", len(open_cells), show=self._call.progress, unit="cells") as advance:
             for item, positions, key in open_cells:
@@ -590,7 +593,7 @@ class _Task:
                     or images_of(item.contender, position, self._hr, self._protocol, self._call.settings)
                     for position in positions
                 }
-                store.write_kept(item.folder / store.KEPT_FILE, images, key=key)
+                write_thumbnails(item.folder / THUMBNAILS_FILE, images, key=key)
                 advance(1)
 
     def _is_ok(self, item: _Planned) -> bool:
@@ -600,16 +603,16 @@ class _Task:
         """Take away what is out of date: rows that said a method had no weights, and shards of finished cells."""
         for item in planned:
             if item.fresh:  # it was killed after it wrote the record, before it took the shards away
-                store.discard_partial(item.folder)
+                discard_partial(item.folder)
             key = item.key
             if key.weights is not None and item.skip is None:
-                folder = store.cell_folder(self._call.out, key.task, key.classifier, key.method, None)
-                if store.status_of(folder) == "skipped":
+                folder = cell_folder(self._call.out, key.task, key.classifier, key.method, None)
+                if status_of(folder) == "skipped":
                     shutil.rmtree(folder, ignore_errors=True)
 
     def _commit_scored(self, item: _Planned, watches: Stopwatches, *, n_cells: int) -> None:
-        samples = store.merge(item.folder, item.input_hash, range(len(self._hr)))
-        sums = store.merged_sums(item.folder, item.input_hash)
+        samples = merge_shards(item.folder, item.input_hash, range(len(self._hr)))
+        sums = merged_sums(item.folder, item.input_hash)
         costs = None
         try:
             if self._call.measure and item.contender is not None:
@@ -693,7 +696,7 @@ class _Task:
             training=_training(item.contender),
             created=assemble.now(),
         )
-        store.commit_cell(item.folder, record, samples)
+        commit_cell(item.folder, record, samples)
         self._status[item.folder] = status
 
 

@@ -20,13 +20,15 @@ from srbench.errors import ContractError, RecordError
 from srbench.evaluation import thumbnails
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.thumbnails import ThumbnailSelector
+from srbench.files.atomic import write_bytes
 from srbench.imaging.degrade import degrade, for_classifier, for_metric, restore_size
 from srbench.imaging.resample import to_channels, to_uint8
 from srbench.leaderboard import BASELINE
 from srbench.networks.classifiers import Classifier
 from srbench.paths import cache_dir
 from srbench.protocol import Protocol
-from srbench.records import store
+from srbench.records.samples import samples_frame
+from srbench.records.shards import done_positions, write_shard
 from srbench.task_types import BatchResult, OutputMap, TaskType
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
@@ -167,7 +169,7 @@ def score(
         RecordError: If results cannot be written; nothing half-written stays.
     """
     result = PassResult()
-    done = {cell.folder: store.done_positions(cell.folder, cell.input_hash) for cell in cells}
+    done = {cell.folder: done_positions(cell.folder, cell.input_hash) for cell in cells}
     slice_ = np.array_split(np.arange(len(hr_store)), settings.world)[settings.rank]
     with ThreadPoolExecutor(1, thread_name_prefix="read") as reader:
         kept = _Kept(choices or {}, result.kept, PENDING_BYTES[settings.device.type])
@@ -243,8 +245,8 @@ class _Pass:
             except ContractError as error:
                 self._fail([cell], sentence(error))
         for cell in self._alive(cells):
-            frame, sums = rows[cell.folder].collect()
-            store.write_shard(cell.folder, cell.input_hash, frame, sums=sums)
+            frame, sums = rows[cell.folder].collect(cell.scored.kind.own_columns)
+            write_shard(cell.folder, cell.input_hash, frame, sums=sums)
 
     def _alive(self, cells: Sequence[Cell]) -> list[Cell]:
         return [cell for cell in cells if cell.folder not in self._result.failures]
@@ -289,7 +291,7 @@ class _Pass:
             self._counters.add(self._counters.hr_classified, classifier.id, len(batch.ids))
         _check_finite(logits, classifier.id)
         array = logits.cpu().numpy()
-        store.write_bytes(path, lambda stream: np.save(stream, array, allow_pickle=False))
+        write_bytes(path, lambda stream: np.save(stream, array, allow_pickle=False))
         return logits
 
     def _restored(
@@ -649,13 +651,14 @@ class _Rows:
             "position": np.concatenate(self._positions[first:])
         }
 
-    def collect(self) -> tuple[Any, dict[str, Any]]:
+    def collect(self, task_columns: Mapping[str, str]) -> tuple[Any, dict[str, Any]]:
+        """Return the rows as they are stored, with the sums; `task_columns` as `samples_frame` has them."""
         columns: dict[str, Any] = {name: _fetched(values) for name, values in self._columns.items()}
         columns |= {"position": np.concatenate(self._positions), "sample_id": self._ids}
         scores = torch.cat(self._scores).float().cpu().numpy() if self._scores else None
         sums: dict[str, Any] = {name: value.cpu().numpy() for name, value in self._sums.items()}
         sums["pass_s"] = np.float64(sum(watch.seconds for watch in self._watches))
-        return store.samples_frame(columns, scores=scores), sums
+        return samples_frame(columns, task_columns=task_columns, scores=scores), sums
 
 
 def _fetched(values: Sequence[Tensor]) -> np.ndarray:

@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from srbench import protocol
 from srbench.compute.devices import give_back_freed_memory
 from srbench.errors import IncomparableError, RecordError
+from srbench.files.strict import read_json
 from srbench.metrics import psnr_pooled
 from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means
+from srbench.records.cells import StoredCell
 from srbench.records.schema import BASELINE, ORACLE, Record
-from srbench.records.store import StoredCell, read_json
 from srbench.task_types import CellSamples, Column, Interval, PairedCells, TaskType, mean_of, put_interval, task_type
 from srbench.task_types.classification import PER_CLASS_COLUMNS
 

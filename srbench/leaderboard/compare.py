@@ -10,7 +10,7 @@ from pathlib import Path
 from srbench import protocol
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
 from srbench.leaderboard import Leaderboard, Row, build, read_leaderboard
-from srbench.records.store import find_records
+from srbench.records.cells import find_records
 
 COMPARED = ("accuracy", "cross_entropy", "psnr", "f1_macro", "latency_ms")
 SHARES = ("accuracy", "top5", "agreement", "recovered_gap", "f1_macro", "auc", "ece")

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
 from srbench.leaderboard.compare import BoardComparison
-from srbench.records.store import write_json, write_text
 from srbench.task_types import TaskType, task_type
 
 MISSING = "–"

@@ -18,7 +18,7 @@ def code_state() -> CodeState:
 
     An untracked file inside the code's folders counts as dirty; one elsewhere (an --out folder) does not.
     """
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parents[2]
     # A wheel may be installed below somebody else's repository, whose commit would be a lie.
     top = _output("git", "-C", str(checkout), "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != checkout:

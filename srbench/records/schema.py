@@ -1,6 +1,6 @@
 """The record: what one cell's result file says, and its strict JSON form.
 
-`srbench.records.store` writes and finds records; `srbench.records.provenance` fills in environment and code.
+`srbench.records.cells` writes and finds records; `srbench.records.provenance` fills in environment and code.
 Deltas are never part of a record: they are computed from the samples, between cells of one task and classifier.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import json
 import math
 import types
 import typing
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from srbench.errors import RecordError
+from srbench.files.strict import canonical_json
 
 SCHEMA_VERSION = 1
 MAX_SCORE_CLASSES = 50
@@ -300,49 +300,6 @@ def hash_inputs(parts: Mapping[str, Any]) -> str:
         RecordError: If a part is not plain JSON, or not finite.
     """
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
-
-
-def canonical_json(value: Any) -> str:
-    """Return JSON text with sorted keys and no spaces.
-
-    Raises:
-        RecordError: If the value is not plain JSON, or not finite.
-    """
-    return _dumps(value, sort_keys=True, separators=(",", ":"))
-
-
-def json_text(value: Any) -> str:
-    """Return JSON text as it is stored: indented, one trailing newline, never NaN.
-
-    Raises:
-        RecordError: If the value is not plain JSON, or not finite; the message names where.
-    """
-    return _dumps(value, indent=1, ensure_ascii=False) + "\n"
-
-
-def _dumps(value: Any, **layout: Any) -> str:
-    try:
-        return json.dumps(value, allow_nan=False, **layout)
-    except (TypeError, ValueError) as error:
-        place = _offender(value, "")
-        if place is None:
-            raise RecordError(f"cannot be stored as JSON: {error}") from None
-        raise RecordError(
-            f"cannot be stored as JSON: {place[0] or 'the value'} is {place[1]}; store null and a reason"
-        ) from None
-
-
-def _offender(value: Any, where: str) -> tuple[str, str] | None:
-    """Return (path, text) of the first entry that JSON cannot hold, or None."""
-    if isinstance(value, Mapping):
-        items = [(f"{where}.{key}".lstrip("."), entry) for key, entry in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(f"{where}[{i}]", entry) for i, entry in enumerate(value)]
-    elif value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
-        return None
-    else:
-        return where, repr(value) if isinstance(value, float) else f"of type {type(value).__name__}"
-    return next((found for path, entry in items if (found := _offender(entry, path)) is not None), None)
 
 
 def _encode(value: Any) -> Any:

@@ -15,10 +15,10 @@ from markupsafe import Markup
 
 from srbench import leaderboard
 from srbench.errors import RecordError, UsageError
+from srbench.files.atomic import check_out_dir, write_bytes, write_text
 from srbench.leaderboard import Leaderboard
 from srbench.progress import track
-from srbench.records import store
-from srbench.records.store import StoredCell
+from srbench.records.cells import StoredCell, find_records
 from srbench.report import figures, galleries, inline, page
 from srbench.report.drawn import Drawn
 
@@ -61,8 +61,8 @@ def write_report(
     if not max_mb > 0:
         raise UsageError(f"the page's size must be positive, got {max_mb:g} MB; the default is 5")
     out = given[0] if out is None else Path(out)
-    found, problems = store.find_records(given)
-    store.check_out_dir(out)
+    found, problems = find_records(given)
+    check_out_dir(out)
     with track("reading and drawing", None, show=progress, unit="figures") as done:
         board, cells = _board(found, problems, given)
         shown = page.compose(board, cells)
@@ -77,7 +77,7 @@ def write_report(
         plates, left_out = _fitted(plates, int(limit * FIGURES_SHARE))
         shown = dataclasses.replace(shown, plates=tuple(plates), left_out=tuple(left_out))
         text = _with_pictures(shown, board, cells, limit)
-    store.write_text(out / PAGE_FILE, text)
+    write_text(out / PAGE_FILE, text)
     _tidy(out / FIGURES_FOLDER, paths)
     return [out / PAGE_FILE, *paths]
 
@@ -125,13 +125,13 @@ def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.FigureBlock]:
     svg = drawn.svg()
     numbers = json.dumps(drawn.data, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
     files = [folder / f"{drawn.name}.{end}" for end in ("svg", "png", "json")]
-    store.write_text(files[0], inline.grounded_svg(svg, "#ffffff"))
+    write_text(files[0], inline.grounded_svg(svg, "#ffffff"))
 
     def write(file: BinaryIO) -> None:
         file.write(png)
 
-    store.write_bytes(files[1], write)
-    store.write_text(files[2], numbers)
+    write_bytes(files[1], write)
+    write_text(files[2], numbers)
     if len(svg) <= MOST_SVG:
         body = Markup(inline.inline_svg(svg, name=drawn.name, label=drawn.title))
     else:
@@ -168,7 +168,7 @@ def _tidy(folder: Path, paths: Sequence[Path]) -> None:
         except OSError:
             kept[name] = digest  # perhaps the next time
     if now or before:
-        store.write_text(folder / LIST_FILE, json.dumps(kept | now, indent=1) + "\n")
+        write_text(folder / LIST_FILE, json.dumps(kept | now, indent=1) + "\n")
 
 
 def _listed(folder: Path) -> dict[str, str]:

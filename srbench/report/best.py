@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from srbench.leaderboard import Row
 from srbench.metrics.stats import bootstrap_means, interval, mcnemar_exact
-from srbench.records.store import StoredCell
+from srbench.records.cells import StoredCell
 
 LEVEL = 0.05
 TRACKS = ("frozen", "adapted")

@@ -22,7 +22,7 @@ from PIL import Image, features
 
 from srbench.errors import RecordError
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, tables
-from srbench.records.store import StoredCell
+from srbench.records.cells import StoredCell
 from srbench.report.best import scored
 from srbench.task_types.classification import class_name, class_names
 
@@ -216,7 +216,7 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[TaskI
             if cell is None:
                 continue
             try:
-                kept = cell.kept()
+                kept = cell.thumbnails()
                 if not kept and row.method != DIRECT:
                     continue
                 if row.method == ORACLE:

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 
 from srbench import __version__
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, tables
-from srbench.records.store import StoredCell
+from srbench.records.cells import StoredCell
 from srbench.report.best import BETTER, Lead, leads, scored
 from srbench.report.galleries import Pictures
 from srbench.report.inline import script_json

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from srbench import metrics
 from srbench.errors import UsageError
 from srbench.metrics.stats import LEVEL, bootstrap_f1, gap_interval, holm, mcnemar_exact
+from srbench.records.samples import score_columns
 from srbench.records.schema import BASELINE, MAX_SCORE_CLASSES, ORACLE, ClassPart, Metric, Record
-from srbench.records.store import score_columns
 from srbench.task_types import (
     BatchResult,
     CellSamples,

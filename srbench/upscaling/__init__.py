@@ -20,6 +20,7 @@ from srbench.data.readers.files import list_images
 from srbench.errors import ContractError, RecordError, SrbenchError, UsageError
 from srbench.evaluation.loaded_methods import LoadedMethod, load_contender, needs_weights
 from srbench.evaluation.scoring import check_output, sentence
+from srbench.files.atomic import check_out_dir, write_bytes
 from srbench.imaging.degrade import restore_size
 from srbench.imaging.pictures import (
     WRITABLE,
@@ -38,7 +39,6 @@ from srbench.method import Method, TaskInfo
 from srbench.networks.classifiers import Classifier, imagenet_wnids, load_classifier
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
-from srbench.records import store
 from srbench.registry import Registry
 from srbench.weights import WeightsRef, file_sha256, find, local, names
 
@@ -273,7 +273,7 @@ def _jobs(images: Sequence[Path | str], out: Path | str) -> tuple[list[_Job], bo
         )
     if not folder and not alone and target.suffix.lower() in WRITABLE:
         raise UsageError(f"--out {out} is the name of one image, but several may be written; give a folder")
-    store.check_out_dir(target.parent if alone else target)
+    check_out_dir(target.parent if alone else target)
     if alone:
         jobs = [_Job(given[0], target, given[0].name)]
     else:
@@ -524,7 +524,7 @@ def _enlarge(
     def write(stream: BinaryIO) -> None:
         stream.write(data)
 
-    store.write_bytes(job.target, write)
+    write_bytes(job.target, write)
     notes = tuple(f"{job.name} {note}" for note in picture.notes)
     image = Upscaled(job.source, job.target, job.name, (height, width), size, notes=notes)
     return image, _colour(picture), enlarged.pixels

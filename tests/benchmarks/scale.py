@@ -46,7 +46,7 @@ def make(root: Path, images: int, classes: int, methods: int, *, kept: bool) -> 
     import numpy as np
     from record_factory import commit, make_record, make_samples, predictions
 
-    from srbench.records import store
+    from srbench.records.thumbnails import THUMBNAILS_FILE, write_thumbnails
 
     labels = np.arange(images) % classes
     names = [f"class number {index}" for index in range(classes)]
@@ -73,7 +73,7 @@ def make(root: Path, images: int, classes: int, methods: int, *, kept: bool) -> 
                 at: {"hr": image, "lr": image[::3, ::3]} if method == "original" else {"sr": image}
                 for at, image in shown.items()
             }
-            store.write_kept(cell.folder / store.KEPT_FILE, pixels, key=method)
+            write_thumbnails(cell.folder / THUMBNAILS_FILE, pixels, key=method)
 
 
 def read(root: Path, *, report: bool) -> None:
@@ -83,7 +83,7 @@ def read(root: Path, *, report: bool) -> None:
 
     from srbench import leaderboard
     from srbench.leaderboard import tables
-    from srbench.records import store
+    from srbench.records.cells import find_records
     from srbench.report import write_report
 
     start = time.process_time()
@@ -91,7 +91,7 @@ def read(root: Path, *, report: bool) -> None:
         paths = write_report([root], progress=False)
         what = f"report of {len(paths) - 1} files, {paths[0].stat().st_size / 1e6:.1f} MB"
     else:
-        cells, problems = store.find_records([root])
+        cells, problems = find_records([root])
         board = leaderboard.build(cells, warnings=problems)
         tables.write(board, root)
         what = f"leaderboard of {len(board.rows)} rows"

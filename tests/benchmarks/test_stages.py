@@ -22,7 +22,7 @@ from srbench.imaging.decode import decode_bytes
 from srbench.imaging.degrade import degrade
 from srbench.metrics import stats
 from srbench.protocol import load_protocol
-from srbench.records import store
+from srbench.records.cells import find_records
 from srbench.registry import Registry
 
 LR = torch.rand(4, 3, 81, 81, generator=torch.Generator().manual_seed(0))
@@ -136,7 +136,7 @@ def board(folder, *, methods, samples, classes):
 
 
 def rows_of(folder):
-    return leaderboard.build(store.find_records([folder])[0]).rows
+    return leaderboard.build(find_records([folder])[0]).rows
 
 
 @pytest.mark.gate

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from srbench.leaderboard import Leaderboard
-from srbench.records.store import StoredCell
+from srbench.records.cells import StoredCell
 from srbench.report.drawn import SECTIONS, Drawn
 from srbench.report.figures import across, classes, correlation, cost, scores, training
 from srbench.report.figures.scope import Scope, scopes

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srbench.records.schema import Record, canonical_json
+from srbench.files.strict import canonical_json
+from srbench.records.schema import Record
 from srbench.report.drawn import FONT_PT, INK, Drawn, drawing
 from srbench.report.figures.cost import SCORE_WORDS, SHARES
 from srbench.report.figures.scope import Entry, Scope

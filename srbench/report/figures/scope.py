@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, newest_cells
+from srbench.records.cells import StoredCell
 from srbench.records.schema import Record
-from srbench.records.store import StoredCell
 from srbench.report.figures.style import counted, shortened, slug
 from srbench.task_types import task_type
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srbench.metrics import expected_calibration_error, roc_auc_micro
-from srbench.records.store import SAMPLES_FILE, score_columns
+from srbench.records.cells import SAMPLES_FILE
+from srbench.records.samples import score_columns
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.style import (

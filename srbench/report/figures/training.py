@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from srbench.leaderboard import newest_cells
+from srbench.records.cells import StoredCell
 from srbench.records.schema import Record
-from srbench.records.store import StoredCell
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.style import MARKERS, PALETTE, canvas, dress, log_axis, percent_axis, plain, slug
 

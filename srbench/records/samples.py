@@ -1,0 +1,183 @@
+"""The samples of a cell: one parquet row a sample, in columns of fixed types."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from srbench.errors import RecordError
+from srbench.files.atomic import write_bytes
+from srbench.records.parquet import read_metadata, read_table
+from srbench.records.schema import MAX_SCORE_CLASSES
+
+SAMPLE_COLUMNS: Mapping[str, pa.DataType] = {
+    "position": pa.int32(),
+    "sample_id": pa.string(),
+    "label": pa.int32(),
+    "pred": pa.int32(),
+    "hr_pred": pa.int32(),
+    "confidence": pa.float32(),
+    "top5_hit": pa.bool_(),
+    "cross_entropy": pa.float32(),
+    "mse": pa.float32(),
+    "psnr": pa.float32(),
+    "ssim": pa.float32(),
+    "logit_mse_to_hr": pa.float32(),
+    "kl_to_hr": pa.float32(),
+}
+_ROW_GROUP = 2**16  # rows that are compressed together: what writing holds in memory does not grow with the samples
+_SUMS_KEY = b"srbench.sums"
+
+
+def samples_frame(
+    columns: Mapping[str, Any], *, task_columns: Mapping[str, str] | None = None, scores: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Return a frame of samples with every column in its stored dtype; what is not given is null.
+
+    Args:
+        columns: Arrays or lists by name of `SAMPLE_COLUMNS` or of `task_columns`; "position" and "sample_id" are
+            required.
+        task_columns: What a type of task adds to the columns that every file has: names with their Arrow types, such
+            as "float32". One of them is stored only where it is given.
+        scores: `(N, K)` float32 probabilities, [0, 1], for at most 50 classes; they become score_000, score_001, ...
+
+    Raises:
+        RecordError: If a column is unknown, missing, or of another length.
+    """
+    added = {name: pa.type_for_alias(kind) for name, kind in (task_columns or {}).items()}
+    unknown = sorted(set(columns) - set(SAMPLE_COLUMNS) - set(added))
+    if unknown:
+        raise RecordError(f"samples have no column {unknown[0]!r}; known: {', '.join([*SAMPLE_COLUMNS, *added])}")
+    for name in ("position", "sample_id"):
+        if columns.get(name) is None:
+            raise RecordError(f"samples need the column {name!r}, got {sorted(columns)}")
+    n = len(columns["position"])
+    data: dict[str, Any] = {}
+    wanted = {**SAMPLE_COLUMNS, **{name: kind for name, kind in added.items() if name in columns}}
+    for name, kind in wanted.items():
+        values = columns.get(name)
+        if values is None:
+            values = [None] * n
+        elif len(values) != n:
+            raise RecordError(f"samples: column {name!r} has {len(values)} rows, 'position' has {n}")
+        data[name] = pd.Series(values, dtype=_pandas_dtype(name, kind))
+    if scores is not None:
+        scores = np.asarray(scores, dtype=np.float32)
+        if scores.ndim != 2 or scores.shape[0] != n or scores.shape[1] > MAX_SCORE_CLASSES:
+            raise RecordError(f"scores must have shape ({n}, at most {MAX_SCORE_CLASSES}), got {scores.shape}")
+        data.update({f"score_{k:03d}": scores[:, k] for k in range(scores.shape[1])})
+    return pd.DataFrame(data)
+
+
+def score_columns(names: Iterable[str]) -> list[str]:
+    """Return the score columns among column names, in order of class."""
+    return sorted(name for name in names if re.fullmatch(r"score_\d{3}", name))
+
+
+def write_samples(path: Path, frame: pd.DataFrame, *, sums: Mapping[str, Any] | None = None) -> None:
+    """Write samples atomically as zstd parquet; `sums` are arrays kept in the file's metadata.
+
+    Raises:
+        RecordError: As `write_bytes`, or if a column is missing or unknown.
+    """
+    scores = score_columns(frame.columns)
+    added = [name for name in frame.columns if name not in SAMPLE_COLUMNS and name not in scores]
+    if list(frame.columns) != [*SAMPLE_COLUMNS, *added, *scores]:
+        wrong = sorted(set(SAMPLE_COLUMNS) - set(frame.columns)) or ["their order"]
+        raise RecordError(
+            f"{path}: samples differ from the expected columns in {wrong[0]}; build them with samples_frame"
+        )
+    types = {
+        **SAMPLE_COLUMNS,
+        **{name: _arrow_type(frame[name]) for name in added},
+        **dict.fromkeys(scores, pa.float32()),
+    }
+    schema = pa.schema(list(types.items()))
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    table = table.replace_schema_metadata({_SUMS_KEY: _pack(sums)} if sums else None)
+    write_bytes(path, lambda file: pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP))
+
+
+def read_samples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Read samples in order of position; `columns` reads only those.
+
+    Raises:
+        RecordError: If the file is missing or damaged, or lacks a column.
+    """
+    return in_order([samples_table(path, columns)], columns)
+
+
+def read_sums(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays that `write_samples` was given as `sums`.
+
+    Raises:
+        RecordError: If the file is missing or damaged.
+    """
+    text = read_metadata(path).get(_SUMS_KEY)
+    if not text:
+        return {}
+    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def samples_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
+    """Read samples, positions always among them, in the order of the file."""
+    wanted = None if columns is None else list(dict.fromkeys(["position", *columns]))
+    table = read_table(path, wanted)
+    lacking = sorted(set(wanted or SAMPLE_COLUMNS) - set(table.column_names))
+    if lacking:
+        raise RecordError(f"{path} lacks the column {lacking[0]!r}; run the evaluation again with --force")
+    return table
+
+
+def in_order(tables: Sequence[pa.Table], columns: Sequence[str] | None) -> pd.DataFrame:
+    """Return the rows of tables as one frame in order of position.
+
+    Arrow joins and sorts them: a column is copied to pandas only once, so that many rows take little more than they
+    take in the frame itself.
+    """
+    table = pa.concat_tables(tables)
+    position = table.column("position").to_numpy()
+    if (np.diff(position) < 0).any():
+        table = table.take(np.argsort(position, kind="stable"))
+    names = table.column_names if columns is None else list(columns)
+    return pd.DataFrame({name: _to_pandas(name, table.column(name)) for name in names}, copy=False)
+
+
+def _pack(sums: Mapping[str, Any]) -> bytes:
+    # Parquet's metadata is text; npz keeps dtype and shape.
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{name: np.asarray(values) for name, values in sums.items()})  # type: ignore[arg-type]
+    return base64.b64encode(buffer.getvalue())
+
+
+def _pandas_dtype(name: str, kind: pa.DataType) -> Any:
+    if name == "position":
+        return np.dtype("int32")
+    nullable = {pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype(), pa.float32(): np.dtype("float32")}
+    return nullable.get(kind, "str" if int(pd.__version__.split(".")[0]) >= 3 else "object")
+
+
+def _arrow_type(column: pd.Series) -> pa.DataType:
+    for kind in (pa.int32(), pa.bool_(), pa.float32()):
+        if column.dtype == _pandas_dtype("", kind):
+            return kind
+    if column.dtype == _pandas_dtype("", pa.string()):
+        return pa.string()
+    raise RecordError(f"samples: column {column.name!r} is of type {column.dtype}; build it with samples_frame")
+
+
+def _to_pandas(name: str, column: pa.ChunkedArray) -> pd.Series:
+    # A column keeps its dtype whether or not it happens to hold nulls, so that shards and whole files agree.
+    return column.to_pandas(types_mapper={column.type: _pandas_dtype(name, column.type)}.get).astype(
+        _pandas_dtype(name, column.type)
+    )
