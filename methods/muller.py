@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.imaging.resample import resize
+from srbench.imaging.resample import gaussian_filter, resize
 from srbench.method import MethodInfo
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
@@ -97,11 +96,4 @@ def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _blurred(image: Tensor) -> Tensor:
     """Blur `(N, C, H, W)` by five taps in each direction, zeros around the image."""
-    offsets = torch.arange(-_RADIUS, _RADIUS + 1, device=image.device, dtype=image.dtype)
-    taps = torch.exp(-0.5 * (offsets / _SIGMA) ** 2)
-    taps = taps / taps.sum()
-    channels = image.shape[1]
-    rows = taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-    columns = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    image = F.conv2d(image, columns, padding=(0, _RADIUS), groups=channels)
-    return F.conv2d(image, rows, padding=(_RADIUS, 0), groups=channels)
+    return gaussian_filter(image, _RADIUS, _SIGMA, padding=_RADIUS)

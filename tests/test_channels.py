@@ -13,8 +13,8 @@ from srbench import weights
 from srbench.data.catalogue import open_source
 from srbench.errors import UsageError
 from srbench.evaluation import evaluate
+from srbench.imaging.colour import to_channels
 from srbench.imaging.decode import header_of
-from srbench.imaging.resample import to_channels
 from srbench.networks.classifiers import Classifier, ClassifierInfo
 from srbench.training.api import train
 

@@ -138,10 +138,10 @@ def test_image_of_one_pixel():
 def test_output_of_a_network_returns_to_its_size_by_the_protocols_kernel():
     protocol = load_protocol("darionet-2021")
     output = image(324, n=1)
-    back = restore_size(output, (256, 256), protocol)
+    back = restore_size(output, (256, 256), protocol.sr)
     assert torch.equal(back, resize(output, (256, 256), "bilinear", antialias=False))
-    assert restore_size(output, (324, 324), protocol) is output
-    by_clean = restore_size(output, (256, 256), load_protocol("clean"))
+    assert restore_size(output, (324, 324), protocol.sr) is output
+    by_clean = restore_size(output, (256, 256), load_protocol("clean").sr)
     assert torch.equal(by_clean, resize(output, (256, 256), "bicubic"))
 
 

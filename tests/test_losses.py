@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from srbench.errors import UsageError
-from srbench.method import Batch
+from srbench.method import Batch, Method, MethodInfo
+from srbench.protocol import Restoration
+from srbench.restore import restore
 from srbench.training import losses
-from srbench.training.networks import Discriminator, FeatureExtractor, frozen, restored
+from srbench.training.networks import Discriminator, FeatureExtractor, frozen
 
 torch.set_num_threads(1)
 
@@ -184,9 +186,12 @@ def test_the_discriminator_takes_any_size_and_freezing_it_lets_gradients_through
 
 
 def test_a_network_of_fixed_factor_is_brought_to_the_size_that_is_asked_for():
-    class Doubler(nn.Module):
+    class Doubler(Method):
+        info = MethodInfo(role="network", family="test", version="1", factor=2)
+
         def forward(self, lr, size):
             return lr.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
     batch = make_batch(size=(15, 16))
-    assert restored(Doubler(), batch).shape == (3, 3, 15, 16)
+    sr = restore(Doubler(), batch.lr, batch.sr_size, restoration=Restoration(), numerics=None)
+    assert sr.shape == (3, 3, 15, 16)

@@ -11,6 +11,7 @@ import torch
 from dummies import make_classifier, make_images, save_gain, trainable
 
 from srbench import evaluate
+from srbench.compute.numerics import Numerics
 from srbench.evaluation import run as engine
 from srbench.evaluation import scoring
 from srbench.records.shards import write_shard
@@ -152,9 +153,9 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
     [("cpu", 256, 8), ("cpu", 128, 32), ("cpu", 32, scoring.CHUNK), ("cpu", 2048, 1), ("cuda", 256, 128)],
 )
 def test_a_batch_holds_as_many_pixels_whatever_the_size_of_the_images(device, side, images):
-    settings = scoring.PassSettings(torch.device(device), "fp32", None, seed=0)
+    settings = scoring.PassSettings(torch.device(device), Numerics(device), None, seed=0)
     assert settings.images_a_batch(side, side) == images
-    assert scoring.PassSettings(torch.device(device), "fp32", 5, seed=0).images_a_batch(side, side) == 5
+    assert scoring.PassSettings(torch.device(device), Numerics(device), 5, seed=0).images_a_batch(side, side) == 5
 
 
 @pytest.mark.gpu

@@ -60,8 +60,10 @@ GAN = '''
 import torch
 from torch import nn
 from srbench.method import Method, MethodInfo
+from srbench.protocol import Restoration
+from srbench.restore import restore
 from srbench.training import losses
-from srbench.training.networks import Discriminator, frozen, restored
+from srbench.training.networks import Discriminator, frozen
 from srbench.training.recipe import Recipe
 
 
@@ -89,7 +91,7 @@ class Gan(Method):
         return losses.discriminator(self._helpers[name](batch.hr), self._helpers[name](sr))
 
     def training_step(self, batch, teacher, classifier):
-        sr = restored(self, batch)
+        sr = restore(self, batch.lr, batch.sr_size, restoration=Restoration(), numerics=None)
         critic = self._helpers["discriminator"]
         with frozen(critic):
             adversarial = losses.adversarial(critic(batch.hr).detach(), critic(sr))

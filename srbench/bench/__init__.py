@@ -21,6 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from srbench.compute.devices import use_device
+from srbench.compute.numerics import Numerics
 from srbench.compute.timing import (
     MatrixProduct,
     count_macs,
@@ -30,13 +31,14 @@ from srbench.compute.timing import (
     peak_memory,
 )
 from srbench.errors import UsageError
-from srbench.evaluation.costs import milliseconds, rate, restored
+from srbench.evaluation.costs import milliseconds, rate
 from srbench.evaluation.loaded_methods import LoadedMethod, choose_for_timing
-from srbench.evaluation.scoring import BATCH_IMAGES, PassSettings, autocast, check_output, sentence
+from srbench.evaluation.scoring import BATCH_IMAGES, PassSettings, sentence
 from srbench.files.atomic import check_out_dir, write_json
+from srbench.imaging.colour import to_channels
 from srbench.imaging.decode import decode
 from srbench.imaging.degrade import for_classifier
-from srbench.imaging.resample import resize, to_channels, to_uint8
+from srbench.imaging.resample import resize, to_uint8
 from srbench.method import Method
 from srbench.networks.classifiers import Classifier, load_classifier
 from srbench.progress import track
@@ -44,6 +46,7 @@ from srbench.protocol import load_protocol
 from srbench.records.provenance import code_state, environment
 from srbench.records.schema import CodeState, Environment, Spread
 from srbench.registry import Registry
+from srbench.restore import check_finite, restore
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +137,7 @@ class BenchResult:
     Attributes:
         rows: One a case, in the order in which they were measured.
         matrix_product: What the same device reaches on a large matrix product in the same precision and run.
-        precision: "fp32" or "bf16".
+        precision: "auto" (fp32), "fp32", "tf32" (on a GPU) or "bf16".
         compiled: The networks went through torch.compile.
         environment: Device, threads, versions.
         code: Version and commit.
@@ -194,7 +197,7 @@ def bench(
         factor: SR side / LR side; a method of another native factor is brought to that size as in an evaluation.
         batch_sizes: Throughput batches beside batch 1; none chooses by the device.
         device: "auto", "cpu" or "cuda".
-        precision: "fp32" or "bf16".
+        precision: "auto" (fp32), "fp32", "tf32" (on a GPU) or "bf16".
         compiled: Send methods and classifier through torch.compile first.
         classifier: SPEC of a classifier, for `classify` and `end_to_end`, or None.
         weights: Names or files by method, or "untrained"; without, those that are here, else an untrained network.
@@ -208,8 +211,7 @@ def bench(
         UsageError: If the call is wrong; nothing has been measured then.
     """
     where = use_device(device)
-    if precision not in {"fp32", "bf16"}:
-        raise UsageError(f"--precision takes fp32 or bf16, got {precision!r}")
+    numerics = Numerics.of(where, precision)
     if not (math.isfinite(factor) and factor > 0):
         raise UsageError(f"--factor takes SR side / LR side, a number above 0 such as 4, got {factor:g}")
     for batch in batch_sizes:
@@ -221,17 +223,16 @@ def bench(
     if methods is not None and not methods:
         raise UsageError("no method was named; name some, or leave them out for all of them")
     batches = tuple(dict.fromkeys([1, *(batch_sizes or [BATCH_IMAGES[where.type]])]))
-    settings = PassSettings(device=where, precision=precision, batch_size=max(batches), seed=0)
+    settings = PassSettings(device=where, numerics=numerics, batch_size=max(batches), seed=0)
     registry = Registry(plugins)
     loaded_methods = choose_for_timing(methods, registry, given=weights or {}, protocol=load_protocol(PROTOCOL))
     judge = load_classifier(classifier) if classifier is not None else None
     lr_sr = [((h, w), (_scaled(h, factor), _scaled(w, factor))) for h, w in dict.fromkeys(sizes)]
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    before = measure_matrix_product(where, dtype, budget_s=BUDGET_S)
+    before = measure_matrix_product(where, numerics, budget_s=BUDGET_S)
     with tempfile.TemporaryDirectory() as folder:
         runner = _Bench(loaded_methods, judge, lr_sr, batches, settings, compiled, Path(folder))
         rows = list(runner.rows(progress=progress))
-    after = measure_matrix_product(where, dtype, budget_s=BUDGET_S)
+    after = measure_matrix_product(where, numerics, budget_s=BUDGET_S)
     # What else the machine does may slow the yardstick too; the better of the two is nearer to what the device can do.
     product = max(before, after, key=lambda each: each.flops_per_s)
     return BenchResult(
@@ -340,14 +341,14 @@ class _Bench:
             many = _repeated(lr, batch)
             yield self._row(
                 self._case("restore", contender, lr, sr_size, batch),
-                partial(restored, network, many, sr_size, self._protocol, self._settings),
+                partial(self._restored, contender.name, network, many, sr_size),
                 macs,
                 parameters,
                 first=partial(self._checked, contender.name, network, many, sr_size),
             )
             yield self._row(
                 self._case("end_to_end", contender, lr, sr_size, batch),
-                partial(self._from_files, network, [path] * batch, sr_size),
+                partial(self._from_files, contender.name, network, [path] * batch, sr_size),
                 all_macs,
                 all_parameters,
             )
@@ -411,20 +412,20 @@ class _Bench:
             torch.compiler.reset()
 
     def _checked(self, name: str, network: Method, lr: Tensor, size: tuple[int, int]) -> None:
-        lr = to_channels(lr, network.info.channels)
-        with autocast(self._settings):
-            sr = network(lr, size)
-        check_output(name, network.info, sr, lr, size)
+        check_finite(name, self._restored(name, network, lr, size))
+
+    def _restored(self, name: str, network: Method, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        return restore(network, lr, size, restoration=self._protocol.sr, numerics=self._settings.numerics, name=name)
 
     def _judged(self, image: Tensor) -> Tensor:
         assert self._seen is not None
-        with autocast(self._settings):
+        with self._settings.numerics.active():
             return self._seen(image)
 
-    def _from_files(self, network: Method, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
+    def _from_files(self, name: str, network: Method, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         pixels = torch.stack([decode(path) for path in paths])
         lr = pixels.to(self._device, non_blocking=True).float() / 255
-        sr = for_classifier(restored(network, lr, size, self._protocol, self._settings), self._protocol)
+        sr = for_classifier(self._restored(name, network, lr, size), self._protocol)
         return self._judged(sr).cpu() if self._seen is not None else to_uint8(sr).cpu()
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from srbench.compute.numerics import Numerics, tf32_allowed
 from srbench.errors import UsageError
 
 _log = logging.getLogger(__name__)
@@ -127,41 +128,24 @@ class MatrixProduct:
 
 
 def measure_matrix_product(
-    device: torch.device | str, dtype: torch.dtype, *, side: int | None = None, budget_s: float = 1.0
+    device: torch.device | str, numerics: Numerics, *, side: int | None = None, budget_s: float = 1.0
 ) -> MatrixProduct:
     """Time the product of two random square matrices on a device, with the threads that torch uses now.
 
-    float32 on a CUDA device is multiplied as convolutions are there: in tf32 where torch lets them.
-
     Args:
         device: Where it is computed.
-        dtype: float32 or bfloat16.
+        numerics: Arithmetic of the product.
         side: Rows and columns; None is large enough to fill the device: 2048 on a CPU, 8192 on a GPU.
         budget_s: Seconds to spend.
     """
     where = torch.device(device)
     side = side or (8192 if where.type == "cuda" else 2048)
     generator = torch.Generator().manual_seed(0)
-    left, right = (torch.randn(side, side, generator=generator).to(where, dtype) for _ in range(2))
+    left, right = (torch.randn(side, side, generator=generator).to(where, numerics.dtype) for _ in range(2))
     out = torch.empty_like(left)
-    tf32 = where.type == "cuda" and dtype == torch.float32 and torch.backends.cudnn.allow_tf32
-    with _matrix_products_in_tf32(tf32):
+    with tf32_allowed(numerics.tf32):
         timing = measure(lambda: torch.mm(left, right, out=out), device=where, batch_size=1, budget_s=budget_s)
-    arithmetic = "tf32" if tf32 else str(dtype).removeprefix("torch.")
-    return MatrixProduct(side, arithmetic, 2 * side**3 / timing.median_s)
-
-
-@contextmanager
-def _matrix_products_in_tf32(enabled: bool) -> Iterator[None]:
-    if not enabled:
-        yield
-        return
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    return MatrixProduct(side, numerics.arithmetic, 2 * side**3 / timing.median_s)
 
 
 def count_macs(module: nn.Module, *inputs: object) -> int | None:

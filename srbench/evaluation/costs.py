@@ -13,13 +13,13 @@ from srbench.data.geometry import crop_hr
 from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
 from srbench.evaluation.loaded_methods import LoadedMethod
-from srbench.evaluation.scoring import PassSettings, as_data, autocast
-from srbench.imaging.degrade import degrade, for_classifier, restore_size
-from srbench.imaging.resample import to_channels
-from srbench.method import Method
+from srbench.evaluation.scoring import PassSettings
+from srbench.imaging.colour import to_channels
+from srbench.imaging.degrade import degrade, for_classifier
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.records.schema import Spread
+from srbench.restore import restore
 
 BUDGET_S = 0.2  # of each single measurement; a cell has four, so it stays under a second
 
@@ -55,7 +55,7 @@ class Stopwatches:
             source: The data, for the end-to-end time with decoding.
             hr_store: The HR images.
             protocol: The protocol.
-            settings: Device, precision and batch size.
+            settings: Device, arithmetic and batch size.
         """
         self._source, self._store, self._protocol, self._settings = source, hr_store, protocol, settings
         self._index = [sample.id for sample in source.samples].index(hr_store.samples[0].id)
@@ -82,7 +82,7 @@ class Stopwatches:
                 batch=len(many),
                 peak_memory_mb=peak.mb,
                 macs=count_macs(method, to_channels(one, method.info.channels), self._sr_size),
-                dtype="bfloat16" if self._settings.precision == "bf16" else "float32",
+                dtype=self._settings.numerics.arithmetic,
             )
         return self._costs[id(contender)]
 
@@ -90,7 +90,7 @@ class Stopwatches:
     def classifying(self, classifier: Classifier) -> Spread:
         """Return milliseconds an image of a classifier alone, at batch 1, on HR."""
         if classifier.id not in self._classify:
-            with autocast(self._settings):
+            with self._settings.numerics.active():
                 timing = self._measure(lambda: classifier(self._hr), 1)
             self._classify[classifier.id] = milliseconds(timing)
         return self._classify[classifier.id]
@@ -104,7 +104,7 @@ class Stopwatches:
             hr = image[None].to(self._settings.device).float() / 255
             seen = hr if contender is None else for_classifier(self._restore(contender, self._lr(hr)), self._protocol)
             if classifier is not None:
-                with autocast(self._settings):
+                with self._settings.numerics.active():
                     classifier(seen)
 
         return milliseconds(self._measure(once, 1))
@@ -118,21 +118,18 @@ class Stopwatches:
 
     def _restore(self, contender: LoadedMethod, lr: Tensor) -> Tensor:
         assert contender.method is not None
-        return restored(contender.method, lr, self._sr_size, self._protocol, self._settings)
+        return restore(
+            contender.method,
+            lr,
+            self._sr_size,
+            restoration=self._protocol.sr,
+            numerics=self._settings.numerics,
+            channels=self._settings.channels,
+            name=contender.name,
+        )
 
     def _measure(self, call: Callable[[], object], batch_size: int) -> Timing:
         return measure(call, device=self._settings.device, batch_size=batch_size, budget_s=BUDGET_S)
-
-
-def restored(method: Method, lr: Tensor, size: tuple[int, int], protocol: Protocol, settings: PassSettings) -> Tensor:
-    """Return SR of LR `(N, C, h, w)`, both RGB, float32, at `size`, or at LR size where a method's output stays there.
-
-    This is what "restoring" costs: the method in the precision of the run, and the way back to HR size.
-    """
-    with autocast(settings):
-        sr = method(to_channels(lr, method.info.channels), size)
-    sr = as_data(sr.float(), settings)
-    return sr if method.info.output == "lr" else restore_size(sr, size, protocol)
 
 
 def milliseconds(timing: Timing) -> Spread:

@@ -19,6 +19,7 @@ import torch
 
 from srbench import leaderboard
 from srbench.compute.devices import give_back_freed_memory, use_device
+from srbench.compute.numerics import Numerics
 from srbench.data.catalogue import default_protocol, open_source
 from srbench.data.hr_cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256
@@ -153,7 +154,7 @@ def evaluate(
         limit: Take only so many images; the cells are marked partial and never ranked.
         batch_size: Images a batch; None chooses by the device and the size of the images.
         device: "auto", "cpu" or "cuda".
-        precision: "auto" (fp32 when scoring), "fp32" or "bf16".
+        precision: "auto" (fp32 when scoring), "fp32", "tf32" (on a GPU) or "bf16".
         seed: Seed of the degradation's noise.
         out: Folder of the results; None is out/<dataset>.
         force: Compute every cell anew.
@@ -292,12 +293,11 @@ def _classifiers(specs: Sequence[str], source: Source) -> list[Classifier]:
 
 
 def _settings(device: str, precision: str, batch_size: int | None, seed: int) -> PassSettings:
-    if precision not in {"auto", "fp32", "bf16"}:
-        raise UsageError(f"--precision takes auto, fp32 or bf16, got {precision!r}")
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed takes a whole number from 0 to 2^63 - 1, got {seed}")
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     kind = use_device(device).type
+    numerics = Numerics.of(kind, precision)
     where = torch.device(kind, int(os.environ.get("LOCAL_RANK", "0"))) if kind == "cuda" else torch.device("cpu")
     if world > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
@@ -306,7 +306,7 @@ def _settings(device: str, precision: str, batch_size: int | None, seed: int) ->
     random.seed(seed)
     return PassSettings(
         device=where,
-        precision="fp32" if precision == "auto" else precision,
+        numerics=numerics,
         batch_size=batch_size,
         seed=seed,
         rank=rank,
@@ -487,7 +487,7 @@ class _Task:
                 "classes": list(classifier.info.classes or ()) if classifier is not None else None,
                 "samples": self._hr.key,
                 "protocol": self._protocol.fingerprint,
-                "precision": self._call.settings.precision,
+                "numerics": self._call.settings.numerics.to_json(),
                 "seed": self._call.settings.seed if self._protocol.lr.noise_sigma else None,
                 "skip": skip,
             }

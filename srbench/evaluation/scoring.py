@@ -15,20 +15,23 @@ import torch
 from torch import Tensor
 
 from srbench import metrics
+from srbench.compute.numerics import Numerics
 from srbench.data.hr_cache import HRStore
 from srbench.errors import ContractError, RecordError
 from srbench.evaluation import thumbnails
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.thumbnails import ThumbnailSelector
 from srbench.files.atomic import write_bytes
-from srbench.imaging.degrade import degrade, for_classifier, for_metric, restore_size
-from srbench.imaging.resample import to_channels, to_uint8
+from srbench.imaging.degrade import degrade, for_classifier, for_metric
+from srbench.imaging.resample import to_uint8
 from srbench.leaderboard import BASELINE
 from srbench.networks.classifiers import Classifier
 from srbench.paths import cache_dir
 from srbench.protocol import Protocol
 from srbench.records.samples import samples_frame
+from srbench.records.schema import canonical_json
 from srbench.records.shards import done_positions, write_shard
+from srbench.restore import check_finite, is_finite, not_finite, restore
 from srbench.task_types import BatchResult, OutputMap, TaskType
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
@@ -120,7 +123,7 @@ class PassSettings:
 
     Attributes:
         device: Where it runs.
-        precision: "fp32" or "bf16".
+        numerics: Arithmetic of the run.
         batch_size: Images a batch, or None for as many as hold a certain number of pixels.
         seed: Seed of the degradation's noise.
         rank: This process among `world`.
@@ -129,7 +132,7 @@ class PassSettings:
     """
 
     device: torch.device
-    precision: str
+    numerics: Numerics
     batch_size: int | None
     seed: int
     rank: int = 0
@@ -160,7 +163,7 @@ def score(
         cells: What is to be computed; rows that a cell's folder already holds are left alone.
         hr_store: The HR images.
         protocol: The protocol.
-        settings: Device, precision, batch size, seed, rank.
+        settings: Device, arithmetic, batch size, seed, rank.
         counters: Raised by what is done.
         advance: Called with the number of samples newly done.
         choices: What tells by classifier which samples keep their pixels; it sees what this pass finds.
@@ -276,7 +279,7 @@ class _Pass:
         """Return logits of the chunk's HR images, `(len(chunk), K)` float32, from the cache if it has them."""
         settings = self._settings
         key = hashlib.sha256(
-            f"{self._store.key}|{classifier.info.sha256}|{settings.precision}|{settings.device.type}".encode()
+            f"{self._store.key}|{classifier.info.sha256}|{canonical_json(settings.numerics.to_json())}".encode()
         ).hexdigest()
         rows = hashlib.sha256(np.ascontiguousarray(chunk, dtype=np.int64).tobytes()).hexdigest()[:16]
         path = cache_dir() / "logits" / key / f"{int(chunk[0]):08d}-{int(chunk[-1]) + 1:08d}-{rows}.npy"
@@ -285,7 +288,7 @@ class _Pass:
             return torch.from_numpy(cached)
         logits = torch.empty(len(chunk), classifier.info.n_classes, device=settings.device)
         for batch in self._batches(chunk, needs_lr=False):
-            with autocast(settings):
+            with settings.numerics.active():
                 out = classifier(batch.hr)
             logits[batch.places] = out.float()
             self._counters.add(self._counters.hr_classified, classifier.id, len(batch.ids))
@@ -311,8 +314,9 @@ class _Pass:
             if contender is None:
                 sr, quality = batch.hr, _perfect(batch, protocol)
             else:
-                sr, restoring = _restore(contender, batch, protocol, settings)
-                finite = [(_not_finite(contender.name), _is_finite(sr))]
+                sr, watch = _restore(contender, batch, protocol, settings)
+                restoring = [watch]
+                finite = [(not_finite(contender.name), is_finite(sr))]
                 self._counters.add(self._counters.restored, _name(contender), len(batch.ids))
                 sr, quality = _quality(sr, batch, protocol, output=contender.method.info.output)  # type: ignore[union-attr]
         except RecordError:
@@ -332,7 +336,7 @@ class _Pass:
             except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
                 self._fail([cell], sentence(error))
                 continue
-            flags = [] if logits is None else [(_not_finite_logits(cell.scored.id), _is_finite(logits))]
+            flags = [] if logits is None else [(_not_finite_logits(cell.scored.id), is_finite(logits))]
             watches = [*restoring, *classifying]
             rows[cell.folder].add(batch, quality, found, watches=watches, finite=[*finite, *flags])
 
@@ -345,7 +349,7 @@ class _Pass:
         if cell.contender is None:
             return targets[scored.id].logits[batch.places], []
         network = cell.adapted if cell.adapted is not None else scored.classifier
-        with _Stopwatch(self._settings.device) as watch, autocast(self._settings):
+        with _Stopwatch(self._settings.device) as watch, self._settings.numerics.active():
             logits = network(sr)
         self._counters.add(self._counters.sr_classified, f"{_name(cell.contender)} {scored.id}", len(batch.ids))
         return logits.float(), [watch]
@@ -426,8 +430,7 @@ def images_of(
         assert batch.lr is not None
         return {"hr": _pixels(batch.hr), "lr": _pixels(batch.lr)}
     sr, _ = _restore(contender, batch, protocol, settings)
-    if not bool(_is_finite(sr)):
-        raise ContractError(_not_finite(contender.name))
+    check_finite(contender.name, sr)
     return {"sr": _pixels(for_classifier(sr, protocol))}
 
 
@@ -496,66 +499,21 @@ def _to_float(pixels: Tensor, device: torch.device) -> Tensor:
 
 def _restore(
     contender: LoadedMethod, batch: _Batch, protocol: Protocol, settings: PassSettings
-) -> tuple[Tensor, list[_Stopwatch]]:
-    method, lr = contender.method, batch.lr
-    assert method is not None and lr is not None
+) -> tuple[Tensor, _Stopwatch]:
+    assert contender.method is not None and batch.lr is not None
+    watch = _Stopwatch(settings.device)
     # a clone, since a method that writes to its input must not change what the others see
-    lr = to_channels(lr.clone(), method.info.channels)
-    with _Stopwatch(settings.device) as watch, autocast(settings):
-        sr = method(lr, batch.sr_size)
-    check_shape(contender.name, method.info, sr, lr, batch.sr_size)
-    with _Stopwatch(settings.device) as back:
-        sr = as_data(sr.float(), settings)
-        if method.info.output == "hr":
-            sr = restore_size(sr, batch.sr_size, protocol)
-    return sr, [watch, back]
-
-
-def as_data(sr: Tensor, settings: PassSettings) -> Tensor:
-    """Return SR `(N, 1 or 3, H, W)` with three channels; of grey data they are equal, whatever a network made of it."""
-    return to_channels(to_channels(sr, 1) if settings.channels == 1 else sr, 3)
-
-
-def check_output(name: str, info: Any, sr: Tensor, lr: Tensor, size: tuple[int, int]) -> None:
-    """Hold a method's output against its contract, values included.
-
-    Raises:
-        ContractError: Naming what was expected and what came.
-    """
-    check_shape(name, info, sr, lr, size)
-    if not bool(_is_finite(sr)):
-        raise ContractError(_not_finite(name))
-
-
-def check_shape(name: str, info: Any, sr: Tensor, lr: Tensor, size: tuple[int, int]) -> None:
-    """Hold the shape and type of a method's output against its contract; the device is not waited for.
-
-    Raises:
-        ContractError: Naming what was expected and what came.
-    """
-    height, width = lr.shape[-2:]
-    if info.output == "lr":
-        wanted = (height, width)
-    else:
-        wanted = size if info.factor == "any" else (height * info.factor, width * info.factor)
-    expected = (lr.shape[0], lr.shape[1], *wanted)
-    if not isinstance(sr, Tensor) or tuple(sr.shape) != expected:
-        got = tuple(sr.shape) if isinstance(sr, Tensor) else type(sr).__name__
-        raise ContractError(f"expected sr of shape {expected} from {name!r}, got {got}")
-    if not sr.is_floating_point():
-        raise ContractError(f"expected a floating-point sr from {name!r}, got {sr.dtype}")
-
-
-def _is_finite(values: Tensor) -> Tensor:
-    """Say on the device whether all values are finite, a bool of no dimension; 20 x as fast as asking each of them."""
-    if not values.numel():
-        return torch.ones((), dtype=torch.bool, device=values.device)
-    low, high = values.aminmax()  # NaN passes through
-    return torch.isfinite(low) & torch.isfinite(high)
-
-
-def _not_finite(method: str) -> str:
-    return f"expected finite values from {method!r}, got NaN or infinity; check its weights"
+    sr = restore(
+        contender.method,
+        batch.lr.clone(),
+        batch.sr_size,
+        restoration=protocol.sr,
+        numerics=settings.numerics,
+        channels=settings.channels,
+        name=contender.name,
+        watch=watch,
+    )
+    return sr, watch
 
 
 def _not_finite_logits(classifier: str | None) -> str:
@@ -563,13 +521,8 @@ def _not_finite_logits(classifier: str | None) -> str:
 
 
 def _check_finite(logits: Tensor, classifier: str | None) -> None:
-    if not bool(_is_finite(logits)):
+    if not bool(is_finite(logits)):
         raise ContractError(_not_finite_logits(classifier))
-
-
-def autocast(settings: PassSettings) -> torch.autocast:
-    """Return the autocast context of a precision."""
-    return torch.autocast(settings.device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16")
 
 
 def _quality(sr: Tensor, batch: _Batch, protocol: Protocol, *, output: str) -> tuple[Tensor, dict[str, Any]]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from srbench.imaging.resample import gaussian_blur, resize, to_uint8
-from srbench.protocol import Degradation, Protocol
+from srbench.protocol import Degradation, Protocol, Restoration
 
 
 def degrade(
@@ -43,11 +43,11 @@ def degrade(
     return round_8bit(lr) if degradation.eight_bit else lr
 
 
-def restore_size(output: Tensor, size: tuple[int, int], protocol: Protocol) -> Tensor:
+def restore_size(output: Tensor, size: tuple[int, int], restoration: Restoration) -> Tensor:
     """Bring a network's output at its native factor to `size` by the protocol's kernel; unchanged if it is there."""
     if tuple(output.shape[-2:]) == tuple(size):
         return output
-    return resize(output, size, protocol.sr.kernel, antialias=protocol.sr.antialias)
+    return resize(output, size, restoration.kernel, antialias=restoration.antialias)
 
 
 def for_classifier(sr: Tensor, protocol: Protocol) -> Tensor:

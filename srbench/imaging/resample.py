@@ -3,6 +3,9 @@
 Three kernels are called "bicubic" in the literature. Here `antialias=True` is Keys' with a = -0.5 (MATLAB's and
 Pillow's, also when enlarging), `antialias=False` is a = -0.75 (OpenCV's), and `pillow_bicubic` is Pillow on 8 bits,
 which clamps between its two passes.
+
+Every kernel computes in float32 at least, whatever the precision of the run: a bfloat16 image is widened first, and
+autocast and TF32 are off inside. Weights rounded to 8 bits would no longer sum to one.
 """
 
 from __future__ import annotations
@@ -10,9 +13,13 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+from srbench.compute.numerics import full_precision
 
 _LANCZOS_SUPPORT = 3.0
 
@@ -20,7 +27,7 @@ _LANCZOS_SUPPORT = 3.0
 def resize(
     image: Tensor, size: tuple[int, int], kernel: str, *, antialias: bool = True, border: str = "clamp"
 ) -> Tensor:
-    """Resample `(N, C, H, W)`, any float dtype and range, to `(N, C, *size)`; the result may overshoot the range.
+    """Resample `(N, C, H, W)`, any float dtype and range, to `(N, C, *size)` of that dtype; it may overshoot the range.
 
     Args:
         image: The batch.
@@ -33,6 +40,8 @@ def resize(
     Raises:
         ValueError: If the kernel or the border is unknown.
     """
+    if _is_half(image):
+        return resize(image.float(), size, kernel, antialias=antialias, border=border).to(image.dtype)
     if border == "symmetric":
         return _resize_symmetric(image, size, kernel, antialias=antialias)
     if border != "clamp":
@@ -44,7 +53,7 @@ def resize(
     if kernel in {"bilinear", "bicubic"}:
         return F.interpolate(image, size=size, mode=kernel, antialias=antialias, align_corners=False)
     if kernel == "lanczos":
-        return _separable(image, size, _lanczos_weights)
+        return _lanczos(image, size)
     raise ValueError(f"kernel must be nearest, area, bilinear, bicubic or lanczos, got {kernel!r}")
 
 
@@ -62,17 +71,34 @@ def pillow_bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, sigma: float) -> Tensor:
-    """Blur `(N, C, H, W)` by a Gaussian of `sigma` pixels, cut at 4 sigma, the border mirrored."""
+    """Blur `(N, C, H, W)` by a Gaussian of `sigma` pixels, cut at 4 sigma, the border mirrored; the dtype stays."""
     radius = min(max(1, math.ceil(4 * sigma)), image.shape[-1] - 1, image.shape[-2] - 1)
     if sigma == 0 or radius < 1:
         return image
+    padded = F.pad(image, (radius, radius, radius, radius), mode="reflect")
+    return gaussian_filter(padded, radius, sigma)
+
+
+def gaussian_filter(image: Tensor, radius: int, sigma: float, *, padding: int = 0) -> Tensor:
+    """Filter `(N, C, H, W)` with `2 * radius + 1` taps of a Gaussian in each direction; the dtype stays.
+
+    Args:
+        image: The batch; each side loses `2 * (radius - padding)` pixels.
+        radius: Where the Gaussian is cut, pixels.
+        sigma: Its standard deviation, pixels.
+        padding: Zeros around the image, pixels.
+    """
+    if _is_half(image):
+        return gaussian_filter(image.float(), radius, sigma, padding=padding).to(image.dtype)
     offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
     taps = torch.exp(-0.5 * (offsets / sigma) ** 2)
     taps = taps / taps.sum()
     channels = image.shape[1]
-    padded = F.pad(image, (radius, radius, radius, radius), mode="reflect")
-    blurred = F.conv2d(padded, taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
-    return F.conv2d(blurred, taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+    columns = taps.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    rows = taps.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    with full_precision(image.device):
+        image = F.conv2d(image, columns, padding=(0, padding), groups=channels)
+        return F.conv2d(image, rows, padding=(padding, 0), groups=channels)
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -108,31 +134,25 @@ def _mirror(image: Tensor, pad: int, *, dim: int) -> Tensor:
     return image.index_select(dim, torch.where(index < side, index, 2 * side - 1 - index))
 
 
-def to_channels(image: Tensor, channels: int) -> Tensor:
-    """Return `(N, channels, H, W)` of `(N, 1 or 3, H, W)`, any float range: grey repeated, or the mean over RGB.
-
-    The mean of three equal channels is that channel to the last bit, so that grey images lose nothing on the way.
-    """
-    if image.shape[1] == channels:
-        return image
-    if channels == 1:
-        red, green, blue = image[:, :1], image[:, 1:2], image[:, 2:]
-        return red + ((green - red) + (blue - red)) / 3
-    return image.repeat(1, channels, 1, 1)
+def _is_half(image: Tensor) -> bool:
+    return image.dtype in (torch.bfloat16, torch.float16)
 
 
-def _separable(image: Tensor, size: tuple[int, int], weights: object) -> Tensor:
-    rows = weights(image.shape[-2], size[0]).to(image)  # type: ignore[operator]
-    columns = weights(image.shape[-1], size[1]).to(image)  # type: ignore[operator]
-    return rows @ image @ columns.T
+def _lanczos(image: Tensor, size: tuple[int, int]) -> Tensor:
+    rows, columns = (
+        torch.from_numpy(_lanczos_weights(source, target)).to(image)
+        for source, target in zip(image.shape[-2:], size, strict=True)
+    )
+    with full_precision(image.device):
+        return rows @ image @ columns.T
 
 
 @lru_cache(maxsize=64)
-def _lanczos_weights(source: int, target: int) -> Tensor:
+def _lanczos_weights(source: int, target: int) -> NDArray[np.float64]:
     """Return the `(target, source)` matrix of Lanczos-3 resampling, widened when shrinking, rows summing to one."""
     ratio = source / target
     stretch = max(1.0, ratio)
-    centres = (torch.arange(target, dtype=torch.float64) + 0.5) * ratio - 0.5
-    distance = (torch.arange(source, dtype=torch.float64)[None, :] - centres[:, None]) / stretch
-    taps = torch.sinc(distance) * torch.sinc(distance / _LANCZOS_SUPPORT) * (distance.abs() < _LANCZOS_SUPPORT)
-    return taps / taps.sum(dim=1, keepdim=True)
+    centres = (np.arange(target) + 0.5) * ratio - 0.5
+    distance = (np.arange(source)[None, :] - centres[:, None]) / stretch
+    taps = np.sinc(distance) * np.sinc(distance / _LANCZOS_SUPPORT) * (np.abs(distance) < _LANCZOS_SUPPORT)
+    return taps / taps.sum(axis=1, keepdims=True)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from srbench import weights
 from srbench.errors import DataError, SrbenchError, UnknownNameError, UsageError, WeightsError
-from srbench.imaging.resample import resize, to_channels
+from srbench.imaging.colour import to_channels
+from srbench.imaging.resample import resize
 
 OWNER = "classifiers"
 IMAGENET = "imagenet-1k"

@@ -24,14 +24,16 @@ from srbench import weights
 from srbench.data.catalogue import default_protocol, default_task_type, is_paired
 from srbench.data.source import Source
 from srbench.errors import TrainingError, UsageError
-from srbench.imaging.degrade import degrade, restore_size
-from srbench.imaging.resample import gaussian_blur, to_channels
+from srbench.imaging.colour import to_channels
+from srbench.imaging.degrade import degrade
+from srbench.imaging.resample import gaussian_blur
 from srbench.method import Batch, Method
 from srbench.networks.classifiers import Classifier, demo_classifiers, label_map, load_classifier
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
 from srbench.records.provenance import code_state, environment
 from srbench.registry import Registry
+from srbench.restore import restore
 from srbench.training import checkpoint
 from srbench.training.data import ImageSet, LabelMap, RawBatch, kind_of, open_splits
 from srbench.training.loop import HelperTrainee, Loop, Phase, Trainee, TrainOutcome, make_fabric
@@ -681,7 +683,9 @@ class _Run:
             check_frozen(self._teacher, self._name)
 
     def _restore(self, batch: Batch) -> Tensor:
-        return restore_size(self._method(batch.lr, batch.sr_size), batch.sr_size, self._setting.protocol)
+        return restore(
+            self._method, batch.lr, batch.sr_size, restoration=self._setting.protocol.sr, numerics=None, name=self._name
+        )
 
     def _make_batch(self, raw: RawBatch) -> Batch:
         hr, lr = to_images(raw, self._device)

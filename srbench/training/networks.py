@@ -11,27 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.imaging.resample import resize
 
 if TYPE_CHECKING:
-    from srbench.method import Batch, Method
+    pass
 
 _PROBE_SIDE = 64
-
-
-def restored(method: Method, batch: Batch, *, kernel: str = "bicubic", antialias: bool = True) -> Tensor:
-    """Run a method on `batch.lr` and bring its output to `batch.sr_size`: `(N, C, H, W)`, RGB, with gradient.
-
-    Args:
-        method: The method.
-        batch: What a training step received.
-        kernel: Kernel of the return to size; a method takes it from the protocol in `prepare` (`protocol.sr.kernel`).
-        antialias: Likewise `protocol.sr.antialias`.
-    """
-    sr = method(batch.lr, batch.sr_size)
-    if tuple(sr.shape[-2:]) == tuple(batch.sr_size):
-        return sr
-    return resize(sr, batch.sr_size, kernel, antialias=antialias)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from srbench.imaging.degrade import for_classifier
 from srbench.method import Batch, Method
-from srbench.protocol import Protocol
+from srbench.protocol import Protocol, Restoration
+from srbench.restore import restore
 from srbench.training import losses
-from srbench.training.networks import Discriminator, FeatureExtractor, frozen, restored
+from srbench.training.networks import Discriminator, FeatureExtractor, frozen
 from srbench.training.recipe import Recipe
 
 _FEATURE_TERMS = {"features", "perceptual"}
@@ -36,7 +37,7 @@ class Trainable(Method):
         """Start with no recipe's terms and torch's antialiased bicubic return to size."""
         super().__init__()
         self.recipe = Recipe()
-        self._kernel, self._antialias = "bicubic", True
+        self._restoration = Restoration()
         self._protocol: Protocol | None = None
         # Plain containers, so that what only training needs is no part of the state dict
         self._helpers: dict[str, nn.Module] = {}
@@ -44,14 +45,14 @@ class Trainable(Method):
 
     def prepare(self, protocol: Protocol) -> None:
         """Take the kernel of the return to HR size, which training needs too, and how the classifier is shown SR."""
-        self._kernel, self._antialias, self._protocol = protocol.sr.kernel, protocol.sr.antialias, protocol
+        self._restoration, self._protocol = protocol.sr, protocol
 
     def training_step(
         self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
     ) -> Mapping[str, Tensor]:
         """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
         wanted = self.recipe.losses
-        sr = restored(self, batch, kernel=self._kernel, antialias=self._antialias)
+        sr = restore(self, batch.lr, batch.sr_size, restoration=self._restoration, numerics=None)
         if self._protocol is not None and next(self.parameters(), None) is None:
             # Rounding has no gradient, so training leaves it out; where the method needs none, the classifier learns on
             # what it will be scored on. It would learn to read values between two levels of 8 bits else.

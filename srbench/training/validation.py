@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from srbench import metrics
-from srbench.imaging.degrade import degrade, for_classifier, for_metric, restore_size
-from srbench.imaging.resample import resize, to_channels
+from srbench.compute.numerics import Numerics
+from srbench.imaging.degrade import degrade, for_classifier, for_metric
+from srbench.imaging.resample import resize
 from srbench.method import Method
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
+from srbench.restore import restore
 from srbench.task_types import OutputMap
 from srbench.training.data import ImageSet, Positions
 from srbench.training.teacher import TeacherLogits
@@ -82,10 +84,14 @@ class MethodValidation:
         for positions in _share(self.images, self.batch_size, rank, world):
             hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
             size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
-            sr = self.method(to_channels(lr, self.method.info.channels), size).float()
-            sr = to_channels(to_channels(sr, self.images.channels), 3)
-            if self.method.info.output == "hr":
-                sr = restore_size(sr, size, self.protocol)
+            sr = restore(
+                self.method,
+                lr,
+                size,
+                restoration=self.protocol.sr,
+                numerics=Numerics.of(self.device, "fp32"),
+                channels=self.images.channels,
+            )
             if sr.shape == hr.shape and not self.protocol.lr.none:
                 score = self.protocol.score
                 mse = metrics.mse_per_image(

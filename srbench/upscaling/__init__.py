@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from srbench import __version__
 from srbench.compute.devices import use_device
+from srbench.compute.numerics import Numerics
 from srbench.data.readers.files import list_images
 from srbench.errors import ContractError, RecordError, SrbenchError, UsageError
 from srbench.evaluation.loaded_methods import LoadedMethod, load_contender, needs_weights
-from srbench.evaluation.scoring import check_output, sentence
+from srbench.evaluation.scoring import sentence
 from srbench.files.atomic import check_out_dir, write_bytes
-from srbench.imaging.degrade import restore_size
 from srbench.imaging.pictures import (
     WRITABLE,
     Picture,
@@ -40,6 +40,7 @@ from srbench.networks.classifiers import Classifier, imagenet_wnids, load_classi
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
 from srbench.registry import Registry
+from srbench.restore import check_finite, restore
 from srbench.weights import WeightsRef, file_sha256, find, local, names
 
 if TYPE_CHECKING:
@@ -449,15 +450,23 @@ class _Engine:
         info, name, grey = self.method.info, self.contender.name, lr.shape[1] == 1
         if info.channels == 1 and not grey:
             raise ContractError(f"method {name!r} takes grey images alone; turn this one grey or take another method")
-        repeated = lr.repeat(1, 3, 1, 1) if grey and info.channels == 3 else lr
         try:
-            sr = self.method(repeated.clone(), size)
+            sr = restore(
+                self.method,
+                lr.clone(),
+                size,
+                restoration=self.protocol.sr,
+                numerics=Numerics.of(self.device, "fp32"),
+                channels=lr.shape[1],
+                name=name,
+            )
+        except ContractError:
+            raise
         except Exception as error:
             # whatever a method does wrong is said with the picture's name; the other pictures go on
             raise ContractError(_failure(name, lr, error)) from error
-        check_output(name, info, sr, repeated, size)
-        sr = restore_size(sr.float(), size, self.protocol)
-        return _luma(sr) if sr.shape[1] > lr.shape[1] else sr
+        check_finite(name, sr)
+        return sr
 
     def alpha(self, alpha: Tensor, size: tuple[int, int]) -> Tensor:
         """Resample `(1, 1, h, w)`, [0, 1], by bicubic with antialias, whatever the method is."""
@@ -487,12 +496,6 @@ def _failure(name: str, lr: Tensor, error: Exception) -> str:
         tile = max(16, min(height, width) // 4)
         return f"{width} x {height} pixels at once are too many for the memory; try --tile {tile}"
     return f"method {name!r} fails on {width} x {height} pixels: {sentence(error)}"
-
-
-def _luma(rgb: Tensor) -> Tensor:
-    """Return BT.601 luma `(N, 1, H, W)` of RGB, exactly the grey where all three are the same."""
-    red, green, blue = rgb[:, 0:1], rgb[:, 1:2], rgb[:, 2:3]
-    return green + 0.299 * (red - green) + 0.114 * (blue - green)
 
 
 def _colour(picture: Picture) -> Pixels:

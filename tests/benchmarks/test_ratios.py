@@ -22,6 +22,7 @@ from torch import Tensor
 
 import srbench
 from srbench import metrics
+from srbench.compute.numerics import Numerics
 from srbench.data.catalogue import open_source
 from srbench.data.hr_cache import build_hr_store
 from srbench.evaluation import run as engine
@@ -96,7 +97,7 @@ def bare(work: Work, *, shared: bool = False) -> Callable[[], None]:
     outputs = torch.from_numpy(label_map(classifier.info, source.classes))
     batches = []
     with torch.inference_mode():
-        settings = PassSettings(torch.device("cpu"), "fp32", None, seed=0)
+        settings = PassSettings(torch.device("cpu"), Numerics("cpu"), None, seed=0)
         for positions in store.groups(range(len(store)), settings.images_a_batch):
             hr = store.batch(positions).float() / 255
             batches.append((hr, degrade(hr, protocol.lr), classifier(hr), outputs[store.labels[positions]]))
@@ -127,7 +128,7 @@ def one_method(
     sr = contender.method(lr, size)
     found = []
     if contender.method.info.output == "hr":
-        sr = round_8bit(restore_size(sr, size, protocol))
+        sr = round_8bit(restore_size(sr, size, protocol.sr))
         mse = reference.mse(sr)
         found += [mse, metrics.psnr_from_mse(mse), reference.ssim(sr)]
     logits = network(sr)
