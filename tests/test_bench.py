@@ -19,6 +19,7 @@ from srbench import weights
 from srbench.bench.table import render
 from srbench.cli import app
 from srbench.compute import timing
+from srbench.compute.numerics import Numerics
 from srbench.compute.timing import MatrixProduct, Timing
 from srbench.errors import UnknownNameError, UsageError, WeightsError
 from srbench.evaluation.loaded_methods import choose_for_timing
@@ -249,7 +250,7 @@ def test_weights_that_do_not_exist_or_do_not_apply():
         (["bicubic", "--size", "2", "--factor", "0.1"], "need a pixel or more"),
         (["bicubic", "--batch-size", "0"], "--batch-size takes a whole number of at least 1, got 0"),
         (["bicubic", "--device", "tpu"], "--device takes auto, cpu or cuda, got 'tpu'"),
-        (["bicubic", "--precision", "auto"], "--precision takes fp32 or bf16, got 'auto'"),
+        (["bicubic", "--precision", "fp16"], "--precision takes auto, fp32, tf32 or bf16, got 'fp16'"),
         (["bicubic", "--classifier", "nosuch"], "no classifier named 'nosuch'"),
         (["bicubic", "--weights", "bicubic"], "--weights takes METHOD=NAME or METHOD=FILE"),
         (["bicubic", "--weights", "bicubic=x"], "takes no weights"),
@@ -285,7 +286,7 @@ def test_the_matrix_product_counts_two_operations_a_multiply_accumulate(monkeypa
         return Timing(median_s=0.5, p10_s=0.4, p90_s=0.6, repeats=3, batch_size=batch_size)
 
     monkeypatch.setattr(timing, "measure", measure)
-    product = timing.measure_matrix_product("cpu", torch.bfloat16, side=48, budget_s=0.25)
+    product = timing.measure_matrix_product("cpu", Numerics("cpu", "bf16"), side=48, budget_s=0.25)
     assert product == MatrixProduct(48, "bfloat16", 2 * 48**3 / 0.5)
     ((out, device, budget),) = calls
     assert tuple(out.shape) == (48, 48) and out.dtype == torch.bfloat16 and (device, budget) == ("cpu", 0.25)
@@ -300,10 +301,11 @@ def test_the_better_of_two_matrix_products_is_the_yardstick(conv, monkeypatch):
 
 
 @pytest.mark.gpu
-def test_float32_on_a_gpu_is_multiplied_as_its_convolutions_are():
+@pytest.mark.parametrize(("precision", "arithmetic"), [("fp32", "float32"), ("tf32", "tf32"), ("bf16", "bfloat16")])
+def test_matrices_on_a_gpu_are_multiplied_in_the_arithmetic_of_the_run(precision, arithmetic):
     before = torch.backends.cuda.matmul.allow_tf32
-    product = timing.measure_matrix_product("cuda", torch.float32, side=1024, budget_s=0.1)
-    assert product.arithmetic == ("tf32" if torch.backends.cudnn.allow_tf32 else "float32")
+    product = timing.measure_matrix_product("cuda", Numerics.of("cuda", precision), side=1024, budget_s=0.1)
+    assert product.arithmetic == arithmetic
     assert torch.backends.cuda.matmul.allow_tf32 == before
 
 

@@ -782,7 +782,7 @@ def test_defaults_of_protocol_and_folder(images, tmp_path, monkeypatch):
         ({"limit": 0}, UsageError, "--limit takes a whole number of at least 1, got 0"),
         ({"batch_size": 0}, UsageError, "--batch-size takes a whole number of at least 1, got 0"),
         ({"device": "tpu"}, UsageError, "--device takes auto, cpu or cuda, got 'tpu'"),
-        ({"precision": "fp16"}, UsageError, "--precision takes auto, fp32 or bf16, got 'fp16'"),
+        ({"precision": "fp16"}, UsageError, "--precision takes auto, fp32, tf32 or bf16, got 'fp16'"),
         ({"seed": -1}, UsageError, "--seed takes a whole number"),
         ({"seed": 2**70}, UsageError, "--seed takes a whole number"),
         ({"weights": {"bilinear": ["x"]}}, UsageError, "method 'bilinear' takes no weights"),

@@ -137,7 +137,7 @@ class BenchResult:
     Attributes:
         rows: One a case, in the order in which they were measured.
         matrix_product: What the same device reaches on a large matrix product in the same precision and run.
-        precision: "auto" (fp32), "fp32", "tf32" (on a GPU) or "bf16".
+        precision: "fp32", "tf32" or "bf16".
         compiled: The networks went through torch.compile.
         environment: Device, threads, versions.
         code: Version and commit.
@@ -241,7 +241,7 @@ def bench(
             for row in rows
         ),
         matrix_product=product,
-        precision=precision,
+        precision=numerics.name,
         compiled=compiled,
         environment=environment(where),
         code=code_state(),

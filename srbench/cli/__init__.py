@@ -91,7 +91,7 @@ def eval_(
     limit: Annotated[int | None, typer.Option(help="Take only so many images; never ranked.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch; else by device and image size.")] = None,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto (fp32 when scoring), fp32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto (fp32 when scoring), fp32, tf32 or bf16.")] = "auto",
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; out/<dataset> if left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Compute every cell anew.")] = False,
@@ -276,7 +276,7 @@ def bench(
         list[int] | None, typer.Option(help="Images a batch, beside batch 1; repeatable; by the device if left out.")
     ] = None,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
     compiled: Annotated[bool, typer.Option("--compile", help="Send the networks through torch.compile.")] = False,
     classifier: Annotated[
         str | None, typer.Option(help="SPEC of a classifier, to be timed alone and end to end.")

@@ -59,6 +59,11 @@ class Numerics:
         )
 
     @property
+    def name(self) -> str:
+        """What `--precision` calls it: "fp32", "tf32" or "bf16"."""
+        return "tf32" if self.tf32 else self.precision
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type that matrices are multiplied in."""
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
