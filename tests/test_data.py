@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pickle
+import subprocess
 import sys
 import types
 import warnings
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import v2
 
+from srbench.data import catalogue, readers
 from srbench.data.catalogue import list_datasets, open_source
 from srbench.data.geometry import crop_hr
 from srbench.data.source import Sample, SampleList, sample_list_sha256
@@ -24,6 +27,40 @@ from srbench.imaging.decode import decode, from_array
 from srbench.protocol import Geometry
 
 REAL = Path(os.environ.get("SRBENCH_REAL", Path(__file__).parents[1].parent / "shared" / "real"))
+
+
+FLAT = '''"""Images of one value."""
+import torch
+
+from srbench.data.dataset import DatasetInfo
+from srbench.data.source import Sample, Source
+
+FLAT = DatasetInfo(
+    name="flat",
+    opener="open_flat",
+    description="one grey image",
+    argument="[VALUE]",
+    splits=("all",),
+    labels="none",
+    protocol="native",
+)
+
+
+class FlatSource(Source):
+    def __init__(self, value, split):
+        self.name = self.spec = "flat"
+        self.split, self.value, self.classes, self.samples = split, int(value or 0), None, (Sample("a"),)
+
+    def read(self, index):
+        return torch.full((3, 8, 8), self.value, dtype=torch.uint8)
+
+    def stamp(self, index):
+        return self.value, 0
+
+
+def open_flat(argument, split):
+    return FlatSource(argument, FLAT.choose_split(split))
+'''
 
 
 def picture(height: int = 40, width: int = 56, seed: int = 0) -> np.ndarray:
@@ -566,6 +603,32 @@ class TestSpec:
         }  # fmt: skip
         assert listed["pairs"].syntax == "pairs:LR_DIR,HR_DIR"
         assert all(info.description for info in listed.values())
+
+    def test_a_row_can_be_read_without_its_module_and_opens_by_it(self):
+        for info, module in catalogue._catalogue().values():
+            imported = importlib.import_module(module)
+            assert info in vars(imported).values() and callable(getattr(imported, info.opener))
+
+    def test_a_list_imports_no_heavy_library(self):
+        code = (
+            "import sys; from srbench.data.catalogue import default_protocol, is_paired, list_datasets;"
+            "list_datasets(), default_protocol(['demo']), is_paired('pairs:a,b');"
+            "assert not {'torch', 'skimage', 'scipy', 'torchvision', 'datasets'} & set(sys.modules)"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+    def test_one_file_is_enough_for_a_new_dataset(self, tmp_path, monkeypatch):
+        (tmp_path / "flat.py").write_text(FLAT)
+        monkeypatch.setattr(readers, "__path__", [*readers.__path__, str(tmp_path)])
+        catalogue._catalogue.cache_clear()
+        try:
+            assert "flat[:VALUE]" in {info.syntax for info in list_datasets()}
+            assert catalogue.default_protocol(["flat:7"]) == "native"
+            assert open_source("flat:7").read(0).unique().tolist() == [7]
+            with pytest.raises(UsageError, match="has no split 'test'; its splits are all"):
+                open_source("flat:7", "test")
+        finally:
+            catalogue._catalogue.cache_clear()
 
     def test_unknown_name(self):
         with pytest.raises(UnknownNameError, match="did you mean imagenette"):

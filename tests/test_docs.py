@@ -397,6 +397,15 @@ def test_pages_name_every_field(page, names):
     assert sorted(names - spoken) == []
 
 
+def test_the_table_of_datasets_is_the_catalogue():
+    text = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+    table = re.findall(r"^\| `([^`]+)` \| (.+) \| (.+) \| (.+) \| `([^`]+)` \|$", text, flags=re.M)
+    assert table == [
+        (info.syntax, info.description, ", ".join(info.splits) or "its own", info.labels, info.protocol)
+        for info in list_datasets()
+    ]
+
+
 def test_defaults_of_the_tables_are_the_code_s():
     """Every default that docs/training.md and docs/protocols.md give as a number or true or false."""
     for page, heading, kind in (

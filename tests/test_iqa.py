@@ -146,7 +146,7 @@ def test_a_fresh_network_begins_with_filters_that_do_not_answer_to_brightness():
 
 @pytest.fixture(scope="module")
 def splits():
-    return {split: open_source("iqa", split) for split in iqa.SPLITS}
+    return {split: open_source("iqa", split) for split in iqa.IQA.splits}
 
 
 def test_the_ratings_follow_from_the_severity(splits):

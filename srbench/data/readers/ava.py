@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
+from srbench.data.dataset import DatasetInfo
 from srbench.data.readers.files import (
     FileSource,
     existing_folder,
@@ -25,6 +26,15 @@ from srbench.data.readers.files import (
 from srbench.data.source import SampleList
 from srbench.errors import DataError, UnreadableImageError
 
+AVA = DatasetInfo(
+    name="ava",
+    opener="open_ava",
+    description="images with ratings from 1 to 10: AVA.txt, or a CSV, beside them",
+    argument="PATH",
+    labels="ratings",
+    task_type="iqa",
+)
+
 RATINGS = 10
 TABLE = "AVA.txt"
 
@@ -34,7 +44,7 @@ _HEADS = [str(rating) for rating in range(1, RATINGS + 1)]  # a line of headers 
 class AvaSource(FileSource):
     """A split of rated images; those that the file rates and the folder lacks count as unreadable."""
 
-    task_type = "iqa"
+    task_type = AVA.task_type
 
     def __init__(
         self,
@@ -108,7 +118,7 @@ def open_ava(argument: str, split: str | None = None) -> AvaSource:
             f"--data {spec}: none of the {len(rows)} images that {table.name} rates is in {root}, such as"
             f" {next(iter(rows))!r}; put the images below that folder"
         )
-    split = split or "all"
+    split = split or AVA.splits[0]
     chosen = select_split(list(found), split, spec=spec)
     return AvaSource(root, chosen, found, missing=missing, name=folder_name(root), split=split)
 

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 
 from torch import Tensor
 
+from srbench.data.dataset import check_split
 from srbench.data.source import SampleList, Source
 from srbench.errors import DataError, UsageError
 from srbench.imaging.decode import IMAGE_SUFFIXES, Range, decode, header_of
@@ -193,16 +194,6 @@ def select_split(files: Sequence[str], split: str, *, spec: str) -> list[str]:
             f"--data {spec}: none of its {len(files)} images falls into the split {split!r}; use --split all"
         )
     return chosen
-
-
-def check_split(split: str, options: Sequence[str], *, spec: str) -> None:
-    """Refuse a split that is not among the options.
-
-    Raises:
-        UsageError: If it is not.
-    """
-    if split not in options:
-        raise UsageError(f"--data {spec} has no split {split!r}; its splits are {', '.join(options)}")
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:

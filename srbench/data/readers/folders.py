@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from srbench.data.dataset import DatasetInfo, check_split
 from srbench.data.readers.files import (
     FileSource,
-    check_split,
     existing_folder,
     folder_name,
     has_images,
@@ -20,6 +20,20 @@ from srbench.data.readers.files import (
 )
 from srbench.errors import DataError, UsageError
 from srbench.imaging.decode import Range
+
+FOLDER = DatasetInfo(
+    name="folder",
+    opener="open_folder",
+    description="your own images, one folder per class",
+    argument="PATH",
+)
+IMAGES = DatasetInfo(
+    name="images",
+    opener="open_images",
+    description="your own images without labels, at any depth",
+    argument="PATH",
+    labels="none",
+)
 
 SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 
@@ -55,7 +69,7 @@ def open_folder(argument: str, split: str | None) -> FileSource:
             f" put each class in a folder of its own, or read unlabelled images with images:{argument}"
         )
     classes = tuple(sorted({class_of(file) for file in labelled}))
-    split = split or "all"
+    split = split or FOLDER.splits[0]
     chosen = select_split(labelled, split, spec=spec)
     return labelled_source(root, chosen, classes, name=name, spec=told, split=split, value_range=value_range)
 
@@ -76,7 +90,7 @@ def open_images(argument: str, split: str | None) -> FileSource:
         root = root / split
         files, chosen_split = list_images(root), split
     else:
-        chosen_split = split or "all"
+        chosen_split = split or IMAGES.splits[0]
         files = list_images(root)
     if not files:
         raise DataError(f"--data {spec}: {root} holds no images (.jpg, .png, .tif, .webp, .bmp, .npy ...)")

@@ -8,9 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
+from srbench.data.dataset import DatasetInfo
 from srbench.data.source import Sample, Source
 from srbench.errors import DataError, UnreadableImageError, UsageError
 from srbench.imaging.decode import decode_bytes
+
+HUB = DatasetInfo(
+    name="hf",
+    opener="open_hub",
+    description="a dataset of the Hugging Face hub (extra: hub)",
+    argument="REPO",
+    splits=(),
+    labels="classes or none",
+)
 
 _ALIASES = {"val": ("val", "validation", "valid", "dev"), "all": ()}
 _PREFERRED = ("validation", "val", "test")

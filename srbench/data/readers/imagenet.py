@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
+from srbench.data.dataset import DatasetInfo, check_split
 from srbench.data.readers.files import (
     FileSource,
-    check_split,
     existing_folder,
     folder_name,
     has_images,
@@ -17,6 +18,36 @@ from srbench.data.readers.files import (
 from srbench.data.readers.folders import split_folder_source
 from srbench.errors import DataError
 from srbench.paths import data_dir
+
+IMAGENET = DatasetInfo(
+    name="imagenet",
+    opener="open_imagenet",
+    description="ImageNet: train/WNID and val/WNID",
+    argument="[PATH]",
+    splits=("val", "train"),
+)
+IMAGENETTE = DatasetInfo(
+    name="imagenette",
+    opener="open_imagenette",
+    description="ten easy ImageNet classes (fastai)",
+    argument="[PATH]",
+    splits=("val", "train"),
+)
+IMAGEWOOF = DatasetInfo(
+    name="imagewoof",
+    opener="open_imagewoof",
+    description="ten dog breeds of ImageNet (fastai)",
+    argument="[PATH]",
+    splits=("val", "train"),
+)
+TINY_IMAGENET = DatasetInfo(
+    name="tiny-imagenet",
+    opener="open_tiny_imagenet",
+    description="200 ImageNet classes at 64 x 64",
+    argument="[PATH]",
+    splits=("val", "train"),
+    protocol="native",
+)
 
 _FOLDERS = {
     "imagenet": ("imagenet", "ILSVRC2012", "imagenet-1k"),
@@ -28,18 +59,19 @@ _SEEN = "made of ImageNet training images, which classifiers pre-trained on Imag
 _NOTES = {"imagenette": _SEEN, "imagewoof": _SEEN}
 
 
-def open_imagenet(dataset: str, argument: str | None, split: str | None) -> FileSource:
-    """Open `imagenet`, `imagenette` or `imagewoof`: train/<wnid>/ and val/<wnid>/; the split is "val" where None.
+def _open_layout(info: DatasetInfo, argument: str | None, split: str | None) -> FileSource:
+    """Open a dataset of the layout train/<wnid>/ and val/<wnid>/.
 
     Raises:
         DataError: If the folder is missing or laid out otherwise.
         UsageError: If there is no split of that name.
     """
+    dataset = info.name
     root, spec = _root(dataset, argument)
     splits = [each for each in ("train", "val") if (root / each).is_dir() and has_images(root / each)]
     if not splits:
         raise DataError(f"--data {spec}: {root} must hold train/<wnid>/ and val/<wnid>/, and holds neither")
-    split = split or "val"
+    split = split or info.splits[0]
     check_split(split, splits, spec=spec)
     if not any(has_images(root / split / folder) for folder in list_folders(root / split)):
         raise DataError(
@@ -54,6 +86,11 @@ def open_imagenet(dataset: str, argument: str | None, split: str | None) -> File
     )
 
 
+open_imagenet = partial(_open_layout, IMAGENET)
+open_imagenette = partial(_open_layout, IMAGENETTE)
+open_imagewoof = partial(_open_layout, IMAGEWOOF)
+
+
 def open_tiny_imagenet(argument: str | None, split: str | None) -> FileSource:
     """Open Tiny ImageNet as it is distributed; the split is "val" where None.
 
@@ -64,12 +101,12 @@ def open_tiny_imagenet(argument: str | None, split: str | None) -> FileSource:
         DataError: If the folder is missing, laid out otherwise, or its annotations do not fit.
         UsageError: If there is no split of that name.
     """
-    dataset = "tiny-imagenet"
+    dataset = TINY_IMAGENET.name
     root, spec = _root(dataset, argument)
     splits = [each for each in ("train", "val") if (root / each).is_dir()]
     if not splits:
         raise DataError(f"--data {spec}: {root} must hold train/<wnid>/images/ and val/val_annotations.txt")
-    split = split or "val"
+    split = split or TINY_IMAGENET.splits[0]
     check_split(split, splits, spec=spec)
     stored = _stored(dataset, argument, root)
     if "train" in splits:

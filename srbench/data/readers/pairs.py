@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from srbench.data.dataset import DatasetInfo
 from srbench.data.readers.files import (
     FileSource,
     existing_folder,
@@ -21,6 +22,15 @@ from srbench.data.readers.files import (
 )
 from srbench.errors import DataError, UsageError
 from srbench.imaging.decode import Range, decode, header_of
+
+PAIRS = DatasetInfo(
+    name="pairs",
+    opener="open_pairs",
+    description="real LR-HR pairs, images or .npy, named alike",
+    argument="LR_DIR,HR_DIR",
+    labels="classes or none",
+    paired=True,
+)
 
 NOTE = "real pairs: LR is read from its own files, nothing is made of HR"
 _NAMED = 5
@@ -116,7 +126,7 @@ def open_pairs(argument: str, split: str | None) -> PairsSource:
             raise DataError(f"--data {spec}: {root} holds no images (.png, .tif, .npy ...)")
     partners = _match(lr_files, hr_files, spec)
     factor = _factor(lr_root, hr_root, partners, spec)
-    split = split or "all"
+    split = split or PAIRS.splits[0]
     chosen = select_split(sorted(partners), split, spec=spec)
     labels, classes = _classes(partners)
     lr_name, hr_name = folder_name(lr_root), folder_name(hr_root)

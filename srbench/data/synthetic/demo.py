@@ -32,13 +32,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from srbench.data.readers.files import check_split
+from srbench.data.dataset import DatasetInfo
 from srbench.data.source import Sample, Source
 from srbench.errors import SrbenchError
 from srbench.imaging.decode import decode
 
+DEMO = DatasetInfo(
+    name="demo",
+    opener="open_demo",
+    description="patches of scikit-image's photographs; ships with srbench",
+    splits=("test", "train", "val"),
+    protocol="demo",
+)
+
 PATCH = 48  # pixels
-SPLITS = ("train", "val", "test")
 NOTE = (
     "demo: a demonstration and CI set of patches of 11 photographs; intervals are over patches, not photographs;"
     " the real figures come from photographs"
@@ -125,9 +132,7 @@ def open_demo(split: str | None = None) -> DemoSource:
         UsageError: If there is no split of that name.
         SrbenchError: If scikit-image lacks a photograph or ships other pixels.
     """
-    split = split or "test"
-    check_split(split, SPLITS, spec="demo")
-    return DemoSource(split)
+    return DemoSource(DEMO.choose_split(split))
 
 
 def _chosen(name: str, split: str) -> list[Place]:

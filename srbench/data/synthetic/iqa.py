@@ -32,15 +32,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from srbench.data.readers.files import check_split
+from srbench.data.dataset import DatasetInfo
 from srbench.data.source import Sample, Source
 from srbench.data.synthetic import demo
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+IQA = DatasetInfo(
+    name="iqa",
+    opener="open_iqa",
+    description="scikit-image's photographs, blurred, noisy, as JPEG; histograms of ratings",
+    splits=("test", "train", "val"),
+    labels="ratings",
+    protocol="iqa",
+    task_type="iqa",
+)
+
 PATCH = 96  # pixels
-SPLITS = ("train", "val", "test")
 PER_PHOTOGRAPH = {"train": 1080, "val": 30, "test": 48}
 # Value at a severity of 0, and what a severity of 1 adds to it.
 SIGMA, NOISE, QUALITY = (0.5, 3.0), (0.02, 0.18), (75.0, -68.0)
@@ -203,9 +212,7 @@ def open_iqa(split: str | None = None) -> IqaSource:
         UsageError: If there is no split of that name.
         SrbenchError: If scikit-image lacks a photograph or ships other pixels.
     """
-    split = split or "test"
-    check_split(split, SPLITS, spec="iqa")
-    return IqaSource(split)
+    return IqaSource(IQA.choose_split(split))
 
 
 @cache

@@ -33,12 +33,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srbench.data.readers.files import check_split
+from srbench.data.dataset import DatasetInfo
 from srbench.data.source import Sample, Source
 from srbench.errors import UsageError
 
+LENS = DatasetInfo(
+    name="lens",
+    opener="open_lens",
+    description="simulated gravitational lenses, three classes, one channel, 64 x 64",
+    splits=("test", "train", "val"),
+    protocol="lens",
+)
+LENS_PAIRS = DatasetInfo(
+    name="lens-pairs",
+    opener="open_lens_pairs",
+    description="the same kind of lens seen by two telescopes, x2 or x4",
+    argument="[FACTOR]",
+    splits=("test", "train", "val"),
+    paired=True,
+)
+
 CLASSES = ("no_lens", "smooth", "substructure")
-SPLITS = ("test", "train", "val")
 PER_CLASS = {"train": 2000, "val": 200, "test": 500}
 PAIRS_PER_CLASS = {"train": 100, "val": 34, "test": 100}
 FACTORS = (2, 4)
@@ -364,9 +379,7 @@ def open_lens(split: str | None = None) -> LensSource:
     Raises:
         UsageError: If there is no split of that name.
     """
-    split = split or "test"
-    check_split(split, SPLITS, spec="lens")
-    return LensSource(split)
+    return LensSource(LENS.choose_split(split))
 
 
 def open_lens_pairs(argument: str | None, split: str | None = None) -> LensSource:
@@ -375,13 +388,11 @@ def open_lens_pairs(argument: str | None, split: str | None = None) -> LensSourc
     Raises:
         UsageError: If there is no split of that name, or no such factor.
     """
-    split = split or "test"
     spec = "lens-pairs" if argument is None else f"lens-pairs:{argument}"
     factor = argument or str(FACTORS[0])
     if factor not in map(str, FACTORS):
         raise UsageError(f"--data {spec}: the factor is {' or '.join(map(str, FACTORS))}, got {argument!r}")
-    check_split(split, SPLITS, spec=spec)
-    return LensSource(split, int(factor))
+    return LensSource(LENS_PAIRS.choose_split(split, spec=spec), int(factor))
 
 
 def _repeated(pixels: NDArray[np.uint8]) -> Tensor:
