@@ -12,6 +12,7 @@ from spandrel import SizeRequirements
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
+from srbench.imaging.tiles import tiled_batch
 from srbench.method import MethodInfo
 from srbench.training.networks import name_as_inside
 from srbench.training.recipe import Augment, Recipe
@@ -19,7 +20,6 @@ from srbench.training.trainable import Trainable
 from srbench.weights import NamedWeights, WeightsFile, build, fill
 
 from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared, recognise
-from .tiling import tiled
 
 _MINIMUM_SIDE = 2  # spandrel's own requirement for RRDB, pixels
 _DEMO = {"blocks": 2, "features": 32}
@@ -177,7 +177,8 @@ class ESRGAN(Trainable):
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by the network's factor, whatever `size` is."""
         if self.tile and max(lr.shape[-2:]) > self.tile + self.overlap:
-            return tiled(self._enlarge, lr, self._factor, tile=self.tile, overlap=self.overlap)
+            size = (lr.shape[-2] * self._factor, lr.shape[-1] * self._factor)
+            return tiled_batch(lr, size, lambda window, _: self._enlarge(window), tile=self.tile, margin=self.overlap)
         return self._enlarge(lr)
 
     @property

@@ -1,9 +1,9 @@
-"""Large pictures in tiles: windows that overlap, so that what is made of them joins without a seam."""
+"""The one tiler: windows that overlap, restored one by one and cut to their cores, which join without a seam."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -78,15 +78,43 @@ def tiled(
         tick: Called after every tile.
     """
     result = np.empty((*size, pixels.shape[2]), dtype=np.uint8)
-    for rows in spans(pixels.shape[0], size[0], tile, margin):
-        for columns in spans(pixels.shape[1], size[1], tile, margin):
-            window = np.ascontiguousarray(pixels[rows.read, columns.read].transpose(2, 0, 1))
-            lr = torch.from_numpy(window)[None].to(device).float() / 255
-            sr = restore(lr, (rows.size, columns.size))[..., rows.kept, columns.kept]
-            result[rows.filled, columns.filled] = to_uint8(sr)[0].permute(1, 2, 0).cpu().numpy()
-            if tick is not None:
-                tick()
+    for rows, columns in _windows(pixels.shape[:2], size, tile, margin):
+        window = np.ascontiguousarray(pixels[rows.read, columns.read].transpose(2, 0, 1))
+        lr = torch.from_numpy(window)[None].to(device).float() / 255
+        sr = restore(lr, (rows.size, columns.size))[..., rows.kept, columns.kept]
+        result[rows.filled, columns.filled] = to_uint8(sr)[0].permute(1, 2, 0).cpu().numpy()
+        if tick is not None:
+            tick()
     return result
+
+
+def tiled_batch(lr: Tensor, size: tuple[int, int], restore: Restore, *, tile: int, margin: int = MARGIN) -> Tensor:
+    """Bring a batch `(N, C, h, w)`, any float range, to `(N, C, *size)` tile by tile, in floating point.
+
+    Where `restore` sees no further than `margin` LR pixels, the result is the untiled one but for rounding.
+
+    Args:
+        lr: The batch; not written to.
+        size: Target (height, width) in pixels.
+        restore: Maps a window and its target size to `(N, C, *size)`.
+        tile: Side of a tile's core, LR pixels.
+        margin: LR pixels around a core that a tile sees.
+    """
+    result: Tensor | None = None
+    for rows, columns in _windows(lr.shape[-2:], size, tile, margin):
+        sr = restore(lr[..., rows.read, columns.read].contiguous(), (rows.size, columns.size))
+        if result is None:
+            result = sr.new_empty((*sr.shape[:-2], *size))
+        result[..., rows.filled, columns.filled] = sr[..., rows.kept, columns.kept]
+    assert result is not None  # an image has at least one tile
+    return result
+
+
+def _windows(shape: Sequence[int], size: tuple[int, int], tile: int | None, margin: int) -> Iterator[tuple[Span, Span]]:
+    """Yield the rows and columns of every tile of an image of (height, width) `shape` that becomes `size`."""
+    for rows in spans(shape[0], size[0], tile, margin):
+        for columns in spans(shape[1], size[1], tile, margin):
+            yield rows, columns
 
 
 def spans(side: int, target: int, tile: int | None, margin: int) -> list[Span]:
@@ -95,21 +123,21 @@ def spans(side: int, target: int, tile: int | None, margin: int) -> list[Span]:
         return [Span(slice(0, side), target, slice(0, target), slice(0, target))]
     ratio = min(1.0, target / side)
     reach, choices = math.ceil(margin / ratio), math.ceil(_CANDIDATES / ratio)
-    found = []
+    tiles = []
     for start, stop in pairwise([*range(0, side, tile), side]):
-        filled = slice(_place(start, side, target), _place(stop, side, target))
+        filled = slice(_target_edge(start, side, target), _target_edge(stop, side, target))
         if filled.start == filled.stop:  # so few pixels in the result that this tile has none
             continue
         read = slice(
             _aligned(range(start - reach, start - reach - choices, -1), side, target),
             _aligned(range(stop + reach, stop + reach + choices), side, target),
         )
-        first, last = _place(read.start, side, target), _place(read.stop, side, target)
-        found.append(Span(read, last - first, slice(filled.start - first, filled.stop - first), filled))
-    return found
+        first, last = _target_edge(read.start, side, target), _target_edge(read.stop, side, target)
+        tiles.append(Span(read, last - first, slice(filled.start - first, filled.stop - first), filled))
+    return tiles
 
 
-def _place(edge: int, side: int, target: int) -> int:
+def _target_edge(edge: int, side: int, target: int) -> int:
     """Return the edge between pixels of the result that is nearest to an edge between pixels of the source."""
     return (2 * edge * target + side) // (2 * side)
 
