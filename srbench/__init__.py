@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-# Arrow, imported later, is to share malloc with everything else: its own allocator holds what is freed by one reading
-# of a table apart from the next, which adds up with the images (docs/decisions/0030-memory-of-many-images.md).
-os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+from srbench._version import __version__
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "evaluate", "train"]
 
 if TYPE_CHECKING:

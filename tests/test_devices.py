@@ -1,7 +1,8 @@
-"""Choosing a device, and what a process is told for it."""
+"""Choosing a device, and what srbench sets for its process: nothing from Python, memory from the command line."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -15,8 +16,10 @@ from srbench.errors import UsageError
 FAULTS = """
 import resource, sys, torch
 from srbench.compute.devices import use_device
+from srbench.compute.process import prepare_process
+use_device("cpu")
 if sys.argv[1] == "prepared":
-    use_device("cpu")
+    prepare_process()
 def make():
     for _ in range(10):
         torch.ones(2**24)
@@ -27,10 +30,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 HELD = """
 import torch
-from srbench.compute.devices import give_back_freed_memory, use_device
+from srbench.compute.process import give_back_freed_memory, keep_freed_memory
 def held():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
-use_device("cpu")
+keep_freed_memory()
 before = held()
 tensors = [torch.ones(2**18) for _ in range(256)]
 last = torch.ones(1000)
@@ -87,8 +90,56 @@ def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch):
 
 
 @pytest.mark.parametrize(("given", "taken"), [({}, "system"), ({"ARROW_DEFAULT_MEMORY_POOL": "mimalloc"}, "mimalloc")])
-def test_arrow_shares_malloc_unless_the_user_has_chosen(given, taken):
-    code = "import srbench, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+def test_the_command_line_shares_malloc_with_arrow_unless_the_user_has_chosen(given, taken):
+    code = (
+        "import sys; from srbench.cli import main; sys.argv[1:] = ['list', 'protocols']\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    )
     environment = {"PATH": "/usr/bin:/bin"} | given
     done = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == taken
+    assert done.stdout.splitlines()[-1] == taken
+
+
+SETTINGS = """
+import ctypes, os, sys
+calls = []
+class Library:  # every call of glibc by name goes through here
+    def __init__(self, name, *rest, **more): self._real = real(name, *rest, **more)
+    def __getattr__(self, name):
+        if name == "mallopt": calls.append(name)
+        return getattr(self._real, name)
+if sys.argv[1] != "import":
+    import lightning.fabric, sklearn, timm, torchvision  # these set variables of their own
+real, before = ctypes.CDLL, dict(os.environ)
+ctypes.CDLL = Library
+import srbench
+if sys.argv[1] == "everything":
+    import importlib, pkgutil
+    names = [module.name for module in pkgutil.walk_packages(srbench.__path__, "srbench.")]
+    assert len(names) > 80
+    for name in names:
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    srbench.evaluate(["nearest"], limit=4, out=sys.argv[2], progress=False)
+import pyarrow
+ctypes.CDLL = real
+assert not calls, calls
+assert dict(os.environ) == before, sorted(set(os.environ.items()) ^ set(before.items()))
+print(pyarrow.default_memory_pool().backend_name)
+"""
+
+
+@pytest.mark.parametrize("what", ["import", "everything"])
+def test_from_python_nothing_of_the_process_is_set(tmp_path, what):
+    environment = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    environment |= {name: value for name, value in os.environ.items() if name in ("HOME", "SRBENCH_CACHE")}
+    alone = [sys.executable, "-c", "import pyarrow; print(pyarrow.default_memory_pool().backend_name)"]
+    ours = [sys.executable, "-c", SETTINGS, what, str(tmp_path)]
+    plain, found = (
+        subprocess.run(command, env=environment, check=False, capture_output=True, text=True, timeout=250)
+        for command in (alone, ours)
+    )
+    assert found.returncode == 0, found.stderr[-2000:]
+    assert found.stdout == plain.stdout

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import srbench
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_json
 from srbench.files.strict import read_json
@@ -174,7 +175,11 @@ def test_provenance_describes_this_machine() -> None:
     assert machine.threads == torch.get_num_threads()
     assert machine.driver is None
     code = code_state()
-    assert (code.commit is None) == (code.dirty is None)
+    assert code.version == srbench.__version__ and (code.commit is None) == (code.dirty is None)
+    checkout = Path(srbench.__file__).resolve().parents[1]
+    if (checkout / ".git").exists():
+        head = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+        assert code.commit == subprocess.run(head, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_a_checkout_s_commit_is_in_the_record() -> None:

@@ -11,6 +11,10 @@ import pytest
 import wheel_content
 from wheel_content import CHECKOUT, expected, problems
 
+import srbench
+
+DIST_INFO = f"srbench-{srbench.__version__}.dist-info"
+
 
 def run_setup(checkout: Path) -> dict:
     """Return what setup.py hands to setuptools, run in `checkout`."""
@@ -104,7 +108,7 @@ def test_expected_content_is_mapped_to_where_it_is_installed(tmp_path):
 def test_whole_wheel_has_no_problem():
     wanted = expected(CHECKOUT)
     assert "srbench/protocol/presets/clean.toml" in wanted and "srbench/methods/darionet.py" in wanted
-    metadata = {"srbench-0.1.0.dist-info/METADATA", "srbench-0.1.0.dist-info/RECORD", "srbench/"}
+    metadata = {f"{DIST_INFO}/METADATA", f"{DIST_INFO}/RECORD", "srbench/"}
     assert problems(wanted | metadata, wanted) == []
 
 
@@ -126,14 +130,14 @@ def test_whole_wheel_has_no_problem():
 )
 def test_each_fault_is_found(tmp_path, gone, more, sentence):
     wanted = expected(make_checkout(tmp_path))
-    names = (wanted - {gone}) | ({more} if more else set()) | {"srbench-0.1.0.dist-info/METADATA"}
+    names = (wanted - {gone}) | ({more} if more else set()) | {f"{DIST_INFO}/METADATA"}
     assert problems(names, wanted) == [sentence]
 
 
 def test_script_lists_the_modules_and_fails_where_it_must(tmp_path):
     script = CHECKOUT / "tests" / "wheel_content.py"
     wanted = expected(CHECKOUT)
-    good = make_wheel(tmp_path / "good.whl", wanted | {"srbench-0.1.0.dist-info/METADATA"})
+    good = make_wheel(tmp_path / "good.whl", wanted | {f"{DIST_INFO}/METADATA"})
     bad = make_wheel(tmp_path / "bad.whl", wanted - {"srbench/cli/__init__.py"})
     results = [
         subprocess.run([sys.executable, str(script), *map(str, wheels)], capture_output=True, text=True, check=False)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from srbench.compute.process import prepare_process
 from srbench.errors import SrbenchError, UsageError
 
 app = typer.Typer(
@@ -26,7 +27,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
-    """Run the command line."""
+    """Prepare the process, which is the command line's own, and run the command."""
+    prepare_process()
     app()
 
 

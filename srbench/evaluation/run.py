@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 
 from srbench import leaderboard
-from srbench.compute.devices import give_back_freed_memory, use_device
+from srbench.compute.devices import use_device
 from srbench.compute.numerics import Numerics
+from srbench.compute.process import give_back_freed_memory
 from srbench.data.catalogue import default_protocol, open_source
 from srbench.data.hr_cache import HRStore, build_hr_store
 from srbench.data.source import Source, sample_list_sha256

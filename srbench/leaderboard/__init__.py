@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench import protocol
-from srbench.compute.devices import give_back_freed_memory
+from srbench.compute.process import give_back_freed_memory
 from srbench.errors import IncomparableError, RecordError
 from srbench.files.strict import read_json
 from srbench.metrics import psnr_pooled

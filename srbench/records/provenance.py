@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from srbench._version import __version__
 from srbench.records.schema import CodeState, Environment
 
 CODE_FOLDERS = ("srbench", "baselines", "methods")
@@ -22,13 +23,13 @@ def code_state() -> CodeState:
     # A wheel may be installed below somebody else's repository, whose commit would be a lie.
     top = _output("git", "-C", str(checkout), "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != checkout:
-        return CodeState(_version("srbench") or "unknown", None, None)
+        return CodeState(__version__, None, None)
     commit = _output("git", "-C", str(checkout), "rev-parse", "--verify", "HEAD")
     if commit is None:  # a repository without a commit yet
-        return CodeState(_version("srbench") or "unknown", None, None)
+        return CodeState(__version__, None, None)
     folders = [name for name in CODE_FOLDERS if (checkout / name).is_dir()]
     changes = _output("git", "-C", str(checkout), "status", "--porcelain", "--", *folders)
-    return CodeState(_version("srbench") or "unknown", commit, None if changes is None else bool(changes))
+    return CodeState(__version__, commit, None if changes is None else bool(changes))
 
 
 def environment(device: Any) -> Environment:

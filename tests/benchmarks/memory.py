@@ -65,7 +65,9 @@ def one(folder: Path) -> None:
     os.environ |= {"SRBENCH_CACHE": str(folder / "cache"), "SRBENCH_WEIGHTS": str(folder / "weights")}
 
     import srbench
+    from srbench.compute.process import prepare_process
 
+    prepare_process()
     start = time.process_time()
     with PeakAnonymous() as peak:
         srbench.evaluate(

@@ -81,6 +81,9 @@ def read(root: Path, *, report: bool) -> None:
     import resource
     import time
 
+    from srbench.compute.process import prepare_process
+
+    prepare_process()
     from srbench import leaderboard
     from srbench.leaderboard import tables
     from srbench.records.cells import find_records
