@@ -15,16 +15,16 @@ from dummies import CLASSES, make_classifier, pixels, save_gain, trainable
 from PIL import Image, ImageCms
 from typer.testing import CliRunner
 
-from srbench import upscaling as module
 from srbench import weights
 from srbench.cli import app
 from srbench.errors import SrbenchError, UsageError
-from srbench.imaging import pictures
-from srbench.imaging.pictures import WRITABLE, made_by, read_picture, without_fringe
+from srbench.imaging import codecs
+from srbench.imaging.codecs import WRITABLE, made_by, read_picture, without_fringe
 from srbench.imaging.resample import resize, to_uint8
 from srbench.imaging.tiles import MARGIN, spans, tiled
 from srbench.networks.classifiers import load_classifier
-from srbench.upscaling import render, upscale
+from srbench.upscaling import api, render, upscale
+from srbench.upscaling.guesses import Guesser
 from srbench.weights import Card
 
 NETWORK = '''"""A network of factor 4 that sees `reach` pixels around each."""
@@ -207,13 +207,13 @@ def test_no_window_is_larger_than_tile_and_margins(here, monkeypatch):
     plugin = network(here)
     source = save(here / "in.png", noise(150, 260, 3))
     seen = []
-    loaded = module.load_contender
+    loaded = api.load_contender
 
     def remember(*arguments):
         seen.append(loaded(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(module, "load_contender", remember)
+    monkeypatch.setattr(api, "load_contender", remember)
     upscale([source], "net", out="out.png", tile=40, plugins=[plugin])
     windows = seen[0].method.windows
     assert len(windows) == 4 * 7
@@ -646,13 +646,13 @@ def test_the_table_is_printed(here, card):
 
 def test_a_classifier_of_fixed_size_gets_its_size_and_others_no_more_than_the_protocol_s(here, card, monkeypatch):
     sizes = []
-    guess = module._Asked._guess
+    guess = Guesser._guess
 
     def remember(self, network, image):
         sizes.append(tuple(image.shape[-2:]))
         return guess(self, network, image)
 
-    monkeypatch.setattr(module._Asked, "_guess", remember)
+    monkeypatch.setattr(Guesser, "_guess", remember)
     fixed = make_classifier(here / "fixed", input_size=32)
     source = save(here / "in.png", noise(10, 90, 3))
     upscale([source], "nearest", out="out.png", classifier=str(fixed))
@@ -691,7 +691,7 @@ def test_a_classifier_that_fails_costs_no_picture(here, card, monkeypatch):
     def broken(self, network, image):
         raise SrbenchError("classifier dummy fails")
 
-    monkeypatch.setattr(module._Asked, "_guess", broken)
+    monkeypatch.setattr(Guesser, "_guess", broken)
     code, out, err = run(source, "--method", "nearest", "--out", "out.png", "--classifier", card)
     assert code == 1 and out.strip() == "" and "failed: in.png: classifier dummy fails" in err
     assert opened(Path("out.png")).shape == (16, 16, 3)
@@ -764,7 +764,7 @@ def test_progress_counts_tiles(here, monkeypatch):
         counted.append((total, unit, []))
         yield counted[-1][2].append
 
-    monkeypatch.setattr(module, "track", track)
+    monkeypatch.setattr(api, "track", track)
     save(here / "in" / "a.png", noise(40, 25, 3))
     save(here / "in" / "b.png", noise(9, 9, 3))
     (here / "in" / "torn.png").write_bytes(b"x")
@@ -805,13 +805,13 @@ def test_a_photograph_without_seams_and_its_class(here, real):
     assert len(guesses) == 5 and all(re.match(r"n\d{8} \w", name) for name in guesses)
 
 
-def test_pictures_module_reads_what_it_writes(here):
-    picture = pictures.Picture(noise(5, 6, 3), alpha=noise(5, 6, seed=1), icc=profile())
+def test_codecs_read_what_they_write(here):
+    picture = codecs.Picture(noise(5, 6, 3), alpha=noise(5, 6, seed=1), icc=profile())
     for suffix in (".png", ".webp", ".tif"):
-        Path(f"a{suffix}").write_bytes(pictures.encode(picture, suffix, made="by hand"))
+        Path(f"a{suffix}").write_bytes(codecs.encode(picture, suffix, made="by hand"))
         found = read_picture(Path(f"a{suffix}"), "a")
         np.testing.assert_array_equal(found.pixels, picture.pixels)
         np.testing.assert_array_equal(found.alpha, picture.alpha)
         assert found.icc == picture.icc and made_by(Path(f"a{suffix}")) == "by hand"
-    with Image.open(io.BytesIO(pictures.encode(picture, ".png", made="x" * 70000))) as image:
+    with Image.open(io.BytesIO(codecs.encode(picture, ".png", made="x" * 70000))) as image:
         assert len(image.getexif()[0x000B]) == 70000

@@ -1,0 +1,187 @@
+"""The method of a call: its weights, and how it restores a picture, whole or tile by tile."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from srbench import __version__
+from srbench.compute.numerics import Numerics
+from srbench.errors import ContractError, UsageError
+from srbench.evaluation.loaded_methods import LoadedMethod, needs_weights
+from srbench.evaluation.scoring import sentence
+from srbench.imaging.codecs import Picture, Pixels, without_fringe
+from srbench.imaging.resample import resize
+from srbench.imaging.tiles import Restore, canvas, enlarged_side, tiled
+from srbench.method import Method
+from srbench.networks.classifiers import Classifier
+from srbench.protocol import Protocol, load_protocol
+from srbench.restore import check_finite, restore
+from srbench.weights import WeightsRef, find, local, names
+
+_PROTOCOL = "clean"
+
+
+def protocol_of_factor(factor: float) -> Protocol:
+    """Return the protocol whose return to size and rounding hold here; a method may ask it for its scale."""
+    protocol = load_protocol(_PROTOCOL)
+    return protocol.at_scale(1 / factor) if factor >= 1 else protocol
+
+
+def choose_weights(name: str, cls: type[Method], spec: str | None, classifier: Classifier | None) -> WeightsRef | None:
+    """Return the weights of a method: those that were named, or the only ones on this computer that can be meant.
+
+    Args:
+        name: Registry name of the method.
+        cls: Its class.
+        spec: Name or file of the weights, or None.
+        classifier: The classifier of the call, which adapted weights may have been trained with.
+
+    Raises:
+        UsageError: If the method takes none, or none or several can be meant.
+    """
+    if not needs_weights(name, cls):
+        if spec is not None:
+            raise UsageError(f"method {name!r} takes no weights, so --weights {spec} cannot apply")
+        return None
+    if spec is not None:
+        return find(name, spec.removeprefix(f"{name}="), cls.weights)  # METHOD=NAME, as for `srbench eval`, does too
+    candidates = _candidates(name, cls, classifier)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        labels = ", ".join(ref.label for ref in candidates)
+        raise UsageError(f"method {name!r} has several sets of weights here: {labels}; choose one with --weights NAME")
+    known = names(name, cls.weights)
+    choice = f"one of {', '.join(known)}" if known else "a file"
+    raise UsageError(f"method {name!r} needs weights and has none here that fit; give --weights NAME|FILE, {choice}")
+
+
+def _candidates(name: str, cls: type[Method], classifier: Classifier | None) -> list[WeightsRef]:
+    """Return the weights on this computer that may be meant where none are named.
+
+    Frozen weights come before adapted ones, and the user's before those that are offered for one task alone, such as
+    the demo. Weights that other ones were started from are left out.
+    """
+    here = local(name, cls.weights)
+    frozen = [ref for ref in here if ref.card is None or ref.card.track != "adapted"]
+    adapted = [
+        ref
+        for ref in here
+        if ref.card is not None
+        and ref.card.track == "adapted"
+        and (classifier is None or (ref.card.teacher or {}).get("sha256") in (None, classifier.info.weights_sha256))
+    ]
+    fitting = frozen or adapted
+    fitting = [ref for ref in fitting if ref.card is None or not ref.card.tasks] or fitting
+    starts = {str(ref.card.recipe.get("init")).removeprefix(f"{name}:") for ref in fitting if ref.card is not None}
+    return [ref for ref in fitting if ref.label not in starts] or fitting
+
+
+def weights_notes(ref: WeightsRef | None) -> tuple[str, ...]:
+    """Return what a user should know about the weights, one sentence each."""
+    if ref is None or ref.card is None or not ref.card.tasks:
+        return ()
+    return (f"weights {ref.label} were trained for {', '.join(ref.card.tasks)} alone; others are given with --weights",)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A method as it is used here.
+
+    Attributes:
+        loaded: The method with its weights.
+        protocol: Its kernel returns a native factor to the wanted one.
+        factor: Enlargement of both sides.
+        tile: Side of a tile in LR pixels, or None.
+        device: Where the method runs.
+    """
+
+    loaded: LoadedMethod
+    protocol: Protocol
+    factor: float
+    tile: int | None
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.method.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @property
+    def method(self) -> Method:
+        """The network or kernel itself."""
+        assert self.loaded.method is not None  # it is loaded, or there was an error
+        return self.loaded.method
+
+    def made(self, sha256: str) -> str:
+        """Return how a result comes from a file of that hash; tiles are no part of it."""
+        ref = self.loaded.weights.ref if self.loaded.weights is not None else None
+        return (
+            (
+                f"srbench {__version__}: {self.loaded.name} {self.method.info.version},"
+                f" weights {ref.sha256[:12] if ref else 'none'}, x{self.factor!r}, of {sha256[:16]}"
+            )
+            .encode("ascii", "replace")
+            .decode()
+        )
+
+    def restore(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
+        """Restore `(1, C, h, w)`, RGB or grey, float32, [0, 1], to `(1, C, *size)`."""
+        info, name, grey = self.method.info, self.loaded.name, lr.shape[1] == 1
+        if info.channels == 1 and not grey:
+            raise ContractError(f"method {name!r} takes grey images alone; turn this one grey or take another method")
+        try:
+            sr = restore(
+                self.method,
+                lr.clone(),
+                size,
+                restoration=self.protocol.sr,
+                numerics=Numerics.of(self.device, "fp32"),
+                channels=lr.shape[1],
+                name=name,
+            )
+        except ContractError:
+            raise
+        except Exception as error:
+            # whatever a method does wrong is said with the picture's name; the other pictures go on
+            raise ContractError(_failure(name, lr, error)) from error
+        check_finite(name, sr)
+        return sr
+
+    def alpha(self, alpha: Tensor, size: tuple[int, int]) -> Tensor:
+        """Resample `(1, 1, h, w)`, [0, 1], by bicubic with antialias, whatever the method is."""
+        return resize(alpha, size, "bicubic")
+
+    def enlarge(self, picture: Picture, tick: Callable[[], None]) -> Picture:
+        """Return the picture at its new size."""
+        height, width = picture.pixels.shape[:2]
+        size = (enlarged_side(height, self.factor), enlarged_side(width, self.factor))
+        (tall, target_tall), (wide, target_wide) = canvas((height, width), self.factor)
+
+        def whole(pixels: Pixels, restore: Restore, device: torch.device, tick: Callable[[], None] | None) -> Pixels:
+            extended = np.pad(pixels, ((0, tall - height), (0, wide - width), (0, 0)), mode="edge")
+            result = tiled(extended, (target_tall, target_wide), restore, tile=self.tile, device=device, tick=tick)
+            return np.ascontiguousarray(result[: size[0], : size[1]])
+
+        pixels, alpha = whole(visible_pixels(picture), self.restore, self.device, tick), None
+        if picture.alpha is not None:
+            alpha = whole(picture.alpha[..., None], self.alpha, torch.device("cpu"), None)[..., 0]
+        return dataclasses.replace(picture, pixels=pixels, alpha=alpha)
+
+
+def _failure(name: str, lr: Tensor, error: Exception) -> str:
+    height, width = lr.shape[-2:]
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in text or "enough memory" in text:
+        tile = max(16, min(height, width) // 4)
+        return f"{width} x {height} pixels at once are too many for the memory; try --tile {tile}"
+    return f"method {name!r} fails on {width} x {height} pixels: {sentence(error)}"
+
+
+def visible_pixels(picture: Picture) -> Pixels:
+    """Return `(H, W, C)` uint8 as the method and the classifier see it."""
+    return picture.pixels if picture.alpha is None else without_fringe(picture.pixels, picture.alpha)
