@@ -29,10 +29,7 @@ class UnknownNameError(UsageError):
             name: The name that was given.
             known: The names that exist.
         """
-        options = sorted(known)
-        near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(options) or 'none'}."
-        super().__init__(f"there is no {kind} named {name!r}; {hint}")
+        super().__init__(f"there is no {kind} named {name!r}; {nearest_names(name, known)}")
         self.kind = kind
         self.name = name
 
@@ -71,3 +68,10 @@ class IncomparableError(UsageError):
 
 class TrainingError(SrbenchError):
     """A training run that cannot go on, such as one whose loss is no longer finite."""
+
+
+def nearest_names(name: str, known: Iterable[str]) -> str:
+    """Return what to say to a name that does not exist: the names that look like it, or all that there are."""
+    options = sorted(known)
+    near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(options) or 'none'}."

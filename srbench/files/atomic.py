@@ -46,9 +46,16 @@ def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically.
 
     Raises:
-        RecordError: As `write_bytes`.
+        RecordError: As `write_bytes`, or if the text holds half a character (a lone surrogate).
     """
-    write_bytes(path, lambda file: _discard(file.write(text.encode())))
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise RecordError(
+            f"cannot write {path}: {text[max(0, error.start - 20) : error.end]!r} holds half a character;"
+            " rename the file that it comes from"
+        ) from None
+    write_bytes(path, lambda file: _discard(file.write(content)))
 
 
 def write_json(path: Path, value: Any) -> None:

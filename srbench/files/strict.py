@@ -1,14 +1,17 @@
-"""JSON as srbench writes and reads it: plain types, nothing that is not finite, one sentence for what does not fit."""
+"""JSON and TOML as srbench writes and reads them: plain, finite, and one sentence for everything else."""
 
 from __future__ import annotations
 
 import json
 import math
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from srbench.errors import RecordError
+from srbench.errors import RecordError, SrbenchError
+
+MAX_WHOLE = 2**63 - 1  # what the libraries that compute can hold
 
 
 def canonical_json(value: Any) -> str:
@@ -35,40 +38,85 @@ def read_json(path: Path) -> Any:
     Raises:
         RecordError: If it is missing, unreadable, or no JSON.
     """
+    from pydantic_core import from_json
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return from_json(path.read_bytes(), allow_inf_nan=False)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
-        raise RecordError(
-            f"{path} is damaged, it is not valid JSON ({error}); delete it and run the evaluation again"
-        ) from None
+        raise RecordError(f"{path} is damaged, it is not valid JSON ({error}); delete it and make it again") from None
+
+
+def read_toml(path: Path, *, what: str, error: type[SrbenchError]) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Args:
+        path: The file.
+        what: Begins the sentence: "recipe mine.toml".
+        error: The error to raise.
+
+    Raises:
+        SrbenchError: Of the class `error`, if it cannot be read or is no TOML.
+    """
+    try:
+        return parse_toml(path.read_bytes().decode("utf-8"), what=what, error=error)
+    except OSError as problem:
+        raise error(f"cannot read {what}: {problem.strerror or problem}") from problem
+    except UnicodeDecodeError as problem:
+        raise error(f"{what} is not valid TOML: {problem}; save it as UTF-8") from None
+
+
+def parse_toml(text: str, *, what: str, error: type[SrbenchError]) -> dict[str, Any]:
+    """Read TOML text; as `read_toml`."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise error(f"{what} is not valid TOML: it is nested too deep; take the inner levels out") from None
+    except ValueError as problem:  # a number of thousands of digits is no TOMLDecodeError
+        raise error(f"{what} is not valid TOML: {problem}; mend that line") from None
+
+
+def first_unstorable(value: Any, where: str = "") -> tuple[str, str] | None:
+    """Return the first entry that JSON cannot hold as (path, what it is), or None; `where` begins the path."""
+    if isinstance(value, Mapping):
+        if (key := next((key for key in value if not isinstance(key, str)), None)) is not None:
+            return where, f"a mapping with the key {key!r}, which is no text"
+        items = [(f"{where}.{key}".lstrip("."), entry) for key, entry in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(f"{where}[{i}]", entry) for i, entry in enumerate(value)]
+    else:
+        what = _unstorable_leaf(value)
+        return None if what is None else (where, what)
+    return next((first for path, entry in items if (first := first_unstorable(entry, path)) is not None), None)
+
+
+def _unstorable_leaf(value: Any) -> str | None:
+    if isinstance(value, str):
+        return None if value.isascii() or _encodes(value) else "text with half a character (a lone surrogate)"
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int):
+        return None if abs(value) <= MAX_WHOLE else "a whole number beyond 64 bits"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else repr(value)
+    return f"of type {type(value).__name__}"
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _dumps(value: Any, **layout: Any) -> str:
     try:
         return json.dumps(value, allow_nan=False, **layout)
-    except (TypeError, ValueError) as error:
-        place = _offender(value, "")
-        if place is None:
+    except (TypeError, ValueError, RecursionError) as error:
+        if isinstance(error, RecursionError) or (entry := first_unstorable(value)) is None:
             raise RecordError(f"cannot be stored as JSON: {error}") from None
         raise RecordError(
-            f"cannot be stored as JSON: {place[0] or 'the value'} is {place[1]}; store null and a reason"
+            f"cannot be stored as JSON: {entry[0] or 'the value'} is {entry[1]}; store null and a reason"
         ) from None
-
-
-def _offender(value: Any, where: str) -> tuple[str, str] | None:
-    """Return (path, text) of the first entry that JSON cannot hold, or None."""
-    if isinstance(value, Mapping):
-        items = [(f"{where}.{key}".lstrip("."), entry) for key, entry in value.items()]
-    elif isinstance(value, list | tuple):
-        items = [(f"{where}[{i}]", entry) for i, entry in enumerate(value)]
-    elif value is None or isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
-        return None
-    else:
-        return where, repr(value) if isinstance(value, float) else f"of type {type(value).__name__}"
-    return next((found for path, entry in items if (found := _offender(entry, path)) is not None), None)
-
-
-def _refuse_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")

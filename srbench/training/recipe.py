@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Interval
 
 from srbench.errors import UnknownNameError, UsageError
+from srbench.files.strict import read_toml
+from srbench.files.validate import Count, PlainJson, Positive, Share, check, validated
 
 TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd")
 CLASSIFIER_TERMS = ("ce_sr", "ce_hr", "ce_mix")
+
+Above0 = Annotated[float, Gt(0)]
+NotNegative = Annotated[float, Ge(0)]
+BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,10 @@ class Augment:
 
     flip: bool = False
     rotate: bool = False
-    shift: int = 0
-    blur: float = 0.0
-    blur_probability: float = 0.5
-    degrade_probability: float = 0.0
+    shift: Count = 0
+    blur: NotNegative = 0.0
+    blur_probability: Share = 0.5
+    degrade_probability: Share = 0.0
 
 
 @dataclass(frozen=True)
@@ -89,39 +94,39 @@ class Recipe:
         half: Store the weights in 16 bits.
     """
 
-    losses: Mapping[str, float] = field(default_factory=dict)
-    epochs: int = 10
-    steps_per_epoch: int | None = None
-    batch_size: int = 16
-    accumulate: int = 1
+    losses: Mapping[str, Above0] = field(default_factory=dict)
+    epochs: Positive = 10
+    steps_per_epoch: Positive | None = None
+    batch_size: Positive = 16
+    accumulate: Positive = 1
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = 1e-4
-    momentum: float = 0.9
-    weight_decay: float = 0.0
+    lr: Above0 = 1e-4
+    momentum: BelowOne = 0.9
+    weight_decay: NotNegative = 0.0
     schedule: Literal["constant", "cosine", "step"] = "constant"
-    gamma: float = 0.5
-    decay_every: int = 1
-    warmup_steps: int = 0
+    gamma: Annotated[float, Interval(gt=0, le=1)] = 0.5
+    decay_every: Positive = 1
+    warmup_steps: Count = 0
     unit_scale: bool | None = None
-    label_smoothing: float = 0.0
-    patch: int | None = None
-    patches_per_image: int = 1
-    flatness: float = 0.0
+    label_smoothing: BelowOne = 0.0
+    patch: Positive | None = None
+    patches_per_image: Positive = 1
+    flatness: BelowOne = 0.0
     augment: Augment = field(default_factory=Augment)
-    ema: float = 0.0
-    clip_norm: float | None = None
-    helper_lr: float | None = None
-    classifier_lr: float | None = None
+    ema: BelowOne = 0.0
+    clip_norm: Above0 | None = None
+    helper_lr: Above0 | None = None
+    classifier_lr: Above0 | None = None
     classifier_train_mode: bool = True
-    classifier_losses: Mapping[str, float] = field(default_factory=dict)
+    classifier_losses: Mapping[str, Above0] = field(default_factory=dict)
     classifier_optimizer: Literal["adam", "adamw", "sgd"] | None = None
     track: Literal["frozen", "adapted"] = "frozen"
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Annotated[Mapping[str, Any], PlainJson()] = field(default_factory=dict)
     init: str | None = None
     select: Literal["ce_difference", "emd", "logits", "psnr", "accuracy", "none"] = "ce_difference"
-    validate_every: int = 1
-    checkpoint_every: int = 0
-    norm_steps: int = 0
+    validate_every: Positive = 1
+    checkpoint_every: Count = 0
+    norm_steps: Count = 0
     half: bool = False
 
     def __post_init__(self) -> None:
@@ -130,7 +135,10 @@ class Recipe:
         Raises:
             UsageError: Naming the setting.
         """
-        _check(self)
+        check(self, origin="recipe", error=UsageError)
+        for term in self.classifier_losses:
+            if term not in CLASSIFIER_TERMS:
+                raise UnknownNameError("term of classifier_losses", term, CLASSIFIER_TERMS)
 
     @property
     def scales_terms(self) -> bool:
@@ -166,14 +174,11 @@ def load_recipe(spec: str, recipes: Mapping[str, Recipe]) -> Recipe:
     path = Path(spec)
     if not path.is_file():
         raise UsageError(f"there is no recipe file {spec}; give a path to a .toml file or one of {sorted(recipes)}")
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"recipe {path.name} is not valid TOML: {error}") from None
+    raw = read_toml(path, what=f"recipe {path.name}", error=UsageError)
     base = raw.pop("base", None)
-    if base is not None and base not in recipes:
+    if base is not None and (not isinstance(base, str) or base not in recipes):
         raise UnknownNameError("recipe", str(base), recipes)
-    return _changed(recipes[base] if base is not None else Recipe(), raw, f"recipe {path.name}: ")
+    return _changed(recipes[base] if base is not None else Recipe(), raw, f"recipe {path.name}")
 
 
 def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
@@ -193,7 +198,7 @@ def apply_overrides(recipe: Recipe, overrides: Iterable[str]) -> Recipe:
         outer, dot, inner = key.partition(".")
         outer = "parameters" if outer == "args" else outer
         value = _parse(text.strip())
-        recipe = _changed(recipe, {outer: {inner: value}} if dot else {outer: value}, "--set ")
+        recipe = _changed(recipe, {outer: {inner: value}} if dot else {outer: value}, "--set")
     return recipe
 
 
@@ -204,103 +209,26 @@ def _parse(text: str) -> Any:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 
 _WEIGHTS = ("losses", "classifier_losses")
-_NESTED = (*_WEIGHTS, "parameters", "augment")
+_TABLES = (*_WEIGHTS, "parameters", "augment")
 
 
 def _changed(recipe: Recipe, raw: Mapping[str, Any], origin: str) -> Recipe:
-    hints = typing.get_type_hints(Recipe)
-    changes: dict[str, Any] = {}
+    settings = recipe.to_json()
     for key, value in raw.items():
-        if key not in hints:
-            raise UsageError(f"{origin}{UnknownNameError('recipe setting', key, hints)}")
-        if key not in _NESTED:
-            changes[key] = _typed(key, value, hints[key], origin)
-        elif not isinstance(value, dict):
-            raise UsageError(f"{origin}{key} holds settings of its own; write {key}.NAME={value!r} for one of them")
-        elif key in _WEIGHTS:
-            weights = {term: _typed(f"{key}.{term}", weight, float, origin) for term, weight in value.items()}
-            merged = dict(getattr(recipe, key)) | weights
-            changes[key] = {term: weight for term, weight in merged.items() if weight != 0}
-        elif key == "parameters":
-            changes[key] = dict(recipe.parameters) | value
-        else:
-            changes[key] = _augment(recipe.augment, value, origin)
-    return dataclasses.replace(recipe, **changes)
-
-
-def _augment(augment: Augment, raw: Mapping[str, Any], origin: str) -> Augment:
-    hints = typing.get_type_hints(Augment)
-    for key in raw:
-        if key not in hints:
-            raise UsageError(f"{origin}{UnknownNameError('setting of augment', key, hints)}")
-    typed = {key: _typed(f"augment.{key}", value, hints[key], origin) for key, value in raw.items()}
-    return dataclasses.replace(augment, **typed)
-
-
-def _typed(key: str, value: Any, hint: Any, origin: str) -> Any:
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    for option in options:
-        if typing.get_origin(option) is Literal and (value or "none") in typing.get_args(option):
-            return value or "none"
-        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if option is bool and isinstance(value, bool):
-            return value
-        if option is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if option is str and isinstance(value, str):
-            return value
-    expected = " or ".join(_spoken(option) for option in options)
-    shown = "none" if value is None else repr(value)
-    raise UsageError(f"{origin}{key} takes {expected}, got {shown}")
-
-
-def _spoken(option: Any) -> str:
-    if typing.get_origin(option) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(option)))
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}.get(option, "none")
-
-
-def _check(recipe: Recipe) -> None:
-    def need(holds: bool, key: str, expected: str) -> None:
-        if not holds:
-            raise UsageError(f"recipe setting {key} must be {expected}, got {_at(recipe, key)!r}")
-
-    for key in ("epochs", "batch_size", "patches_per_image", "accumulate", "decay_every", "validate_every"):
-        need(getattr(recipe, key) >= 1, key, "at least 1")
-    for key in ("warmup_steps", "checkpoint_every", "norm_steps", "weight_decay"):
-        need(getattr(recipe, key) >= 0, key, "at least 0")
-    for key in ("steps_per_epoch", "patch"):
-        need(getattr(recipe, key) is None or getattr(recipe, key) >= 1, key, "at least 1, or none")
-    for key in ("helper_lr", "classifier_lr", "clip_norm"):
-        value = getattr(recipe, key)
-        need(value is None or 0 < value < math.inf, key, "a finite number above 0, or none")
-    need(0 < recipe.lr < math.inf, "lr", "a finite number above 0")
-    need(0 < recipe.gamma <= 1, "gamma", "above 0 and at most 1")
-    for key in ("momentum", "ema", "label_smoothing", "flatness"):
-        need(0 <= getattr(recipe, key) < 1, key, "at least 0 and below 1")
-    for key in ("augment.blur_probability", "augment.degrade_probability"):
-        need(0 <= _at(recipe, key) <= 1, key, "from 0 to 1")
-    for key in ("augment.shift", "augment.blur"):
-        need(_at(recipe, key) >= 0, key, "at least 0")
-    for key in _WEIGHTS:
-        for term, weight in getattr(recipe, key).items():
-            if not 0 < weight < math.inf:
-                raise UsageError(f"recipe setting {key}.{term} must be a finite number above 0, got {weight!r}")
-    for term in recipe.classifier_losses:
-        if term not in CLASSIFIER_TERMS:
-            raise UnknownNameError("term of classifier_losses", term, CLASSIFIER_TERMS)
-
-
-def _at(recipe: Recipe, key: str) -> Any:
-    value: Any = recipe
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
+        if key in _TABLES:
+            if not isinstance(value, Mapping):
+                raise UsageError(
+                    f"{origin}: {key} holds settings of its own; write {key}.NAME={value!r} for one of them"
+                )
+            value = settings[key] | value
+            if key in _WEIGHTS:  # a weight of zero takes the term out
+                value = {term: weight for term, weight in value.items() if isinstance(weight, bool) or weight != 0}
+        elif key == "select" and value is None:
+            value = "none"  # a word of its own, not the absence of one
+        settings[key] = value
+    return validated(Recipe, settings, origin=origin, error=UsageError, syntax="toml")
