@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from srbench import leaderboard
+from srbench.compute.numerics import Numerics
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import tables
 from srbench.records.cells import StoredCell, cell_folder, commit_cell, find_records
@@ -70,6 +71,7 @@ def make_record(
         protocol=ProtocolPart("clean", hash_inputs(fields), {part: dict(values) for part, values in fields.items()}),
         code=CodeState("0.1.0", "0" * 40, False),
         environment=Environment("3.12.0", "2.6.0", "0.21.0", "1.0.15", "cpu (synthetic)", None, 2, "Linux"),
+        numerics=Numerics("cpu"),
         method=MethodPart(
             method,
             role,  # type: ignore[arg-type]

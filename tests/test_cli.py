@@ -252,7 +252,7 @@ def test_version():
         ("eval bilinear --limit 0", "--limit takes a whole number of at least 1"),
         ("eval bilinear --batch-size 0", "--batch-size takes a whole number of at least 1"),
         ("eval bilinear --device tpu", "--device takes auto, cpu or cuda"),
-        ("eval bilinear --precision fp8", "--precision takes auto, fp32 or bf16"),
+        ("eval bilinear --precision fp8", "--precision takes auto, fp32, tf32 or bf16"),
         ("eval bilinear --seed -1", "--seed takes a whole number from 0"),
         ("eval bilinear --plugin gone.py", "--plugin takes a Python file"),
         ("eval bilinear --out file --data images:flat", "--out file is file, which is not a folder"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from srbench.compute.numerics import Numerics, full_precision, tf32_allowed
-from srbench.errors import RecordError, UsageError
+from srbench.errors import UsageError
 from srbench.imaging.resample import gaussian_blur, resize
 from srbench.registry import Registry
 
@@ -69,25 +69,8 @@ class TestInForce:
                 assert (a @ a).dtype == torch.float32
 
 
-class TestRecord:
-    @pytest.mark.parametrize("numerics", [Numerics("cpu", "bf16"), Numerics("cuda", tf32=True)])
-    def test_there_and_back(self, numerics):
-        assert Numerics.from_json(numerics.to_json()) == numerics
-
-    @pytest.mark.parametrize(
-        "raw",
-        [
-            {"device": "cpu", "precision": "fp32"},
-            {"device": "cpu", "precision": "fp32", "tf32": False, "more": 1},
-            {"device": "cpu", "precision": "fp16", "tf32": False},
-            {"device": "cpu", "precision": "fp32", "tf32": 0},
-        ],
-    )
-    def test_what_no_run_has_is_refused(self, raw):
-        with pytest.raises(RecordError, match="numerics"):
-            Numerics.from_json(raw)
-
-    def test_the_difference_names_the_fields(self):
+class TestDifference:
+    def test_it_names_the_fields(self):
         a, b = Numerics("cpu"), Numerics("cuda", "bf16", tf32=True)
         assert a.difference(a) is None
         said = a.difference(b)

@@ -16,7 +16,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+<<<<<<< HEAD
 import srbench
+=======
+from srbench.compute.numerics import Numerics
+>>>>>>> 3a6b575 (A record and its input hash say in which arithmetic the values were computed)
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_json
 from srbench.files.strict import read_json
@@ -57,6 +61,7 @@ def make_record(**changes: Any) -> Record:
         protocol=ProtocolPart("demo", "f" * 64, {"lr": {"scale": 0.32, "kernel": "bicubic"}}),
         code=CodeState("0.1.0", "c0ffee", True),
         environment=Environment("3.12.1", "2.6.0", "0.21.0", None, "cpu", None, 2, "Linux"),
+        numerics=Numerics("cuda", tf32=True),
         method=MethodPart(
             "tiny",
             "network",

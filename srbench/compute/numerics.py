@@ -6,14 +6,14 @@ Values that were computed in different arithmetic differ by more than methods do
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 
-from srbench.errors import RecordError, UsageError
+from srbench.errors import UsageError
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")  # what `--precision` takes
 
@@ -84,27 +84,8 @@ class Numerics:
             yield
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as plain JSON types, for records and input hashes."""
+        """Return the fields as plain JSON types, for input hashes."""
         return dataclasses.asdict(self)
-
-    @classmethod
-    def from_json(cls, raw: Mapping[str, Any]) -> Numerics:
-        """Read what `to_json` wrote.
-
-        Raises:
-            RecordError: If a field is missing, unknown, or has a value that no run has.
-        """
-        names = [item.name for item in dataclasses.fields(cls)]
-        if sorted(raw) != sorted(names):
-            raise RecordError(f"numerics have the fields {', '.join(names)}, got {', '.join(sorted(raw)) or 'none'}")
-        numerics = cls(**raw)
-        if (
-            numerics.device not in ("cpu", "cuda")
-            or numerics.precision not in ("fp32", "bf16")
-            or not isinstance(numerics.tf32, bool)
-        ):
-            raise RecordError(f"expected numerics such as {cls('cpu').to_json()}, got {dict(raw)}")
-        return numerics
 
     def difference(self, other: Numerics) -> str | None:
         """Say which fields differ from another's, such as "precision (fp32 and bf16)", or None where none does."""

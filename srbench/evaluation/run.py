@@ -687,6 +687,7 @@ class _Task:
             protocol=assemble.protocol_part(self._protocol),
             code=self._code,
             environment=self._environment,
+            numerics=self._call.settings.numerics,
             method=assemble.method_part(item.contender, costs),
             classifier=assemble.classifier_part(item.scored.classifier, item.key.track),
             dataset=assemble.dataset_part(self._call.source, self._hr, self._protocol),

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from srbench.compute.numerics import Numerics
 from srbench.errors import RecordError
 from srbench.files.strict import canonical_json
 
@@ -235,6 +236,7 @@ class Record:
         protocol: The protocol.
         code: The code's version and commit.
         environment: Machine and libraries.
+        numerics: Arithmetic that the values were computed in.
         method: The method and its weights.
         classifier: The classifier, or None.
         dataset: The samples.
@@ -255,6 +257,7 @@ class Record:
     protocol: ProtocolPart
     code: CodeState
     environment: Environment
+    numerics: Numerics
     method: MethodPart
     classifier: ClassifierPart | None
     dataset: DatasetPart
