@@ -9,11 +9,12 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from srbench.errors import UsageError
+
+if TYPE_CHECKING:  # records are read without torch, and they say numerics
+    import torch
 
 PRECISIONS = ("auto", "fp32", "tf32", "bf16")  # what `--precision` takes
 
@@ -44,7 +45,7 @@ class Numerics:
         Raises:
             UsageError: If the precision is unknown, or the device does not have it.
         """
-        where = torch.device(device).type
+        where = str(device).partition(":")[0]
         if precision not in PRECISIONS:
             raise UsageError(f"--precision takes {', '.join(PRECISIONS[:-1])} or {PRECISIONS[-1]}, got {precision!r}")
         if where not in {"cpu", "cuda"}:
@@ -66,6 +67,8 @@ class Numerics:
     @property
     def dtype(self) -> torch.dtype:
         """The type that matrices are multiplied in."""
+        import torch
+
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
@@ -75,6 +78,8 @@ class Numerics:
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context; where the precision is fp32 it switches an outer autocast off."""
+        import torch
+
         return torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.precision == "bf16")
 
     @contextmanager
@@ -103,6 +108,8 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
 
     PyTorch allows it in convolutions by default. The setting belongs to the process, whatever the thread.
     """
+    import torch
+
     convolutions, products = torch.backends.cudnn, torch.backends.cuda.matmul
     before = convolutions.allow_tf32, products.allow_tf32
     if before == (allowed, allowed):  # writing it, even unchanged, would break the graph of a compiled network
@@ -118,6 +125,8 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Multiply in float32 inside the block, whatever the precision of the run: no autocast, and no TF32."""
+    import torch
+
     with torch.autocast(device.type, enabled=False):
         if device.type == "cuda":
             with tf32_allowed(False):
