@@ -16,11 +16,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-<<<<<<< HEAD
 import srbench
-=======
 from srbench.compute.numerics import Numerics
->>>>>>> 3a6b575 (A record and its input hash say in which arithmetic the values were computed)
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_json
 from srbench.files.strict import read_json
