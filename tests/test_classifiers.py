@@ -15,8 +15,9 @@ from torch import nn
 from srbench import weights
 from srbench.errors import DataError, SrbenchError, UnknownNameError, UsageError, WeightsError
 from srbench.imaging.resample import resize
-from srbench.networks import classifiers
-from srbench.networks.classifiers import Classifier, ClassifierInfo, imagenet_wnids, label_map, load_classifier
+from srbench.networks import loading
+from srbench.networks.classifiers import Classifier, ClassifierInfo, imagenet_wnids, label_map
+from srbench.networks.loading import load_classifier
 from srbench.weights import Card
 
 
@@ -93,32 +94,34 @@ def test_card_describes_the_classifier(card):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"library": None}, r"lacks 'library'; a card's keys are \['args', 'classes'"),
-        ({"weights": None}, "lacks 'weights'"),
-        ({"mean": None}, "lacks 'mean'"),
-        ({"waits": "x"}, "has an unknown key 'waits'"),
-        ({"library": "keras"}, "library must be 'timm' or 'torchvision', got 'keras'"),
-        ({"library": 3}, "library must be text, got 3"),
+        ({"library": None}, "lacks the field 'library'; expected library, name, weights, mean, std, args"),
+        ({"weights": None}, "lacks the field 'weights'"),
+        ({"mean": None}, "lacks the field 'mean'"),
+        ({"waits": "x"}, "has no field 'waits'; did you mean weights"),
+        ({"library": "keras"}, "library must be one of timm, torchvision, got 'keras'"),
+        ({"library": 3}, "library must be one of timm, torchvision, got 3"),
         (
             {"name": "resnet_of_nobody"},
             "timm cannot build 'resnet_of_nobody': .* look the name up in timm's model list",
         ),
         ({"library": "torchvision", "name": "resnet0"}, "torchvision cannot build 'resnet0'"),
         ({"args": {"no_such_argument": 3}}, f"timm cannot build '{ARCH}'"),
-        ({"args": "none"}, "args must be a table of arguments, got 'none'"),
+        ({"args": "none"}, "args must be a table, got 'none'"),
         ({"weights": "gone.safetensors"}, "names the weights 'gone.safetensors', but there is no such file beside it"),
         ({"weights": 3}, "weights must be text"),
-        ({"weights": "https://host/w.pth"}, "weights from an address need their sha256"),
+        ({"weights": "https://host/w.pth"}, "weights from an address need https:// and their sha256"),
         ({"sha256": "0" * 64}, r"has sha256 .*\.\.\., card .* expects 000000000000"),
         ({"sha256": 5}, "sha256 must be text"),
+        ({"sha256": ""}, "sha256 must be at least 8 hexadecimal digits, got ''"),
+        ({"weights": "http://host/w.pth", "sha256": "0" * 64}, "weights from an address need https://"),
         ({"mean": [0.5, 0.5]}, r"mean must be a list of 3 numbers, got \[0.5, 0.5\]"),
-        ({"mean": ["a", "b", "c"]}, "mean must be a list of 3 numbers"),
-        ({"std": 0.5}, "std must be a list of 3 numbers, got 0.5"),
+        ({"mean": ["a", "b", "c"]}, r"mean\[0\] must be a finite number, got 'a'"),
+        ({"std": 0.5}, "std must be a list, got 0.5"),
         ({"std": [0.5, 0.0, 0.5]}, "every std must be above 0"),
-        ({"std": [0.5, float("nan"), 0.5]}, "std must be a list of 3 numbers"),
-        ({"in_chans": 2}, "in_chans must be 1 or 3, got 2"),
-        ({"input_size": "24"}, "input_size must be a side in pixels, got '24'"),
-        ({"input_size": 0}, "input_size must be a side in pixels, got 0"),
+        ({"std": [0.5, float("nan"), 0.5]}, r"std\[1\] must be a finite number, got nan"),
+        ({"in_chans": 2}, "in_chans must be one of 1, 3, got 2"),
+        ({"input_size": "24"}, "input_size must be a whole number of at least 1, or none, got '24'"),
+        ({"input_size": 0}, "input_size must be a whole number of at least 1, or none, got 0"),
         ({"classes": "gone.txt"}, "classes must be 'imagenet-1k' or a file with one name a line, got 'gone.txt'"),
         ({"classes": "imagenet-1k"}, "1000 class names for 3 outputs; they must be as many"),
         ({"args": {"num_classes": 5}}, r"dummy.safetensors does not fit timm:test_resnet: .*another shape"),
@@ -174,6 +177,26 @@ def test_network_of_torchvision(tmp_path):
     plain = {"library": "torchvision", "name": "squeezenet1_1", "args": {"num_classes": 4}, "weights": "s.safetensors"}
     loaded = load_classifier(str(write_card(tmp_path / "s.toml", plain | {"mean": [0.5] * 3, "std": [0.5] * 3})))
     assert loaded.info.n_classes == 4 and loaded(torch.rand(2, 3, 32, 32)).shape == (2, 4)
+
+
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_a_card_rescales_the_input_as_torchvision_does_with_its_weights(tmp_path, name):
+    from torchvision.models import get_model
+
+    torch.manual_seed(0)
+    network = get_model(name, weights=None, init_weights=False, transform_input=True).eval()
+    save_file(network.state_dict(), tmp_path / "n.safetensors")
+    plain = {"library": "torchvision", "name": name, "args": {"init_weights": False}, "weights": "n.safetensors"}
+    plain |= {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    image = torch.rand(1, 3, 80, 80)
+    loaded = load_classifier(str(write_card(tmp_path / "n.toml", plain | {"classes": "imagenet-1k"})))
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded(image), network(loaded.normalise(image)))
+    with pytest.raises(UsageError, match=f"torchvision's {name} may rescale its input.* transform_input = true"):
+        load_classifier(str(write_card(tmp_path / "n.toml", plain)))
+    args = {"init_weights": False, "transform_input": False}
+    scratch = load_classifier(str(write_card(tmp_path / "n.toml", plain | {"args": args})))
+    assert not scratch.network.transform_input and scratch.info.sha256 != loaded.info.sha256
 
 
 def test_network_of_one_channel(tmp_path):
@@ -246,9 +269,9 @@ def test_trained_classifier_is_known_by_its_name(own_folders):
     weights.save(folder / "mine.safetensors", network.state_dict(), written)
     loaded = load_classifier("mine")
     assert (loaded.id, loaded.info.classes, loaded.info.n_classes) == ("mine", CLASSES, 3)
-    assert "mine" in classifiers.classifier_names() and "mine" in classifiers.demo_classifiers()
+    assert "mine" in loading.classifier_names() and "mine" in loading.demo_classifiers()
     weights.save(folder / "other.safetensors", network.state_dict(), Card("classifiers", "other"))
-    assert "other" not in classifiers.demo_classifiers()
+    assert "other" not in loading.demo_classifiers()
     with pytest.raises(WeightsError, match=r"other.safetensors holds no classifier card"):
         load_classifier("other")
     with pytest.raises(UnknownNameError, match="did you mean mine"):

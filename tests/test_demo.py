@@ -20,7 +20,8 @@ from srbench.errors import SrbenchError, UsageError
 from srbench.imaging.decode import decode
 from srbench.imaging.degrade import degrade, for_classifier
 from srbench.imaging.resample import resize
-from srbench.networks.classifiers import label_map, load_classifier
+from srbench.networks.classifiers import label_map
+from srbench.networks.loading import load_classifier
 from srbench.protocol import load_protocol
 
 PIXELS = {

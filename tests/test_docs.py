@@ -24,7 +24,8 @@ from srbench.conformance import check
 from srbench.data.catalogue import list_datasets
 from srbench.leaderboard.compare import parse_rule
 from srbench.method import MethodInfo
-from srbench.networks import classifiers
+from srbench.networks import loading
+from srbench.networks.cards import ClassifierCard
 from srbench.records import schema as records
 from srbench.records.samples import SAMPLE_COLUMNS
 from srbench.registry import ENTRY_POINT_GROUP, Registry
@@ -182,9 +183,9 @@ def test_the_readme_s_card_has_the_keys_that_cards_have():
     cards = [card for block in blocks_of("toml") if "library" in (card := tomllib.loads(block.text))]
     assert len(cards) >= 2
     for card in cards:
-        assert {"library", "name", "weights", "mean", "std"} <= set(card) <= classifiers._CARD_KEYS
+        assert {"library", "name", "weights", "mean", "std"} <= set(card) <= _fields(ClassifierCard)
         assert len(card["mean"]) == len(card["std"]) == card.get("in_chans", 3)
-        classifiers.create_network(card["library"], card["name"], card["args"])
+        loading.create_network(card["library"], card["name"], card["args"])
 
 
 # --- examples ----------------------------------------------------------------------------------------------------
@@ -229,7 +230,7 @@ def card(tmp_path_factory):
     folder = tmp_path_factory.mktemp("card")
     torch.manual_seed(0)
     args = {"num_classes": 2, "channels": [8, 8, 8, 8], "stem_width": 8}
-    network = classifiers.create_network("timm", "resnet10t", args)
+    network = loading.create_network("timm", "resnet10t", args)
     save_file(network.state_dict(), folder / "tiny.safetensors")
     (folder / "tiny.txt").write_text("ant\nbee\n", encoding="utf-8")
     (folder / "tiny.toml").write_text(
@@ -388,7 +389,7 @@ def _fields(*kinds: type) -> set[str]:
         ("docs/protocols.md", set(protocol.preset_names())),
         ("docs/training.md", _fields(Recipe, Augment) | set(TERMS)),
         ("docs/data.md", {info.syntax for info in list_datasets()}),
-        ("docs/data.md", classifiers._CARD_KEYS),
+        ("docs/data.md", _fields(ClassifierCard)),
         ("docs/add-a-method.md", _fields(MethodInfo)),
     ],
 )

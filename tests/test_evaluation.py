@@ -33,7 +33,7 @@ from srbench.errors import (
     WeightsError,
 )
 from srbench.evaluation import costs, scoring, thumbnails
-from srbench.networks.classifiers import load_classifier
+from srbench.networks.loading import load_classifier
 from srbench.records.cells import load_cell
 from srbench.records.samples import read_samples, score_columns
 from srbench.records.shards import write_shard

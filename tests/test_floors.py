@@ -72,9 +72,7 @@ def test_contributing_lists_what_methods_and_baselines_see():
         if contract["id"] in ("baselines-see", "methods-see"):
             for allowed in contract["ignore_imports"]:
                 seen = allowed.split(" -> srbench.")[1].removesuffix(".**")
-                assert f"`{seen}`" in text, (
-                    f"CONTRIBUTING.md lacks {seen}"
-                )
+                assert f"`{seen}`" in text, f"CONTRIBUTING.md lacks {seen}"
 
 
 @pytest.mark.xfail(reason="modules are being split")

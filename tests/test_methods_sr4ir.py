@@ -12,7 +12,7 @@ from srbench import weights
 from srbench.errors import UsageError, WeightsError
 from srbench.imaging.resample import resize
 from srbench.method import Batch
-from srbench.networks.classifiers import load_classifier
+from srbench.networks.loading import load_classifier
 from srbench.training.api import train
 from srbench.training.recipe import Recipe
 

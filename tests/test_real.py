@@ -11,7 +11,8 @@ from PIL import Image
 from srbench import evaluate
 from srbench.imaging.degrade import degrade
 from srbench.imaging.resample import resize
-from srbench.networks.classifiers import imagenet_wnids, load_classifier
+from srbench.networks.classifiers import imagenet_wnids
+from srbench.networks.loading import load_classifier
 from srbench.protocol import load_protocol
 
 pytestmark = pytest.mark.real

@@ -16,7 +16,7 @@ from srbench import weights
 from srbench.cli import app
 from srbench.data.catalogue import open_source
 from srbench.errors import DataError, UnknownNameError, UsageError, WeightsError
-from srbench.networks.classifiers import load_classifier
+from srbench.networks.loading import load_classifier
 from srbench.protocol import load_protocol
 from srbench.training.api import choose_protocol
 from srbench.training.classifier import train_classifier

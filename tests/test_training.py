@@ -19,7 +19,7 @@ from torch import nn
 from srbench import weights
 from srbench.data.catalogue import open_source
 from srbench.errors import TrainingError, UnknownNameError, UsageError, WeightsError
-from srbench.networks.classifiers import load_classifier
+from srbench.networks.loading import load_classifier
 from srbench.protocol import Degradation, Geometry, Protocol
 from srbench.training import checkpoint
 from srbench.training.api import train, training_degradation

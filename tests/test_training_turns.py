@@ -17,7 +17,7 @@ from torch import nn
 from srbench import weights
 from srbench.errors import TrainingError, UnknownNameError, UsageError
 from srbench.method import Batch
-from srbench.networks.classifiers import load_classifier
+from srbench.networks.loading import load_classifier
 from srbench.training import checkpoint, losses
 from srbench.training.api import train
 from srbench.training.networks import FeatureExtractor

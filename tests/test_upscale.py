@@ -22,7 +22,7 @@ from srbench.imaging import codecs
 from srbench.imaging.codecs import WRITABLE, made_by, read_picture, without_fringe
 from srbench.imaging.resample import resize, to_uint8
 from srbench.imaging.tiles import MARGIN, spans, tiled
-from srbench.networks.classifiers import load_classifier
+from srbench.networks.loading import load_classifier
 from srbench.upscaling import api, render, upscale
 from srbench.upscaling.guesses import Guesser
 from srbench.weights import Card

@@ -40,7 +40,8 @@ from srbench.imaging.decode import decode
 from srbench.imaging.degrade import for_classifier
 from srbench.imaging.resample import resize, to_uint8
 from srbench.method import Method
-from srbench.networks.classifiers import Classifier, load_classifier
+from srbench.networks.classifiers import Classifier
+from srbench.networks.loading import load_classifier
 from srbench.progress import track
 from srbench.protocol import load_protocol
 from srbench.records.provenance import code_state, environment

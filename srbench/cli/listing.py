@@ -49,10 +49,10 @@ def methods(plugins: Sequence[Path | str] = ()) -> Listing:
 def classifiers() -> Listing:
     """Return the classifiers that ship or were trained here, and the forms of the others."""
     from srbench import weights
-    from srbench.networks.classifiers import OWNER
+    from srbench.networks.classifiers import NAMESPACE as CLASSIFIERS
 
     rows = []
-    for ref in weights.local(OWNER):
+    for ref in weights.local(CLASSIFIERS):
         extra = ref.card.extra if ref.card else {}
         rows.append(
             (ref.label, f"{extra.get('library')}:{extra.get('name')}", f"{len(extra.get('classes') or ())} classes")
@@ -82,11 +82,14 @@ def protocols() -> Listing:
 def weights_of_all(plugins: Sequence[Path | str] = ()) -> Listing:
     """Return every named set of weights of every method and classifier."""
     from srbench import weights
-    from srbench.networks.classifiers import OWNER
+    from srbench.networks.classifiers import NAMESPACE as CLASSIFIERS
 
     registry = _registry(plugins)
     rows = []
-    for owner, declared in [(OWNER, {}), *((name, dict(cls.weights)) for name, cls in registry.working().items())]:
+    for owner, declared in [
+        (CLASSIFIERS, {}),
+        *((name, dict(cls.weights)) for name, cls in registry.working().items()),
+    ]:
         here = {ref.label: ref for ref in weights.local(owner, declared)}
         for name in weights.names(owner, declared):
             card = here[name].card if name in here else None

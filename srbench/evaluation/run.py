@@ -43,7 +43,8 @@ from srbench.evaluation.thumbnails import ThumbnailSelector
 from srbench.files.atomic import check_out_dir, sweep_temporary
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, tables
 from srbench.method import TaskInfo
-from srbench.networks.classifiers import Classifier, demo_classifiers, load_classifier
+from srbench.networks.classifiers import Classifier
+from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.paths import cache_dir
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol

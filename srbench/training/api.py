@@ -28,7 +28,8 @@ from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade
 from srbench.imaging.resample import gaussian_blur
 from srbench.method import Batch, Method
-from srbench.networks.classifiers import Classifier, demo_classifiers, label_map, load_classifier
+from srbench.networks.classifiers import Classifier, label_map
+from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
 from srbench.records.provenance import code_state, environment

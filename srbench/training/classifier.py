@@ -22,7 +22,9 @@ from srbench.errors import SrbenchError, UsageError
 from srbench.imaging.degrade import degrade, for_classifier
 from srbench.imaging.resample import resize
 from srbench.method import Batch
-from srbench.networks.classifiers import OWNER, Classifier, ClassifierInfo, create_network
+from srbench.networks.classifiers import NAMESPACE as CLASSIFIERS
+from srbench.networks.classifiers import Classifier, ClassifierInfo
+from srbench.networks.loading import create_network
 from srbench.protocol import Protocol
 from srbench.task_types import task_type
 from srbench.training.api import (
@@ -176,7 +178,7 @@ class _Run:
         self._classifier.eval()
         ref = save_weights(
             setting,
-            OWNER,
+            CLASSIFIERS,
             self._classifier.network.state_dict(),
             outcome,
             images=self._images,
@@ -238,7 +240,7 @@ class _Run:
         if in_chans == 1:  # what the first layer, summed over its colours, saw of grey images
             mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         if recipe.init is not None:
-            self._started = load(find(OWNER, recipe.init))
+            self._started = load(find(CLASSIFIERS, recipe.init))
             state = _with_own_head(self._started.state, network.state_dict(), len(self._classes))
             fill_state(network, state, origin=self._started.ref.path.name, expected=architecture)
         elif not self._pretrained:

@@ -11,7 +11,7 @@ import torch
 from srbench.compute.devices import use_device
 from srbench.errors import RecordError, SrbenchError
 from srbench.evaluation.loaded_methods import load_contender
-from srbench.networks.classifiers import load_classifier
+from srbench.networks.loading import load_classifier
 from srbench.progress import track
 from srbench.registry import Registry
 from srbench.upscaling.engine import Engine, choose_weights, protocol_of_factor, weights_notes

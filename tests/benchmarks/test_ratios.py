@@ -30,7 +30,8 @@ from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.scoring import PassSettings
 from srbench.imaging.degrade import degrade, restore_size, round_8bit
 from srbench.method import TaskInfo
-from srbench.networks.classifiers import Classifier, label_map, load_classifier
+from srbench.networks.classifiers import Classifier, label_map
+from srbench.networks.loading import load_classifier
 from srbench.protocol import Protocol, load_protocol
 from srbench.registry import Registry
 from srbench.weights import Card, save
