@@ -12,12 +12,15 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from damage import damaged
+from hypothesis import given, settings
 from safetensors.torch import save_file
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from srbench import weights
 from srbench.errors import SrbenchError, UnknownNameError, WeightsError
-from srbench.weights import Card, NamedWeights
+from srbench.weights import Card, NamedWeights, lookup
 
 
 class Net(nn.Module):
@@ -48,7 +51,7 @@ def homes(own_folders, tmp_path, monkeypatch):
     """The user's folder, a stand-in for the package's, and a working directory."""
     package, here = tmp_path / "package", tmp_path / "here"
     here.mkdir()
-    monkeypatch.setattr(weights, "_package_folder", lambda: package)
+    monkeypatch.setattr(lookup, "_package_folder", lambda: package)
     monkeypatch.chdir(here)
     return own_folders / "weights", package, here
 
@@ -263,6 +266,7 @@ PAGE = b"\n  <!DOCTYPE html><html>Not found</html>"
         (_saved([torch.ones(2)]), "holds no state dict"),
         (_saved({"a": torch.ones(2), "epoch": 3}), "holds no state dict"),
         (_saved({"params": {}}), "holds no state dict"),
+        (_saved({1: torch.ones(2)}), "holds no state dict"),
         (_saved(Net()), "it holds code or objects other than tensors"),
     ],
 )
@@ -303,10 +307,48 @@ def test_usual_outer_keys_are_unwrapped(tmp_path, key):
 
 
 def test_damaged_card_is_refused(tmp_path):
-    for text in ("{", "[1]", '{"name": "w"}', "null"):
+    good = json.dumps(card().to_json())
+    for text, sentence in (
+        ("{", "is damaged, it is not valid JSON"),
+        ("[1]", "must be an object"),
+        ('{"name": "w"}', "lacks the field 'owner'"),
+        ("null", "must be an object"),
+        (good.replace('"net"', "null"), "owner must be text, got none"),
+        (good.replace('"frozen"', '"thawed"'), "track must be one of frozen, adapted, got 'thawed'"),
+        (good.replace('"parameters": {"width": 2}', '"parameters": [2]'), "parameters must be an object"),
+        (good.replace('"parameters": {"width": 2}', '"parameters": {"width": NaN}'), r"parameters\.width is nan"),
+        (good.replace('"teacher": null', '"teacher": {"id": "t"}'), "teacher must have id and sha256"),
+        (good.replace('"tasks": []', '"tasks": "demo"'), "tasks must be a list"),
+        (good.replace('"factor": null', '"factor": 1' + "0" * 400), "factor must be a whole number"),
+        (good.replace('"extra": {}', '"extra": ' + '{"a":' * 900 + "1" + "}" * 900), "recursion limit"),
+    ):
         save_file(state(), tmp_path / "w.safetensors", metadata={"srbench": text})
-        with pytest.raises(WeightsError, match=r"the card inside w.safetensors cannot be read"):
+        with pytest.raises(WeightsError, match=rf"the card inside w.safetensors.*{sentence}.*; save the weights again"):
             weights.read_card(tmp_path / "w.safetensors")
+
+
+@settings(max_examples=150, deadline=None)
+@given(damaged(card(teacher={"id": "t", "sha256": "a" * 64}, scale=0.5, factor=2, tasks=("demo",)).to_json()))
+def test_any_card_is_read_or_refused(raw):
+    try:
+        json.dumps(Card.from_json(json.dumps(raw)).to_json(), allow_nan=False)
+    except WeightsError as error:
+        assert "\n" not in str(error)
+
+
+def test_every_card_that_ships_is_read():
+    folder = Path(weights.__file__).parent / "shipped"
+    read = [weights.read_card(path) for path in sorted(folder.rglob("*.safetensors"))]
+    assert len(read) > 5 and all(each is not None and each.extra for each in read)
+
+
+def test_a_pickle_is_not_read_by_a_torch_that_cannot_do_it_safely(tmp_path, monkeypatch):
+    torch.save(state(), tmp_path / "w.pth")
+    save_file(state(), tmp_path / "w.safetensors")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1+cpu"))
+    with pytest.raises(WeightsError, match=r"torch 2\.9\.1\+cpu cannot read safely .*install torch 2\.10 or later"):
+        weights.read_state(tmp_path / "w.pth")
+    assert weights.read_state(tmp_path / "w.safetensors").keys() == state().keys()
 
 
 # --- filling a network -------------------------------------------------------------------------------------------
@@ -328,6 +370,14 @@ def test_weights_fill_the_network_they_were_made_for(homes):
             lambda s: s.update({"conv.bias": torch.ones(5)}),
             r"1 have another shape, such as conv.bias: \(5,\) instead of \(2,\)",
         ),
+        (
+            lambda s: s.update({"conv.bias": torch.ones(2, dtype=torch.int64)}),
+            "1 hold another kind of number, such as conv.bias: torch.int64 instead of torch.float32",
+        ),
+        (
+            lambda s: s.update({"conv.bias": torch.ones(2, dtype=torch.complex64)}),
+            "1 hold another kind of number, such as conv.bias: torch.complex64 instead of torch.float32",
+        ),
     ],
 )
 def test_weights_of_another_architecture_are_refused(tmp_path, change, sentence):
@@ -343,6 +393,12 @@ def test_weights_of_another_architecture_are_refused(tmp_path, change, sentence)
 def test_counters_of_batch_norm_may_be_missing():
     changed = {key: value for key, value in state().items() if not key.endswith("num_batches_tracked")}
     weights.fill_state(Net(), changed, origin="w", expected="Net")
+
+
+def test_argument_of_the_wrong_type_is_one_sentence(homes):
+    put(homes[0], "w", parameters={"width": "two"})
+    with pytest.raises(WeightsError, match=r"Net cannot be built with \{'width': 'two'\} .*mend the card"):
+        weights.build(Net, weights.load(weights.find("net", "w")))
 
 
 def test_argument_that_the_network_does_not_take_is_refused(homes):
@@ -373,9 +429,9 @@ def test_card_travels_with_the_weights(tmp_path):
     )
     ref = weights.save(tmp_path / "deep" / "w.v2.safetensors", state(), written)
     assert ref.card == written and ref.label == "w.v2"
-    assert weights.read_card(ref.path) == written == Card.from_json(json.loads(json.dumps(written.to_json())))
+    assert weights.read_card(ref.path) == written == Card.from_json(json.dumps(written.to_json()))
     assert json.loads((tmp_path / "deep" / "w.v2.json").read_text()) == written.to_json() | {"sha256": ref.sha256}
-    assert Card.from_json(written.to_json() | {"of_the_future": 1}) == written
+    assert Card.from_json(json.dumps(written.to_json() | {"of_the_future": 1})) == written
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["w.v2.json", "w.v2.safetensors"]
     loaded = weights.load(ref)
     assert loaded.parameters == {"width": 2} and loaded.classifier_state is None
@@ -405,11 +461,10 @@ def test_failed_save_leaves_the_old_file_as_it_was(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     old = weights.save(path, state(), card())
 
-    def full(tensors, filename, metadata=None):
-        Path(filename).write_bytes(b"half a file")
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(SrbenchError, match=r"cannot write .*w.safetensors: .*No space left on device"):
         weights.save(path, state(seed=1), card())
     assert sorted(each.name for each in tmp_path.iterdir()) == ["w.json", "w.safetensors"]

@@ -1,0 +1,76 @@
+"""The card: what one must know about trained weights; it travels inside their file."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval
+
+from srbench.errors import WeightsError
+from srbench.files.validate import PlainJson, Positive, validated
+
+Anything = Annotated[dict[str, Any], PlainJson()]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What one must know about trained weights; it travels inside the file.
+
+    Attributes:
+        owner: Method the weights belong to, or "classifiers".
+        name: Name of the weights.
+        parameters: Constructor arguments of the network.
+        track: "frozen", or "adapted" when the file also holds the classifier trained along.
+        tasks: Datasets the weights are offered on under `--all` (["demo"]); empty means any.
+        scale: Scale of the degradation trained for, or None for any.
+        factor: Enlargement of the network, or None for any.
+        teacher: {"id", "sha256"} of the classifier trained against, or None.
+        recipe: Every setting of the run.
+        data: What it was trained and validated on.
+        command: Command line that made it.
+        commit: Commit of srbench that made it.
+        device: Device it was made on.
+        date: Day it was made, ISO.
+        licence: Licence of the weights.
+        metrics: Figures of the selected epoch on the validation data.
+        extra: Anything else worth keeping (input size, mean and std, class names, seconds, steps).
+    """
+
+    owner: str
+    name: str
+    parameters: Anything = field(default_factory=dict)
+    track: Literal["frozen", "adapted"] = "frozen"
+    tasks: tuple[str, ...] = ()
+    scale: Annotated[float, Interval(gt=0, le=1)] | None = None
+    factor: Positive | None = None
+    teacher: dict[str, str] | None = None
+    recipe: Anything = field(default_factory=dict)
+    data: Anything = field(default_factory=dict)
+    command: str = ""
+    commit: str | None = None
+    device: str = ""
+    date: str = ""
+    licence: str = ""
+    metrics: Anything = field(default_factory=dict)
+    extra: Anything = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as plain JSON types."""
+        return dataclasses.asdict(self) | {"tasks": list(self.tasks)}
+
+    @classmethod
+    def from_json(cls, text: str, *, origin: str = "the card") -> Card:
+        """Read a card, ignoring fields that a newer srbench may have added; `origin` names it in error messages.
+
+        Raises:
+            WeightsError: If the text is no JSON, or a field is missing or of another type.
+        """
+        remedy = "; save the weights again"
+        card = validated(
+            cls, text.encode(errors="replace"), origin=origin, error=WeightsError, unknown="ignore", remedy=remedy
+        )
+        if card.teacher is not None and not {"id", "sha256"} <= card.teacher.keys():
+            raise WeightsError(f"{origin}: teacher must have id and sha256, got {card.teacher}{remedy}")
+        return card

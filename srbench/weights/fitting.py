@@ -1,0 +1,83 @@
+"""Networks from weights files: built with the arguments of the card, filled where every parameter fits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeVar
+
+from srbench.errors import WeightsError
+from srbench.weights.files import WeightsFile
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    Network = TypeVar("Network", bound=nn.Module)
+
+
+def build(network_class: type[Network], loaded: WeightsFile) -> Network:
+    """Build the empty network that a weights file was made for.
+
+    Raises:
+        WeightsError: If the file names a constructor argument that the class does not have, or gives it a value that
+            the class cannot take.
+    """
+    known = inspect.signature(network_class).parameters
+    unknown = sorted(set(loaded.parameters) - set(known))
+    if unknown:
+        raise WeightsError(
+            f"{loaded.ref.path.name}: {network_class.__name__} takes no argument {unknown[0]!r}; it takes"
+            f" {', '.join(known) or 'none'}"
+        )
+    try:
+        return network_class(**loaded.parameters)
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        raise WeightsError(
+            f"{loaded.ref.path.name}: {network_class.__name__} cannot be built with {loaded.parameters} ({error});"
+            " mend the card, or what stands behind the ?"
+        ) from error
+
+
+def fill(network: Network, loaded: WeightsFile) -> Network:
+    """Copy the weights into a network, which must have exactly the same parameters.
+
+    Raises:
+        WeightsError: Naming the first parameters that are missing, unexpected or of another shape.
+    """
+    fill_state(network, loaded.state, origin=loaded.ref.path.name, expected=type(network).__name__)
+    return network
+
+
+def fill_state(network: nn.Module, state: Mapping[str, Tensor], *, origin: str, expected: str) -> None:
+    """Copy `state` into `network`; `num_batches_tracked` counters may be missing, nothing else.
+
+    Raises:
+        WeightsError: Naming the first parameters that are missing, unexpected or of another shape.
+    """
+    own = network.state_dict()
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    shapes = [key for key in own if key in state and own[key].shape != state[key].shape]
+    kinds = [key for key in own if key in state and own[key].is_floating_point() != state[key].is_floating_point()]
+    if missing or unexpected or shapes or kinds:
+        parts = []
+        if missing:
+            parts.append(f"{len(missing)} parameters are missing, such as {missing[0]}")
+        if unexpected:
+            parts.append(f"{len(unexpected)} are unknown, such as {unexpected[0]}")
+        if shapes:
+            key = shapes[0]
+            parts.append(
+                f"{len(shapes)} have another shape, such as {key}:"
+                f" {tuple(state[key].shape)} instead of {tuple(own[key].shape)}"
+            )
+        if kinds:
+            key = kinds[0]
+            parts.append(
+                f"{len(kinds)} hold another kind of number, such as {key}:"
+                f" {state[key].dtype} instead of {own[key].dtype}"
+            )
+        raise WeightsError(
+            f"{origin} does not fit {expected}: {'; '.join(parts)}; use weights made for this architecture"
+        )
+    network.load_state_dict(dict(state), strict=False)
