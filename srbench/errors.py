@@ -70,6 +70,10 @@ class TrainingError(SrbenchError):
     """A training run that cannot go on, such as one whose loss is no longer finite."""
 
 
+class TrainingStopped(KeyboardInterrupt):
+    """Somebody stopped a training run; the message says how to go on (exit code 130)."""
+
+
 def nearest_names(name: str, known: Iterable[str]) -> str:
     """Return what to say to a name that does not exist: the names that look like it, or all that there are."""
     options = sorted(known)

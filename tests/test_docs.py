@@ -29,7 +29,7 @@ from srbench.networks.cards import ClassifierCard
 from srbench.records import schema as records
 from srbench.records.samples import SAMPLE_COLUMNS
 from srbench.registry import ENTRY_POINT_GROUP, Registry
-from srbench.training.classifier import classifier_recipes
+from srbench.training.network_run import network_recipes
 from srbench.training.recipe import TERMS, Augment, Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,7 +152,7 @@ def test_commands_parse_and_name_what_exists(where, words):
         parse_rule(rule)
     recipe = given.get("recipe")
     if recipe is not None and not recipe.endswith(".toml"):
-        known = classifier_recipes() if given["method"] == "classifier" else METHODS[given["method"]].recipes
+        known = network_recipes() if given["method"] == "classifier" else METHODS[given["method"]].recipes
         assert recipe in known
     if words[0] == "list":
         assert given["what"] in {"methods", "classifiers", "datasets", "protocols", "weights"}

@@ -9,9 +9,10 @@ from srbench import weights
 from srbench.data.catalogue import open_source
 from srbench.data.readers.files import hash_split
 from srbench.errors import SrbenchError, UsageError
-from srbench.training import classifier as module
-from srbench.training.classifier import train_classifier
-from srbench.training.data import open_splits
+from srbench.training import network_run as module
+from srbench.training.api import train_network
+from srbench.training.options import TrainOptions
+from srbench.training.splits import open_splits
 
 SMALL = ["args.channels=[4, 4, 8, 8]", "args.layers=[1, 1, 1, 1]", "args.stem_width=4", "batch_size=8"]
 
@@ -56,25 +57,34 @@ def offline(monkeypatch):
 
 def test_it_begins_from_scratch_where_no_weights_can_be_had_and_says_so(own_folders, tmp_path, offline):
     spec = f"folder:{world.make_images(tmp_path / 'photos', 40)}"
-    shared = {"data": [spec], "val": "test", "in_chans": 1, "protocol": world.make_protocol(tmp_path),
-              "epochs": 1, "progress": False, "device": "cpu"}  # fmt: skip
-    result = train_classifier(
-        "resnet10t", recipe="deeplense", overrides=SMALL, name="mine", out=tmp_path / "out", **shared
-    )
+    protocol = world.make_protocol(tmp_path)
+
+    def train(name, *more):
+        options = TrainOptions(
+            data=[spec],
+            val="test",
+            protocol=protocol,
+            epochs=1,
+            progress=False,
+            device="cpu",
+            recipe="deeplense",
+            overrides=[*SMALL, *more],
+            name=name,
+            out=tmp_path / name,
+        )
+        return train_network("resnet10t", options, in_chans=1)
+
+    result = train("mine")
     assert offline == [True, False]
     assert "from scratch: the weights of timm:resnet10t could not be fetched (ConnectError)" in result.notes[0]
     assert result.summary().splitlines()[-1].startswith("note: resnet10t was trained from scratch")
     card = weights.find("classifiers", "mine").card
     assert card.extra["pretrained"] is False
     assert card.extra["mean"] == pytest.approx([(0.485 + 0.456 + 0.406) / 3])
-    plain = train_classifier(
-        "resnet10t", recipe="deeplense", overrides=[*SMALL, "args.pretrained=false"], name="plain",
-        out=tmp_path / "plain", **shared,
-    )  # fmt: skip
+    plain = train("plain", "args.pretrained=false")
     assert plain.weights.sha256 != result.weights.sha256  # the cards differ ...
     ours, theirs = (each.network.state_dict() for each in (result, plain))
     assert all(ours[key].equal(theirs[key]) for key in ours)  # ... and the networks do not
     for setting, error in (("true", "could not be fetched"), ("maybe", "true, false or if-available")):
         with pytest.raises(SrbenchError, match=error):
-            train_classifier("resnet10t", recipe="deeplense", overrides=[*SMALL, f"args.pretrained={setting}"],
-                             out=tmp_path / setting, **shared)  # fmt: skip
+            train("other", f"args.pretrained={setting}")

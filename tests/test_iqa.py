@@ -31,7 +31,8 @@ from srbench.report import write_report
 from srbench.task_types import task_type, task_type_names
 from srbench.task_types.iqa import NAMES, earth_movers, emd, mean_rating
 from srbench.training import losses
-from srbench.training.classifier import train_classifier
+from srbench.training.api import train_network
+from srbench.training.options import TrainOptions
 
 HALVES = torch.tensor([[0.5, 0.25, 0.25]])
 OTHER = torch.tensor([[0.25, 0.25, 0.5]])
@@ -281,7 +282,9 @@ def world(tmp_path_factory):
             patch.setenv(f"SRBENCH_{variable}", str(root / variable))
         shared = {"data": ["iqa"], "device": "cpu", "progress": False, "limit": 48}
         small = ["batch_size=16", "args.channels=[8,8,8,8]", "args.stem_width=8", "warmup_steps=0"]
-        network = train_classifier("resnet10t", name="rater", epochs=2, overrides=small, out=root / "rater", **shared)
+        network = train_network(
+            "resnet10t", TrainOptions(name="rater", epochs=2, overrides=small, out=root / "rater", **shared)
+        )
         resizer = srbench.train(
             "learned_resizer",
             classifier="rater",
@@ -379,7 +382,7 @@ def test_networks_of_another_kind_are_refused_in_one_sentence(world, tmp_path):
     with pytest.raises(UsageError, match="kinds classification and iqa"):
         srbench.train("learned_resizer", classifier="rater", recipe="iqa", **shared | {"data": ["iqa", "demo"]})
     with pytest.raises(UsageError, match="'emd' alone"):
-        train_classifier("resnet10t", recipe="default", **shared)
+        train_network("resnet10t", TrainOptions(recipe="default", **shared))
 
 
 def test_mean_rating_and_ranks_are_what_they_are_called():

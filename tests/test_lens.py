@@ -17,7 +17,7 @@ from srbench.data.catalogue import default_protocol, is_paired, list_datasets, o
 from srbench.data.synthetic import lens
 from srbench.errors import UsageError
 from srbench.imaging.resample import resize
-from srbench.training.classifier import classifier_recipes
+from srbench.training.network_run import network_recipes
 
 
 def skies(**changed):
@@ -249,6 +249,6 @@ class TestTask:
         assert ours["ci"]["psnr"][0] < ours["psnr"] < ours["ci"]["psnr"][1]
 
     def test_the_recipes_of_the_entry(self):
-        recipe = classifier_recipes()["deeplense"]
+        recipe = network_recipes()["deeplense"]
         assert (recipe.batch_size, recipe.epochs, recipe.lr) == (32, 12, 1e-3)
         assert recipe.parameters == {"pretrained": "if-available"}

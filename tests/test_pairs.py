@@ -18,7 +18,7 @@ from srbench.imaging.decode import decode
 from srbench.imaging.resample import resize
 from srbench.protocol import load_protocol, parse_protocol
 from srbench.records.schema import Record
-from srbench.training.data import open_splits
+from srbench.training.splits import open_splits
 
 
 def invoke(*arguments):

@@ -17,7 +17,9 @@ from srbench.errors import UsageError
 from srbench.protocol import Geometry
 from srbench.training import checkpoint
 from srbench.training.api import train
-from srbench.training.data import ImageSet, detail, epoch_plan, read_cropped
+from srbench.training.crops import detail, read_cropped
+from srbench.training.images import ImageSet
+from srbench.training.plan import epoch_plan
 from srbench.training.recipe import Augment, Recipe, apply_overrides
 
 torch.set_num_threads(1)

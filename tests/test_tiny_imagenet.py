@@ -18,9 +18,10 @@ from srbench.data.catalogue import open_source
 from srbench.errors import DataError, UnknownNameError, UsageError, WeightsError
 from srbench.networks.loading import load_classifier
 from srbench.protocol import load_protocol
-from srbench.training.api import choose_protocol
-from srbench.training.classifier import train_classifier
-from srbench.training.data import open_splits
+from srbench.training.api import train_network
+from srbench.training.options import TrainOptions
+from srbench.training.prepare import choose_protocol
+from srbench.training.splits import open_splits
 
 torch.set_num_threads(1)
 
@@ -199,8 +200,9 @@ def test_a_classifier_of_fewer_classes_starts_from_one_of_all(tmp_path, own_fold
     options = {"device": "cpu", "progress": False, "epochs": 1, "protocol": world.make_protocol(tmp_path)}
     settings = ["args.channels=[8,8,8,8]", "args.layers=[1,1,1,1]", "args.stem_width=8", "lr=1e-12", "weight_decay=0"]
     data = [f"folder:{photos}?classes=across,spots"]
-    train_classifier(
-        "resnet10t", data=data, init_from="all", name="two", out=tmp_path / "o", overrides=settings, **options
+    train_network(
+        "resnet10t",
+        TrainOptions(data=data, init_from="all", name="two", out=tmp_path / "o", overrides=settings, **options),
     )
     found = load_classifier("two").network.state_dict()
     assert found["fc.weight"].shape == (2, 8)
@@ -208,7 +210,9 @@ def test_a_classifier_of_fewer_classes_starts_from_one_of_all(tmp_path, own_fold
         assert name.startswith("fc.") or torch.allclose(parameter, base[name], atol=1e-6), name
     with pytest.raises(WeightsError, match="have another shape"):
         wider = ["args.channels=[8,8,8,16]", *settings[1:]]
-        train_classifier("resnet10t", data=data, init_from="all", out=tmp_path / "p", overrides=wider, **options)
+        train_network(
+            "resnet10t", TrainOptions(data=data, init_from="all", out=tmp_path / "p", overrides=wider, **options)
+        )
 
 
 @pytest.mark.parametrize(

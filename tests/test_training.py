@@ -22,11 +22,17 @@ from srbench.errors import TrainingError, UnknownNameError, UsageError, WeightsE
 from srbench.networks.loading import load_classifier
 from srbench.protocol import Degradation, Geometry, Protocol
 from srbench.training import checkpoint
-from srbench.training.api import train, training_degradation
-from srbench.training.classifier import classifier_recipes, train_classifier
-from srbench.training.data import ImageSet, epoch_plan, open_splits, read_cropped
-from srbench.training.loop import _Average, _reseed
+from srbench.training.api import train, train_network
+from srbench.training.batch import training_degradation
+from srbench.training.crops import read_cropped
+from srbench.training.ema import MovingAverage
+from srbench.training.images import ImageSet
+from srbench.training.loop import _reseed
+from srbench.training.network_run import network_recipes
+from srbench.training.options import TrainOptions
+from srbench.training.plan import epoch_plan
 from srbench.training.recipe import Augment, Recipe
+from srbench.training.splits import open_splits
 from srbench.training.teacher import TeacherLogits, freeze
 from srbench.training.validation import Sums, choose_criterion, figures, is_better
 
@@ -168,7 +174,7 @@ def test_a_term_that_the_method_does_not_return_is_named(run):
         ({"overrides": ["losses.logits=0"]}, "has no losses"),
         ({"recipe": "big"}, "no recipe named 'big'"),
         ({"device": "tpu"}, "--device takes auto, cpu or cuda"),
-        ({"precision": "fp8"}, "--precision takes auto, fp32 or bf16"),
+        ({"precision": "fp8"}, "--precision takes auto, fp32, tf32 or bf16"),
         ({"init_from": "nothing.safetensors"}, "no weights file"),
         ({"data": []}, "--data SPEC is needed"),
         ({"name": "///"}, "has no letter or digit"),
@@ -462,7 +468,7 @@ def test_accumulated_batches_equal_one_larger_batch(run, optimizer):
 
 def test_the_average_follows_the_weights_and_is_what_is_saved(run, tmp_path):
     network = nn.Linear(2, 1)
-    average = _Average(network, 0.5)
+    average = MovingAverage(network, 0.5)
     expected = network.weight.detach().clone()
     for step in range(1, 4):
         with torch.no_grad():
@@ -777,19 +783,22 @@ def test_reseeding_covers_every_generator():
 ARGS = ["args.channels=[8,8,8,8]", "args.stem_width=8", "batch_size=8", "augment.shift=0", "warmup_steps=0"]
 
 
-def classify(place, out, **options):
-    return train_classifier(
+def classify(place, out, *, in_chans=3, **options):
+    return train_network(
         "resnet10t",
-        **{
-            "data": [f"folder:{place / 'photos'}"],
-            "protocol": str(place / "half.toml"),
-            "out": out,
-            "device": "cpu",
-            "progress": False,
-            "overrides": ARGS,
-            "epochs": 2,
-        }
-        | options,
+        TrainOptions(
+            **{
+                "data": [f"folder:{place / 'photos'}"],
+                "protocol": str(place / "half.toml"),
+                "out": out,
+                "device": "cpu",
+                "progress": False,
+                "overrides": ARGS,
+                "epochs": 2,
+            }
+            | options,
+        ),
+        in_chans=in_chans,
     )
 
 
@@ -818,16 +827,18 @@ def test_a_classifier_of_one_channel(place, tmp_path):
 def test_a_transformer_keeps_its_fixed_size_unless_it_takes_any(place, tmp_path):
     shared = ["args.embed_dim=12", "args.depth=1", "args.num_heads=2", "args.img_size=24", "args.patch_size=8"]
     for name, more, expected in (("fixed", [], 24), ("any", ["args.dynamic_img_size=true"], None)):
-        train_classifier(
+        train_network(
             "vit_tiny_patch16_224",
-            data=[f"folder:{place / 'photos'}"],
-            protocol=str(place / "half.toml"),
-            out=tmp_path / name,
-            name=name,
-            epochs=1,
-            overrides=[*shared, *more, "augment.shift=0"],
-            device="cpu",
-            progress=False,
+            TrainOptions(
+                data=[f"folder:{place / 'photos'}"],
+                protocol=str(place / "half.toml"),
+                out=tmp_path / name,
+                name=name,
+                epochs=1,
+                overrides=[*shared, *more, "augment.shift=0"],
+                device="cpu",
+                progress=False,
+            ),
         )
         assert load_classifier(name).info.input_size == expected
 
@@ -865,8 +876,8 @@ def test_a_wrong_classifier_call_gets_a_sentence(place, tmp_path, options, words
         classify(place, tmp_path / "run", **options)
 
 
-def test_shipped_classifier_recipes_are_valid():
-    recipes = classifier_recipes()
+def test_shipped_network_recipes_are_valid():
+    recipes = network_recipes()
     assert {"default", "finetune"} <= set(recipes)
     assert {tuple(recipe.losses) for name, recipe in recipes.items() if name != "iqa"} == {("ce",)}
     assert dict(recipes["iqa"].losses) == {"emd": 1.0}

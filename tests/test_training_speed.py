@@ -7,7 +7,8 @@ import pytest
 import training_world as world
 
 from srbench.training import loop
-from srbench.training.api import TrainingResult, train
+from srbench.training.api import train
+from srbench.training.result import TrainingResult
 
 
 @pytest.fixture(scope="module")

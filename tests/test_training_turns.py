@@ -163,7 +163,7 @@ def test_a_checkpoint_from_before_there_were_turns_is_gone_on_with(run, tmp_path
             run(epochs=2)
     file = tmp_path / "run" / checkpoint.NAME
     content = checkpoint.read(file)
-    assert content.pop("optimizers_of_later_turns") == []
+    assert content.pop("optimizers_of_later_phases") == []
     settings = json.loads(content["settings"])
     assert settings["recipe"].pop("classifier_losses") == {} and settings["recipe"].pop("classifier_optimizer") is None
     checkpoint.write(file, content | {"settings": json.dumps(settings)})

@@ -199,12 +199,14 @@ def train(
         if arch is None:
             raise UsageError("`srbench train classifier` needs an architecture of timm, such as resnet18")
         with _waiting("loading torch, timm and Lightning"):
-            from srbench.training.classifier import train_classifier
-        result = train_classifier(arch, in_chans=in_chans, **shared)
+            from srbench.training.api import train_network
+            from srbench.training.options import TrainOptions
+        result = train_network(arch, TrainOptions(**shared), in_chans=in_chans)
     else:
         with _waiting("loading torch, timm and Lightning"):
-            from srbench.training.api import train as train_method
-        result = train_method(method, classifier=classifier, plugins=plugin or (), **shared)
+            from srbench.training.api import train_method
+            from srbench.training.options import TrainOptions
+        result = train_method(method, TrainOptions(**shared), classifier=classifier, plugins=plugin or ())
     typer.echo(result.summary())
 
 

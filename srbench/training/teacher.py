@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from srbench.compute.numerics import full_precision
 from srbench.errors import SrbenchError, TrainingError
 from srbench.networks.classifiers import Classifier
 from srbench.paths import cache_dir
-from srbench.training.data import ImageSet, Positions
+from srbench.training.images import ImageSet, Positions
 
 # Fixed, so that a row's value never depends on the recipe or on how far an earlier run came.
 _BLOCK = 32
@@ -82,7 +83,7 @@ class TeacherLogits:
 @torch.no_grad()
 def score(teacher: nn.Module, image: Tensor) -> Tensor:
     """Return the teacher's scores in full precision, whatever the precision of training is."""
-    with torch.autocast(image.device.type, enabled=False):
+    with full_precision(image.device):
         return teacher(image.float()).float()
 
 

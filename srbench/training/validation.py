@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,7 @@ from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.restore import restore
 from srbench.task_types import OutputMap
-from srbench.training.data import ImageSet, Positions
+from srbench.training.images import ImageSet, Positions
 from srbench.training.teacher import TeacherLogits
 
 # A criterion of a recipe, the figure that it reads, and whether less is better.
@@ -51,9 +51,6 @@ class Sums:
         return {name: total / self.counts[name] for name, total in self.totals.items() if self.counts[name]}
 
 
-Validator = Callable[[int, int], Sums]
-
-
 @dataclass
 class MethodValidation:
     """Restores the validation images and holds them against the originals.
@@ -62,7 +59,7 @@ class MethodValidation:
         method: The network, in eval mode when this is called.
         images: The validation set.
         protocol: The protocol.
-        judge: Classifier that sees SR (the teacher, or the one trained along), or None.
+        network: Classifier that sees SR (the teacher, or the one trained along), or None.
         teacher_logits: The frozen teacher's scores of HR, or None.
         batch_size: Images a batch.
         device: Where it runs.
@@ -72,7 +69,7 @@ class MethodValidation:
     method: Method
     images: ImageSet
     protocol: Protocol
-    judge: nn.Module | None
+    network: nn.Module | None
     teacher_logits: TeacherLogits | None
     batch_size: int
     device: torch.device
@@ -98,15 +95,15 @@ class MethodValidation:
                     for_metric(sr, self.protocol), hr, channels=score.channels, crop_border=score.crop_border
                 )
                 sums.add("psnr", metrics.psnr_from_mse(mse))
-            if self.judge is not None and self.teacher_logits is not None:
-                scores = self.judge(for_classifier(sr, self.protocol)).float()
+            if self.network is not None and self.teacher_logits is not None:
+                scores = self.network(for_classifier(sr, self.protocol)).float()
                 target = self.teacher_logits.rows(positions).to(self.device)
                 sums.add("logits", metrics.logit_mse(scores, target))
                 labels = _labels(self.images, positions, self.device)
                 if labels is not None:
                     answers = self._answers(scores.shape[1])
-                    _add(sums, self.images.kind.figures(scores, labels, answers), "")
-                    _add(sums, self.images.kind.figures(target, labels, answers), "_hr")
+                    _add(sums, self.images.task_type.figures(scores, labels, answers), "")
+                    _add(sums, self.images.task_type.figures(target, labels, answers), "_hr")
         return sums
 
     def _answers(self, n_outputs: int) -> OutputMap:
@@ -117,10 +114,10 @@ class MethodValidation:
 
 
 @dataclass
-class ClassifierValidation:
+class NetworkValidation:
     """Classifies HR, and LR brought back by bilinear, which shows whether a classifier collapses on blur."""
 
-    classifier: Classifier
+    network: Classifier
     images: ImageSet
     protocol: Protocol
     batch_size: int
@@ -135,11 +132,16 @@ class ClassifierValidation:
             size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
             labels = _labels(self.images, positions, self.device)
             assert labels is not None
-            kind, answers = self.images.kind, OutputMap(self.classifier.info.n_classes)
-            _add(sums, kind.figures(self.classifier(hr).float(), labels, answers), "")
+            kind, answers = self.images.task_type, OutputMap(self.network.info.n_classes)
+            _add(sums, kind.figures(self.network(hr).float(), labels, answers), "")
             bilinear = for_classifier(resize(lr, size, "bilinear"), self.protocol)
-            _add(sums, kind.figures(self.classifier(bilinear).float(), labels, answers), "_bilinear")
+            _add(sums, kind.figures(self.network(bilinear).float(), labels, answers), "_bilinear")
         return sums
+
+
+def validation_batch(device: torch.device) -> int:
+    """Return how many images a batch of validation holds."""
+    return 64 if device.type == "cuda" else 16
 
 
 def figures(sums: Sums) -> dict[str, float]:

@@ -1,0 +1,119 @@
+"""How the images of a batch are cut, turned and mirrored, by draws that are made before the pixels are looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from srbench.errors import UsageError
+from srbench.training.images import ImageSet, Positions
+from srbench.training.recipe import Recipe
+
+_DRAWS_AGAIN = 7  # of a patch that is too flat
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """A batch as the reading threads hand it over, on the CPU.
+
+    Attributes:
+        positions: Where the images are in the set.
+        hr: `(N, 3, H, W)`, RGB, uint8, cropped.
+        lr: `(N, 3, h, w)`, RGB, uint8, or None where LR is made by the degradation.
+        flipped: `(N,)` bool, which images are to be mirrored.
+    """
+
+    positions: Positions
+    hr: Tensor
+    lr: Tensor | None
+    flipped: NDArray[np.bool_]
+
+
+def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generator: np.random.Generator) -> RawBatch:
+    """Read images, and cut, turn and mirror them as the recipe's draws say."""
+    draws = generator.random((len(positions), 3))
+    flipped = draws[:, 2] < (0.5 if recipe.augment.flip else 0.0)
+    # What other settings need is drawn after that, so that none of them moves what a recipe without it has drawn.
+    again = _DRAWS_AGAIN if recipe.flatness and recipe.patch is not None else 0
+    corners = np.concatenate([draws[:, None, :2], generator.random((len(positions), again, 2))], axis=1)
+    turns = generator.integers(4, size=len(positions)) if recipe.augment.rotate else np.zeros(len(positions), np.int64)
+    if recipe.patch is None and not recipe.augment.shift and not turns.any():
+        hr, lr = images.read(positions)
+        return RawBatch(positions, hr, lr, flipped)
+    crops = []
+    previous, whole = -1, None
+    for position, tries, turn in zip(positions.tolist(), corners, turns.tolist(), strict=True):
+        if whole is None or position != previous:
+            previous, whole = position, _one(images, position)
+        crops.append(_turned(_cropped(whole, recipe, tries), turn))
+    lr = None if not images.paired else torch.stack([lr for _, lr in crops if lr is not None])
+    return RawBatch(positions, torch.stack([hr for hr, _ in crops]), lr, flipped)
+
+
+def detail(patch: Tensor) -> float:
+    """Return how far a patch `(C, H, W)`, uint8, is from flat: its larger mean deviation along a side, in [0, 1].
+
+    The standard deviation of every column, and of every row, is taken; the larger of the two means is the detail. So
+    idealo's image-super-resolution judges its LR patches: a ramp has detail, a wall has none.
+    """
+    values = patch.float().div_(255)
+    return max(float(values.std(dim=side, correction=0).mean()) for side in (-2, -1))
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """An image before it is cut: HR `(3, H, W)`, LR `(3, h, w)` or None, uint8, and HR pixels an LR pixel."""
+
+    hr: Tensor
+    lr: Tensor | None
+    step: int
+
+
+def _one(images: ImageSet, position: int) -> _Whole:
+    hr, lr = images.read(np.array([position]))
+    return _Whole(hr[0], None if lr is None else lr[0], images.factor(position) if images.paired else 1)
+
+
+def _cropped(whole: _Whole, recipe: Recipe, tries: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+    """Cut the first of the tries `(n, 2)` that is not flat, or else the one with the most detail."""
+    best, most = None, -1.0
+    for draw in tries:
+        crop = _cut(whole, recipe, draw)
+        if len(tries) == 1:
+            return crop
+        amount = detail(crop[0])
+        if amount > most:
+            best, most = crop, amount
+        if amount >= recipe.flatness:
+            break
+    assert best is not None
+    return best
+
+
+def _cut(whole: _Whole, recipe: Recipe, draw: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+    hr, lr, step = whole.hr, whole.lr, whole.step
+    cuts = []
+    for side, share in zip(hr.shape[-2:], draw, strict=True):
+        kept = min(recipe.patch, side) if recipe.patch is not None else max(side - recipe.augment.shift, 1)
+        kept -= kept % step  # a real LR pixel cannot be cut
+        if kept == 0:
+            raise UsageError(f"a patch of {recipe.patch} pixels is smaller than one LR pixel of these pairs ({step})")
+        cuts.append((int(share * ((side - kept) // step + 1)) * step, kept))
+    (top, rows), (left, columns) = cuts
+    hr = hr[:, top : top + rows, left : left + columns]
+    if lr is not None:
+        lr = lr[:, top // step : (top + rows) // step, left // step : (left + columns) // step]
+    return hr, lr
+
+
+def _turned(crop: tuple[Tensor, Tensor | None], quarters: int) -> tuple[Tensor, Tensor | None]:
+    """Turn HR and LR by quarters; by halves where the crop is not square, because a batch has one shape."""
+    hr, lr = crop
+    quarters -= quarters % 2 if hr.shape[-2] != hr.shape[-1] else 0
+    if not quarters:
+        return crop
+    return torch.rot90(hr, quarters, (-2, -1)), None if lr is None else torch.rot90(lr, quarters, (-2, -1))

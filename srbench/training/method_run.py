@@ -1,0 +1,323 @@
+"""Training of a method: its networks, batches and validation, as the loop asks for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from srbench import weights
+from srbench.data.source import Source
+from srbench.errors import UsageError
+from srbench.imaging.colour import to_channels
+from srbench.imaging.degrade import degrade
+from srbench.method import Batch, Method
+from srbench.networks.classifiers import Classifier, label_map
+from srbench.progress import track
+from srbench.registry import Registry
+from srbench.restore import restore
+from srbench.training.batch import blurred, to_images, training_degradation
+from srbench.training.crops import RawBatch
+from srbench.training.images import ImageSet, task_type_of
+from srbench.training.losses import (
+    NEED_CLASSIFIER,
+    NEED_LABELS,
+    NEED_TEACHER_LOGITS,
+    check_terms,
+    classifier_terms,
+)
+from srbench.training.prepare import PreparedRun, open_images
+from srbench.training.recipe import TERMS
+from srbench.training.result import TrainingResult, fit, save_weights, to_result
+from srbench.training.teacher import TeacherLogits, check_frozen, freeze, score
+from srbench.training.trainee import Phase, Trainee
+from srbench.training.validation import MethodValidation, Sums, validation_batch
+
+
+class MethodRun(Trainee):
+    """A method that is trained, and the classifier beside it: frozen as a teacher, or trained along."""
+
+    def __init__(
+        self, run: PreparedRun, name: str, method_class: type[Method], registry: Registry, teacher: Classifier | None
+    ) -> None:
+        """Decode the images, build the networks, and compute the teacher's logits.
+
+        Args:
+            run: The run.
+            name: Name of the method.
+            method_class: Its class.
+            registry: All methods, one of which may lend its weights to start from.
+            teacher: The classifier that the losses ask, or None.
+
+        Raises:
+            UsageError: If method, data, recipe and classifier do not go together.
+        """
+        self.who, self.recipe = name, run.recipe
+        self._run, self._registry, self._teacher = run, registry, teacher
+        self._device = run.fabric.device
+        self._task_type = task_type_of([*run.data, *run.val])
+        self.images, self._val_images = self._open_images()
+        torch.manual_seed(run.options.seed)
+        self._method, self._parameters, self._started = self._build(method_class)
+        check_channels(name, self._method, [*run.data, *run.val])
+        self._method.recipe = run.recipe
+        self._method.prepare(run.protocol)
+        self._classifier: Classifier | None = None
+        if teacher is not None:
+            teacher.to(self._device)
+            freeze(teacher)
+            if run.recipe.track == "adapted":
+                self._classifier = self._adapted(teacher, self._started)
+        self._degradation = training_degradation(run.protocol)
+        self._wants_logits = self._needs_teacher_logits()
+        self._logits: list[TeacherLogits] = []
+        if self._wants_logits and self._cacheable():
+            sides = (False, True) if run.recipe.augment.flip else (False,)
+            self._logits = [self._open_logits(self.images, flipped=flipped) for flipped in sides]
+        self._validation = MethodValidation(
+            method=self._method,
+            images=self._val_images,
+            protocol=run.protocol,
+            network=self._classifier or teacher,
+            teacher_logits=self._open_logits(self._val_images, flipped=False) if teacher is not None else None,
+            batch_size=validation_batch(self._device),
+            device=self._device,
+            seed=run.options.seed,
+        )
+
+    def result(self) -> TrainingResult:
+        """Train, save, and say how it went."""
+        run = self._run
+        outcome = fit(run, self)
+        self._method.eval()
+        factor = self._method.info.factor
+        # A classifier that only validated says nothing about which classifiers the weights are for.
+        taught = run.recipe.track == "adapted" or not set(run.recipe.losses) <= set(TERMS) - NEED_CLASSIFIER
+        teacher = self._teacher.info if self._teacher is not None and taught else None
+        card = weights.Card(
+            owner=self.who,
+            name=run.name,
+            parameters=self._parameters,
+            scale=run.protocol.effective_scale,
+            factor=factor if isinstance(factor, int) else None,
+            teacher={"id": teacher.id, "sha256": teacher.weights_sha256} if teacher is not None else None,
+            extra={"validated_with": self._teacher.id if self._teacher is not None else None},
+        )
+        saved = save_weights(
+            run,
+            card,
+            self._method.state_dict(),
+            outcome,
+            images=self.images,
+            val_images=self._val_images,
+            classifier_state=self._classifier.network.state_dict() if self._classifier is not None else None,
+            started=self._started,
+        )
+        return to_result(run, outcome, saved=saved, network=self._method)
+
+    # --- what the loop asks for
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return the method, and the classifier where it is trained along."""
+        parts: dict[str, nn.Module] = {"method": self._method}
+        return parts if self._classifier is None else parts | {"classifier": self._classifier}
+
+    def rates(self) -> Mapping[str, float]:
+        """Return the learning rate of each part."""
+        return {"method": self.recipe.lr, "classifier": self.recipe.classifier_lr or self.recipe.lr}
+
+    def train_mode(self) -> None:
+        """Put the method into train mode, and the classifier as the recipe says."""
+        self._method.train()
+        if self._classifier is not None:
+            self._classifier.train(self.recipe.classifier_train_mode)
+
+    def step(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the terms of the method's training step."""
+        return self._method.training_step(batch, self._teacher, self._classifier)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the method's phase and the classifier's, where the recipe trains them one after the other."""
+        recipe = self.recipe
+        if not recipe.classifier_losses:
+            return super().phases()
+        optimizer = recipe.classifier_optimizer or recipe.optimizer
+        return (
+            Phase(("method",), recipe.losses, self.step, recipe.optimizer, recipe.scales_terms),
+            Phase(("classifier",), recipe.classifier_losses, self._classifier_step, optimizer, scaled=False),
+        )
+
+    def make_batch(self, raw: RawBatch) -> Batch:
+        """Return HR, LR made of it or given, labels, and the teacher's logits where the recipe needs them."""
+        hr, lr = to_images(raw, self._device)
+        seen_by_teacher = hr
+        hr = to_channels(hr, self._method.info.channels)
+        lr = None if lr is None else to_channels(lr, self._method.info.channels)
+        if lr is None:
+            augment = self.recipe.augment
+            soft = blurred(hr, augment.blur, augment.blur_probability)
+            lr = degrade(soft, self._degradation, grey=self.images.channels == 1)
+        labels = self.images.labels
+        return Batch(
+            lr=lr,
+            hr=hr,
+            label=None if labels is None else torch.from_numpy(labels[raw.positions]).to(self._device),
+            teacher_logits=self._teacher_logits(raw, seen_by_teacher),
+            sr_size=self._run.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
+            kind=self.images.task_type.name,
+        )
+
+    def validate(self, rank: int, world: int) -> Sums:
+        """Return this rank's share of the validation figures."""
+        return self._validation(rank, world)
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return what must be equal for a checkpoint to be resumed."""
+        return {
+            "method": self.who,
+            "version": self._method.info.version,
+            "protocol": self._run.protocol.fingerprint,
+            "teacher": self._teacher.info.sha256 if self._teacher is not None else None,
+            "data": self.images.key,
+            "validation data": self._val_images.key,
+        }
+
+    def guard(self) -> None:
+        """Raise if the teacher has been thawed."""
+        if self._teacher is not None:
+            check_frozen(self._teacher, self.who)
+
+    def helpers(self) -> Mapping[str, nn.Module]:
+        """Return the method's helpers."""
+        return self._method.helpers()
+
+    def helper_loss(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
+        """Return the loss of one of the method's helpers."""
+        return self._method.helper_step(name, batch, sr)
+
+    def restore(self, batch: Batch) -> Tensor:
+        """Return SR of a batch at `batch.sr_size`, brought there by the protocol's kernel."""
+        return restore(
+            self._method, batch.lr, batch.sr_size, restoration=self._run.protocol.sr, numerics=None, name=self.who
+        )
+
+    # --- what is set up before the first step
+
+    def _open_images(self) -> tuple[ImageSet, ImageSet]:
+        run, recipe, teacher = self._run, self.recipe, self._teacher
+        refused = check_terms({*recipe.losses, *recipe.classifier_losses}, self._task_type)
+        if refused:
+            raise UsageError(refused)
+        if teacher is not None and self._task_type.loss_term in recipe.losses:
+            self._task_type.answers(teacher.info, run.data[0])
+        labels = partial(label_map, teacher.info) if teacher is not None else None
+        images = open_images(run, run.data, labels, scored=False)
+        val_images = open_images(run, run.val, labels, scored=True)
+        unlabelled = sorted({*recipe.losses, *recipe.classifier_losses} & NEED_LABELS)
+        if unlabelled and images.labels is None:
+            raise UsageError(
+                f"the loss term {unlabelled[0]!r} needs labels: {images.why_unlabelled};"
+                " train with the term 'logits', which needs none"
+            )
+        return images, val_images
+
+    def _build(self, method_class: type[Method]) -> tuple[Method, dict[str, Any], weights.WeightsFile | None]:
+        """Return the method, its constructor arguments, and the weights that it starts from."""
+        recipe, known = self.recipe, inspect.signature(method_class).parameters
+        if recipe.init is None:
+            unknown = sorted(set(recipe.parameters) - set(known))
+            if unknown:
+                raise UsageError(f"{self.who} takes no parameter {unknown[0]!r}; it takes {', '.join(known) or 'none'}")
+            return method_class(**recipe.parameters), dict(recipe.parameters), None
+        owner, colon, spec = recipe.init.partition(":")
+        if not colon or owner not in self._registry.names():
+            owner, spec = self.who, recipe.init
+        ref = weights.find(owner, spec, self._registry.get(owner).weights)
+        loaded = weights.load(ref)
+        for key, value in recipe.parameters.items():
+            if key in loaded.parameters and loaded.parameters[key] != value:
+                raise UsageError(
+                    f"the weights {ref.label!r} were made with {key}={loaded.parameters[key]}, the recipe asks for"
+                    f" {key}={value}; leave the parameter out, or start without --init-from"
+                )
+        fresh = {key: value for key, value in recipe.parameters.items() if key in known} if ref.card else {}
+        loaded = dataclasses.replace(loaded, parameters=dict(loaded.parameters) | fresh)
+        return method_class.from_weights(loaded), dict(loaded.parameters), loaded
+
+    def _adapted(self, teacher: Classifier, loaded: weights.WeightsFile | None) -> Classifier:
+        """Return a copy of the teacher to train along, as the weights to start from hold it."""
+        classifier = deepcopy(teacher)
+        base = loaded.ref.card.teacher if loaded is not None and loaded.ref.card is not None else None
+        same = base is not None and base.get("sha256") == teacher.info.weights_sha256
+        if loaded is not None and loaded.classifier_state is not None and same:
+            # With another classifier only the method is transferred.
+            weights.fill_state(
+                classifier.network, loaded.classifier_state, origin=loaded.ref.path.name, expected=teacher.id
+            )
+        classifier.requires_grad_(True)
+        return classifier
+
+    def _classifier_step(self, batch: Batch) -> Mapping[str, Tensor]:
+        assert self._classifier is not None
+        recipe = self.recipe
+        with torch.no_grad():
+            sr = self.restore(batch)
+        return classifier_terms(recipe.classifier_losses, sr, batch, self._classifier, smoothing=recipe.label_smoothing)
+
+    # --- the teacher's logits of HR
+
+    def _needs_teacher_logits(self) -> bool:
+        terms = set(self.recipe.losses)
+        of_teacher = NEED_TEACHER_LOGITS - {self._task_type.loss_term}
+        return self._teacher is not None and bool(terms & of_teacher or terms - set(TERMS))
+
+    def _cacheable(self) -> bool:
+        """Say whether the teacher's logits of whole HR crops are what training needs, often enough to keep them."""
+        recipe = self.recipe
+        if recipe.patch is not None or recipe.augment.shift or recipe.augment.rotate:
+            return False
+        if recipe.steps_per_epoch is None:
+            return True
+        steps = recipe.epochs * recipe.steps_per_epoch * recipe.accumulate
+        return steps * recipe.batch_size * self._run.fabric.world_size >= len(self.images)
+
+    def _open_logits(self, images: ImageSet, *, flipped: bool) -> TeacherLogits:
+        assert self._teacher is not None
+        fabric = self._run.fabric
+        logits = TeacherLogits(images, self._teacher, flipped=flipped, device=self._device)
+        with track("teacher", -(-len(images) // fabric.world_size), show=self._run.shows) as advance:
+            logits.fill(rank=fabric.global_rank, world=fabric.world_size, advance=advance)
+        fabric.barrier()
+        return logits
+
+    def _teacher_logits(self, raw: RawBatch, hr: Tensor) -> Tensor | None:
+        if not self._wants_logits:
+            return None
+        assert self._teacher is not None
+        if not self._logits:
+            return score(self._teacher, hr)
+        rows = self._logits[0].rows(raw.positions)
+        if raw.flipped.any():
+            rows[torch.from_numpy(raw.flipped)] = self._logits[1].rows(raw.positions[raw.flipped])
+        return rows.to(self._device)
+
+
+def check_channels(name: str, method: Method, sources: Sequence[Source]) -> None:
+    """Refuse data in colour for a network of one channel.
+
+    Raises:
+        UsageError: Naming the data.
+    """
+    channels = method.info.channels
+    for source in sources:
+        if channels not in (3, source.channels):
+            raise UsageError(
+                f"{name} takes {channels}-channel images here, {source.spec} has {source.channels};"
+                " train on grey images, or build the network for colour with --set parameters.channels=3"
+            )

@@ -1,0 +1,140 @@
+"""What a run trains on and what it validates on: sources that share no sample, and images that are never enlarged."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from srbench.data.catalogue import open_source
+from srbench.data.geometry import crop_hr
+from srbench.data.readers.files import hash_split
+from srbench.data.source import Source
+from srbench.data.subset import SelectedSource
+from srbench.errors import DataError, UsageError
+from srbench.protocol import Geometry
+
+_VAL_FOLDERS = ("val", "valid", "validation")
+
+
+class NeverEnlarged(SelectedSource):
+    """A source whose images come out of `read` as HR: by the geometry, or cut at native size where they are small.
+
+    An image enlarged to the HR side would teach a network that HR is blurred.
+    """
+
+    def __init__(self, source: Source, geometry: Geometry) -> None:
+        """Wrap a source; the geometry becomes part of the name, which is part of the cache's key."""
+        tag = hashlib.sha256(json.dumps(dataclasses.asdict(geometry), sort_keys=True).encode()).hexdigest()[:12]
+        super().__init__(source, range(len(source.samples)), name=f"{source.name}|training|{tag}")
+        self._geometry = geometry
+
+    def read(self, index: int) -> Tensor:
+        """Return HR of sample `index`, `(3, h, w)`, RGB, uint8."""
+        image = super().read(index)
+        if self.paired:
+            return image
+        geometry, name = self._geometry, self.samples[index].id
+        if geometry.resize is not None and min(image.shape[-2:]) >= geometry.resize:
+            image = crop_hr(image, dataclasses.replace(geometry, crop=None, modulo=1), name=name)
+        if geometry.crop is not None:
+            # A side that is too short stays; the other keeps to the crop, so that shapes vary as little as possible.
+            rows, columns = (min(side, geometry.crop) for side in image.shape[-2:])
+            top, left = round((image.shape[-2] - rows) / 2), round((image.shape[-1] - columns) / 2)
+            image = image[:, top : top + rows, left : left + columns]
+        return crop_hr(image, Geometry(modulo=geometry.modulo), name=name)
+
+
+def open_splits(data: Sequence[str], val: str | None) -> tuple[list[Source], list[Source]]:
+    """Open the sources to train on and those to validate on, which share no sample.
+
+    A dataset with a training split of its own is trained on that, and validated on its own validation split where it
+    has one. Any other is split by the hash of the id: without `val`, its "train" part (80 %) and "val" part (10 %) are
+    used, so that `srbench eval --split test` stays a fair test; with a `val` of its own, all of it is trained on. With
+    `val` "test" the figures are those of the test split, and all that is not in it is trained on: 90:10 by hash.
+
+    Raises:
+        UsageError: If nothing is left to validate on, or a SPEC is wrong.
+    """
+    if not data:
+        raise UsageError("--data SPEC is needed: what is to be trained on, such as demo or folder:photos")
+    if val == "test":
+        pairs = [_nine_tenths(spec) for spec in dict.fromkeys(data)]
+        return [training for training, _ in pairs], [tested for _, tested in pairs]
+    shared = val is None or val in data
+    training: list[Source] = []
+    validation: list[Source] = []
+    for spec in dict.fromkeys(data):
+        own = _own_split(spec, ("train",))
+        held_out = _own_split(spec, _VAL_FOLDERS) if own is not None else None
+        if not shared:
+            training.append(own or open_source(spec, "all"))
+        elif own is None:
+            training.append(open_source(spec, "train"))
+            validation += _if_any(spec, "val")
+        elif held_out is not None:
+            training.append(own)
+            validation.append(held_out)
+        else:
+            tenth = [i for i, sample in enumerate(own.samples) if hash_split(sample.id) == "val"]
+            rest = sorted(set(range(len(own.samples))) - set(tenth))
+            training.append(SelectedSource(own, rest))
+            validation += [SelectedSource(own, tenth)] if tenth else []
+    if not shared:
+        assert val is not None
+        validation = [_own_split(val, _VAL_FOLDERS) or _whole(val) or open_source(val)]
+    if not validation:
+        raise UsageError(
+            f"none of the images of {', '.join(data)} falls into the tenth that is kept for validation;"
+            " give more images, or a validation set with --val SPEC"
+        )
+    return training, validation
+
+
+def _nine_tenths(spec: str) -> tuple[Source, Source]:
+    """Open all of a dataset but its test split, and its test split, which is a tenth by hash if it has no own."""
+    own = _own_split(spec, ("train",))
+    if own is not None:
+        tested = _own_split(spec, ("test",))
+        if tested is None:
+            raise UsageError(f"--val test: {spec} has splits of its own, but no test split; name one with --val SPEC")
+        return own, tested
+    whole = open_source(spec, "all")
+    rest = [i for i, sample in enumerate(whole.samples) if hash_split(sample.id) != "test"]
+    return SelectedSource(whole, rest, split="train+val"), open_source(spec, "test")
+
+
+def _own_split(spec: str, names: Sequence[str]) -> Source | None:
+    """Open a split that the dataset itself has, or return None where it only has those by hash."""
+    whole = _whole(spec)
+    for name in names:
+        try:
+            source = open_source(spec, name)
+        except DataError:
+            if whole is None:
+                raise
+            continue
+        except UsageError:
+            continue
+        if whole is None or any(hash_split(sample.id) != name for sample in source.samples):
+            return source
+    return None
+
+
+def _whole(spec: str) -> Source | None:
+    try:
+        return open_source(spec, "all")
+    except DataError:
+        raise
+    except UsageError:
+        return None
+
+
+def _if_any(spec: str, split: str) -> list[Source]:
+    try:
+        return [open_source(spec, split)]
+    except DataError:
+        return []
