@@ -82,7 +82,7 @@ def draw(board: Leaderboard, cells: Sequence[StoredCell], target: Path) -> list[
 
 def drawn(board: Leaderboard, score: str = "accuracy") -> list[Row]:
     """Return the rows that have an accuracy, or another score."""
-    return [row for row in board.rows if row.status == "ok" and getattr(row, score) is not None and score in row.ci]
+    return [row for row in board.rows if row.status == "ok" and row[score] is not None and score in row.ci]
 
 
 def fill_page(page: Path, board: Leaderboard, name: str, provenance: dict[str, object], figures: Sequence[str]) -> None:
@@ -119,14 +119,14 @@ def short_table(board: Leaderboard) -> str:
     for name in names:
         rows = {row.classifier: row for row in drawn(board) if row_name(row) == name}
         first = next(iter(rows.values()))
-        psnr = "inf" if first.psnr == float("inf") else f"{first.psnr:.2f}" if first.psnr is not None else "–"
+        psnr = "inf" if first["psnr"] == float("inf") else f"{first['psnr']:.2f}" if first["psnr"] is not None else "–"
         cells = [name, psnr]
         for classifier in classifiers:
             row = rows.get(classifier)
             cells += (
                 ["–"] * 4
                 if row is None
-                else [_number(row.accuracy), _number(row.cross_entropy), _gap(row), f"{row.total_time_s:.1f}"]
+                else [_number(row["accuracy"]), _number(row["cross_entropy"]), _gap(row), f"{row['total_time_s']:.1f}"]
             )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -136,16 +136,16 @@ def rated_table(board: Leaderboard) -> str:
     """Return the correlations of image quality as Markdown, the classifiers below each other."""
     lines = ["| method | PSNR dB | SRCC (95 %) | against bilinear (95 %) | PLCC | EMD |", "|:--|--:|--:|--:|--:|--:|"]
     for row in drawn(board, "srcc"):
-        psnr = "–" if row.psnr is None else f"{row.psnr:.2f}"
-        delta = "–" if row.srcc_delta is None or row.method == "bilinear" else f"{row.srcc_delta:+.3f}"
+        psnr = "–" if row["psnr"] is None else f"{row['psnr']:.2f}"
+        delta = "–" if row["srcc_delta"] is None or row.method == "bilinear" else f"{row['srcc_delta']:+.3f}"
         ends = [
             f" [{low:{sign}.3f}, {high:{sign}.3f}]" if low is not None and high is not None else ""
             for name, sign in (("srcc", ""), ("srcc_delta", "+"))
             for low, high in (row.ci.get(name, (None, None)),)
         ]
         lines.append(
-            f"| {row_name(row)} | {psnr} | {_number(row.srcc)}{ends[0]} | {delta}{ends[1]} | {_number(row.plcc)}"
-            f" | {_number(row.emd)} |"
+            f"| {row_name(row)} | {psnr} | {_number(row['srcc'])}{ends[0]} | {delta}{ends[1]} | {_number(row['plcc'])}"
+            f" | {_number(row['emd'])} |"
         )
     return "\n".join(lines)
 
@@ -155,10 +155,10 @@ def _number(value: float | None) -> str:
 
 
 def _gap(row: Row) -> str:
-    if row.recovered_gap is None:
+    if row["recovered_gap"] is None:
         return "–"
     ends = row.ci.get("recovered_gap")
-    return f"{row.recovered_gap:.2f}" + (
+    return f"{row['recovered_gap']:.2f}" + (
         f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends and row.method not in {"original", "bilinear"} else ""
     )
 

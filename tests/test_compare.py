@@ -16,6 +16,7 @@ from srbench import leaderboard
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
 from srbench.leaderboard import Leaderboard, Row, tables
 from srbench.leaderboard.compare import compare, load_board, parse_rule
+from srbench.metrics.catalogue import metric_names
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
 
 
@@ -32,7 +33,9 @@ def board(*rows: Row, sha: str = "5" * 64, scale: float = 0.32, classifier_sha: 
 def row(method: str = "esrgan", **values: Any) -> Row:
     """Return an ok row."""
     given = {"task": "t", "weights": None, "classifier": "net", "track": "frozen", "role": "network", "status": "ok"}
-    return Row(**{**given, "reason": None, "partial": False, "n": 1000, "method": method, **values})  # type: ignore[arg-type]
+    own = {name: values.pop(name) for name in metric_names() if name in values}
+    whole = {**given, "reason": None, "partial": False, "n": 1000, "method": method, "values": own, **values}
+    return Row(**whole)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -174,7 +177,7 @@ def test_records_count_before_a_stale_leaderboard(tmp_path: Path) -> None:
     stale = (tmp_path / "run" / "leaderboard.json").read_text(encoding="utf-8")
     store_run(tmp_path / "run", 0.6)
     (tmp_path / "run" / "leaderboard.json").write_text(stale, encoding="utf-8")
-    found = {row.method: row.accuracy for row in load_board(tmp_path / "run").rows}
+    found = {row.method: row["accuracy"] for row in load_board(tmp_path / "run").rows}
     assert found["bicubic"] == pytest.approx(0.6)
 
 

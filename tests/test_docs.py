@@ -18,12 +18,14 @@ from PIL import Image
 from typer.main import get_command
 
 import srbench
-from srbench import bench, leaderboard, paths, protocol
+from srbench import bench, paths, protocol
 from srbench.cli import app
 from srbench.conformance import check
 from srbench.data.catalogue import list_datasets
+from srbench.leaderboard import rows
 from srbench.leaderboard.compare import parse_rule
 from srbench.method import MethodInfo
+from srbench.metrics.catalogue import metric_names
 from srbench.networks import loading
 from srbench.networks.cards import ClassifierCard
 from srbench.records import schema as records
@@ -265,11 +267,11 @@ def test_the_example_method_is_evaluated_and_sharpens(tmp_path, photos, card):
         measure=False,
         progress=False,
     )
-    rows = result.leaderboard.set_index("method")
-    assert {"original", "none", "bilinear", "sharpened"} <= set(rows.index)
-    assert rows.loc["sharpened", "status"] == "ok"
-    assert rows.loc["sharpened", "n"] == 12
-    assert rows.loc["sharpened", "psnr"] > rows.loc["bilinear", "psnr"]
+    lines = result.leaderboard.set_index("method")
+    assert {"original", "none", "bilinear", "sharpened"} <= set(lines.index)
+    assert lines.loc["sharpened", "status"] == "ok"
+    assert lines.loc["sharpened", "n"] == 12
+    assert lines.loc["sharpened", "psnr"] > lines.loc["bilinear", "psnr"]
     assert (tmp_path / "out" / "leaderboard.md").is_file()
     page = (ROOT / "docs" / "records.md").read_text(encoding="utf-8")
     section = page.split("### metrics", 1)[1].split("### ", 1)[0]
@@ -384,7 +386,7 @@ def _fields(*kinds: type) -> set[str]:
     [
         ("docs/records.md", _fields(*PARTS)),
         ("docs/records.md", set(SAMPLE_COLUMNS)),
-        ("docs/records.md", _fields(leaderboard.Row)),
+        ("docs/records.md", {*rows.IDENTITY, *metric_names(), "ci", "notes"}),
         ("docs/protocols.md", _fields(protocol.Geometry, protocol.Degradation, protocol.Restoration, protocol.Scoring)),
         ("docs/protocols.md", set(protocol.preset_names())),
         ("docs/training.md", _fields(Recipe, Augment) | set(TERMS)),

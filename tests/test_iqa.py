@@ -326,26 +326,26 @@ def test_the_record_and_the_table_hold_the_correlations(world):
     for name, row in rows.items():
         frame = cells[name].samples().astype({"mean_rating": float, "mean_score": float, "emd": float})
         record = cells[name].record
-        assert row.srcc == pytest.approx(spearmanr(frame["mean_score"], frame["mean_rating"]).statistic)
-        assert row.plcc == pytest.approx(pearsonr(frame["mean_score"], frame["mean_rating"]).statistic)
-        assert row.emd == pytest.approx(frame["emd"].mean())
-        assert (record.metrics["srcc"].value, record.metrics["emd"].value) == pytest.approx((row.srcc, row.emd))
-        assert row.ci["srcc"][0] <= row.srcc <= row.ci["srcc"][1] and row.accuracy is None
+        assert row["srcc"] == pytest.approx(spearmanr(frame["mean_score"], frame["mean_rating"]).statistic)
+        assert row["plcc"] == pytest.approx(pearsonr(frame["mean_score"], frame["mean_rating"]).statistic)
+        assert row["emd"] == pytest.approx(frame["emd"].mean())
+        assert (record.metrics["srcc"].value, record.metrics["emd"].value) == pytest.approx((row["srcc"], row["emd"]))
+        assert row.ci["srcc"][0] <= row["srcc"] <= row.ci["srcc"][1] and row["accuracy"] is None
         assert record.dataset.kind == "iqa" and frame["label"].isna().all() and frame["pred"].isna().all()
         # the stored distribution is what the numbers were made of
         scores = frame[score_columns(frame.columns)].to_numpy(dtype=np.float64)
         assert scores @ np.arange(1, 11) == pytest.approx(frame["mean_score"].to_numpy(), abs=1e-4)
     bicubic = rows["bicubic"]
-    assert bicubic.srcc_delta == pytest.approx(bicubic.srcc - rows["bilinear"].srcc)
-    assert bicubic.ci["srcc_delta"][0] <= bicubic.srcc_delta <= bicubic.ci["srcc_delta"][1]
-    assert rows["original"].psnr == math.inf and 10 < bicubic.psnr < 60
+    assert bicubic["srcc_delta"] == pytest.approx(bicubic["srcc"] - rows["bilinear"]["srcc"])
+    assert bicubic.ci["srcc_delta"][0] <= bicubic["srcc_delta"] <= bicubic.ci["srcc_delta"][1]
+    assert rows["original"]["psnr"] == math.inf and 10 < bicubic["psnr"] < 60
 
 
 def test_rows_are_ranked_by_srcc_where_the_run_is_whole(world):
     kind = task_type("iqa")
-    assert kind.score({"srcc": 0.5, "emd": 9.0}) == 0.5 and kind.score({"srcc": None}) is None
+    assert kind.ranking_value({"srcc": 0.5, "emd": 9.0}) == 0.5 and kind.ranking_value({"srcc": None}) is None
     _, _, _, result = world
-    order = [row.srcc for row in result.board.rows if row.role == "baseline" and row.status == "ok"]
+    order = [row["srcc"] for row in result.board.rows if row.role == "baseline" and row.status == "ok"]
     assert order == sorted(order, reverse=True) and len(order) == 2
 
 

@@ -142,17 +142,17 @@ def test_metrics_equal_independent_ones(board: Leaderboard) -> None:
     for method in ("original", "none", "bicubic", "esrgan", "learned_resizer"):
         row, frame = row_of(board, method, classifier="net"), cells[method].samples()
         hit, base_hit = frame["label"] == frame["pred"], base["label"] == base["pred"]
-        assert row.accuracy == pytest.approx(hit.mean())
-        assert row.accuracy_delta == pytest.approx(hit.mean() - base_hit.mean())
-        assert row.top5 == pytest.approx(frame["top5_hit"].astype(float).mean())
-        assert row.cross_entropy == pytest.approx(frame["cross_entropy"].astype(float).mean())
-        assert row.agreement == pytest.approx((frame["pred"] == frame["hr_pred"]).mean())
+        assert row["accuracy"] == pytest.approx(hit.mean())
+        assert row["accuracy_delta"] == pytest.approx(hit.mean() - base_hit.mean())
+        assert row["top5"] == pytest.approx(frame["top5_hit"].astype(float).mean())
+        assert row["cross_entropy"] == pytest.approx(frame["cross_entropy"].astype(float).mean())
+        assert row["agreement"] == pytest.approx((frame["pred"] == frame["hr_pred"]).mean())
         f1 = f1_score(frame["label"], frame["pred"], average="macro")
-        assert row.f1_macro == pytest.approx(f1)
-        assert row.f1_macro_delta == pytest.approx(f1 - f1_score(base["label"], base["pred"], average="macro"))
+        assert row["f1_macro"] == pytest.approx(f1)
+        assert row["f1_macro_delta"] == pytest.approx(f1 - f1_score(base["label"], base["pred"], average="macro"))
         gap = (hit.mean() - base_hit.mean()) / ((hr["label"] == hr["pred"]).mean() - base_hit.mean())
-        assert row.recovered_gap == pytest.approx(gap)
-    assert row_of(board, "esrgan").psnr == pytest.approx(cells["esrgan"].samples()["psnr"].astype(float).mean())
+        assert row["recovered_gap"] == pytest.approx(gap)
+    assert row_of(board, "esrgan")["psnr"] == pytest.approx(cells["esrgan"].samples()["psnr"].astype(float).mean())
 
 
 def test_per_class_table_equals_scikit_learn(board: Leaderboard) -> None:
@@ -235,7 +235,7 @@ def test_holm_family_is_the_ranked_rows_of_a_track(tmp_path: Path) -> None:
     put(tmp_path, "retrained", 0.8, seed=7, track="adapted", role="control", weights="w")
     board = built(tmp_path)
     for method in ("original", "none", "bilinear", "retrained"):
-        assert row_of(board, method).p_holm is None
+        assert row_of(board, method)["p_holm"] is None
     raw = {}
     base = predictions(LABELS, 0.5, seed=2) == LABELS
     for method, accuracy, seed in (("close", 0.54, 3), ("far", 0.6, 4), ("farther", 0.7, 5), ("learned", 0.56, 6)):
@@ -243,12 +243,12 @@ def test_holm_family_is_the_ranked_rows_of_a_track(tmp_path: Path) -> None:
         wins, losses = int((own & ~base).sum()), int((base & ~own).sum())
         raw[method] = binomtest(wins, wins + losses).pvalue
     # Three frozen rows are corrected together, the adapted one alone.
-    assert row_of(board, "learned").p_holm == pytest.approx(raw["learned"])
+    assert row_of(board, "learned")["p_holm"] == pytest.approx(raw["learned"])
     ordered = sorted((raw[name], name) for name in ("close", "far", "farther"))
     running = 0.0
     for at, (p, name) in enumerate(ordered):
         running = max(running, min(1.0, p * (3 - at)))
-        assert row_of(board, name).p_holm == pytest.approx(running)
+        assert row_of(board, name)["p_holm"] == pytest.approx(running)
 
 
 # --- ranks and order ---------------------------------------------------------------------------------------------
@@ -277,12 +277,12 @@ def test_order_and_ranks_of_the_fixture(board: Leaderboard) -> None:
 
 def test_tracks_are_never_ranked_together_but_share_the_frozen_references(board: Leaderboard) -> None:
     adapted, frozen = row_of(board, "learned_resizer"), row_of(board, "esrgan")
-    assert adapted.accuracy is not None
-    assert frozen.accuracy is not None
-    assert adapted.accuracy > frozen.accuracy
+    assert adapted["accuracy"] is not None
+    assert frozen["accuracy"] is not None
+    assert adapted["accuracy"] > frozen["accuracy"]
     assert (adapted.rank, frozen.rank) == (1, 1)
-    assert adapted.accuracy_delta == pytest.approx(adapted.accuracy - 0.45)
-    assert adapted.recovered_gap == pytest.approx((0.8 - 0.45) / (0.9 - 0.45))
+    assert adapted["accuracy_delta"] == pytest.approx(adapted["accuracy"] - 0.45)
+    assert adapted["recovered_gap"] == pytest.approx((0.8 - 0.45) / (0.9 - 0.45))
 
 
 def test_unlabelled_data_are_ranked_by_agreement(tmp_path: Path) -> None:
@@ -293,8 +293,8 @@ def test_unlabelled_data_are_ranked_by_agreement(tmp_path: Path) -> None:
         commit(tmp_path, make_record(method, n=200, per_class=None), samples)
     rows = built(tmp_path).rows
     assert [(row.method, row.rank) for row in rows] == [("original", None), ("bicubic", 1), ("bilinear", 2)]
-    assert rows[1].agreement == pytest.approx(0.6)
-    assert rows[1].accuracy is None
+    assert rows[1]["agreement"] == pytest.approx(0.6)
+    assert rows[1]["accuracy"] is None
 
 
 def test_equal_scores_share_a_rank(tmp_path: Path) -> None:
@@ -306,7 +306,7 @@ def test_equal_scores_share_a_rank(tmp_path: Path) -> None:
 def test_skipped_and_failed_rows_keep_their_reason(board: Leaderboard) -> None:
     skipped, failed = row_of(board, "lanczos"), row_of(board, "darionet")
     assert (skipped.status, skipped.reason, skipped.n) == ("skipped", "it is not for this task", 0)
-    assert (failed.status, failed.reason, failed.accuracy) == ("error", "out of memory", None)
+    assert (failed.status, failed.reason, failed["accuracy"]) == ("error", "out of memory", None)
 
 
 # --- partial runs ------------------------------------------------------------------------------------------------
@@ -322,7 +322,7 @@ def test_partial_rows_are_shown_but_never_ranked(tmp_path: Path) -> None:
     commit(tmp_path, record, make_samples(few, few))
     board = built(tmp_path)
     hasty = row_of(board, "hasty")
-    assert (hasty.accuracy, hasty.rank, hasty.p_holm, hasty.accuracy_delta) == (1.0, None, None, None)
+    assert (hasty["accuracy"], hasty.rank, hasty["p_holm"], hasty["accuracy_delta"]) == (1.0, None, None, None)
     assert "no ok row 'bilinear'" in hasty.notes["accuracy_delta"]
     assert row_of(board, "bicubic").rank == 1
     assert "hasty [partial]" in tables.markdown(board)
@@ -332,9 +332,9 @@ def test_a_run_that_is_partial_throughout_has_differences_but_no_ranks(tmp_path:
     for method, accuracy in (("original", 0.9), ("bilinear", 0.5), ("bicubic", 0.7)):
         put(tmp_path, method, accuracy, partial=True)
     row = row_of(built(tmp_path), "bicubic")
-    assert row.accuracy_delta == pytest.approx(0.2)
-    assert row.recovered_gap == pytest.approx(0.5)
-    assert (row.rank, row.p_holm) == (None, None)
+    assert row["accuracy_delta"] == pytest.approx(0.2)
+    assert row["recovered_gap"] == pytest.approx(0.5)
+    assert (row.rank, row["p_holm"]) == (None, None)
 
 
 # --- what must not be ranked together ----------------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_a_cell_found_twice_counts_once_and_the_newest(tmp_path: Path) -> None:
     put(tmp_path / "b", "bicubic", 0.7, input_hash="f" * 64, created="2027-01-01T00:00:00Z")
     cells, _ = find_records([tmp_path / "a", tmp_path / "b"])
     board = leaderboard.build(cells, draws=100)
-    assert row_of(board, "bicubic").accuracy == pytest.approx(0.7)
+    assert row_of(board, "bicubic")["accuracy"] == pytest.approx(0.7)
     assert len(board.rows) == 2
     assert len(board.warnings) == 1
     assert "bicubic" in board.warnings[0]
@@ -416,7 +416,7 @@ def test_gap_is_null_with_a_reason_where_there_is_hardly_one(tmp_path: Path) -> 
         put(tmp_path, method, accuracy)
     board = built(tmp_path)
     row = row_of(board, "bicubic")
-    assert row.recovered_gap is None
+    assert row["recovered_gap"] is None
     assert "recovered_gap" not in row.ci
     assert "0.02" in row.notes["recovered_gap"]
     assert "no recovered gap: " in tables.markdown(board)
@@ -426,21 +426,21 @@ def test_gap_is_null_where_its_interval_touches_zero(tmp_path: Path) -> None:
     put(tmp_path, "original", 0.53, seed=1)
     put(tmp_path, "bilinear", 0.5, seed=2)
     row = row_of(built(tmp_path), "bilinear")
-    assert row.recovered_gap is None
+    assert row["recovered_gap"] is None
     assert "touches 0" in row.notes["recovered_gap"]
 
 
 def test_without_bilinear_or_original_differences_say_why(tmp_path: Path) -> None:
     put(tmp_path, "bicubic", 0.6)
     row = row_of(built(tmp_path), "bicubic")
-    assert (row.accuracy_delta, row.f1_macro_delta, row.recovered_gap, row.p_holm) == (None,) * 4
+    assert (row["accuracy_delta"], row["f1_macro_delta"], row["recovered_gap"], row["p_holm"]) == (None,) * 4
     assert "bilinear" in row.notes["accuracy_delta"]
     assert "original" in row.notes["recovered_gap"]
 
 
 def test_null_image_metrics_carry_the_records_reason(board: Leaderboard) -> None:
     row = row_of(board, "none")
-    assert (row.psnr, row.ssim) == (None, None)
+    assert (row["psnr"], row["ssim"]) == (None, None)
     assert row.notes["psnr"] == "the output stays at LR size"
     assert "no PSNR and no SSIM for none: the output stays at LR size" in tables.markdown(board)
     assert "psnr" not in row_of(board, "original", classifier="net").ci
@@ -458,20 +458,20 @@ def test_psnr_pools_batches_in_order_of_position(tmp_path: Path) -> None:
     put(tmp_path, "bilinear", 0.5, rows={"mse": mse}, fields=batch_fields(30))
     row = row_of(built(tmp_path), "bilinear")
     pooled = -10 * np.log10(mse[:180].astype(float).reshape(6, 30).mean(axis=1))
-    assert row.psnr == pytest.approx(pooled.mean(), abs=1e-9)
+    assert row["psnr"] == pytest.approx(pooled.mean(), abs=1e-9)
     low, high = row.ci["psnr"]
-    assert pooled.min() <= low < row.psnr < high <= pooled.max()
+    assert pooled.min() <= low < row["psnr"] < high <= pooled.max()
 
 
 def test_few_batches_have_no_interval_and_too_few_images_no_psnr(tmp_path: Path) -> None:
     put(tmp_path, "bilinear", 0.5, rows={"mse": np.full(200, 0.01)}, fields=batch_fields(60))
     row = row_of(built(tmp_path), "bilinear")
-    assert row.psnr == pytest.approx(20.0, abs=1e-5)
+    assert row["psnr"] == pytest.approx(20.0, abs=1e-5)
     assert "psnr" not in row.ci
     assert "at least 5" in row.notes["ci.psnr"]
     put(tmp_path, "bilinear", 0.5, rows={"mse": np.full(200, 0.01)}, fields=batch_fields(300))
     row = row_of(built(tmp_path), "bilinear")
-    assert row.psnr is None
+    assert row["psnr"] is None
     assert "pools 300 images" in row.notes["psnr"]
 
 
@@ -485,8 +485,8 @@ def test_written_files_agree(board: Leaderboard, tmp_path: Path) -> None:
     table = pd.read_csv(paths[1], keep_default_na=False, na_values=[""])
     assert table["method"].tolist() == [row.method for row in board.rows]
     esrgan, line = row_of(board, "esrgan"), table[table["method"] == "esrgan"].iloc[0]
-    assert line["accuracy"] == esrgan.accuracy
-    assert line["cross_entropy"] == esrgan.cross_entropy
+    assert line["accuracy"] == esrgan["accuracy"]
+    assert line["cross_entropy"] == esrgan["cross_entropy"]
     assert (line["accuracy_low"], line["accuracy_high"]) == pytest.approx(esrgan.ci["accuracy"])
     assert len(pd.read_csv(paths[3])) == len(board.per_class)
 

@@ -294,19 +294,19 @@ def test_cost_shows_the_rows_of_the_leaderboard(world: World, field: str) -> Non
     name = field.removesuffix("_ms")
     data = world.named(f"cost-{name}-photos-0-32-net").data
     rows = [row for row in world.board.rows if (row.task, row.classifier) == (TASK, "net") and row.role != "oracle"]
-    known = [row for row in rows if getattr(row, field) is not None]
+    known = [row for row in rows if row[field] is not None]
     assert data["left_out"] == [row.label for row in rows if row not in known]
     assert (data["left_out"] == ["lanczos"]) == (field == "macs")
-    assert data["oracle"] == world.row(task=TASK, classifier="net", method="original").accuracy
+    assert data["oracle"] == world.row(task=TASK, classifier="net", method="original")["accuracy"]
     assert len(data["points"]) == len(known)
     for point, row in zip(data["points"], known, strict=True):
         assert (point["method"], point["weights"], point["track"]) == (row.method, row.weights, row.track)
-        assert (point["x"], point["y"]) == (getattr(row, field), row.accuracy)
+        assert (point["x"], point["y"]) == (row[field], row["accuracy"])
         assert (point["low"], point["high"]) == row.ci["accuracy"]
         rivals = [each for each in known if each.track == row.track and each.role != "control"]
         beaten = any(
-            getattr(rival, field) <= point["x"] and (rival.accuracy or 0) >= point["y"]
-            and (getattr(rival, field), rival.accuracy) != (point["x"], point["y"])
+            rival[field] <= point["x"] and (rival["accuracy"] or 0) >= point["y"]
+            and (rival[field], rival["accuracy"]) != (point["x"], point["y"])
             for rival in rivals
         )  # fmt: skip
         assert point["on_front"] == (row.role != "control" and not beaten)
@@ -325,8 +325,7 @@ def test_a_sweep_follows_each_method_over_the_scales_with_the_area_below(family:
     assert {method for method, _ in lines} == {"bilinear", "bicubic", "lanczos", "esrgan", "darionet"}
     for (method, track), line in lines.items():
         values = [
-            getattr(family.row(task=task, classifier="net", method=method, track=track), name)
-            for task in drawn.data["tasks"]
+            family.row(task=task, classifier="net", method=method, track=track)[name] for task in drawn.data["tasks"]
         ]
         assert [point["value"] for point in line["points"]] == values
         assert line["area"] == pytest.approx(np.trapezoid(values, [0.25, 0.32, 0.5]) / 0.25)
@@ -349,7 +348,9 @@ def test_ranks_under_each_resampler(family: World) -> None:
     assert ranks["choices"] == ["bicubic, no antialias", "bicubic, antialias", "bilinear, no antialias"]
     for line in table["rows"]:
         for task, value in zip(table["tasks"], line["values"], strict=True):
-            assert value == family.row(task=task, classifier="net", method=line["method"], track=line["track"]).accuracy
+            assert (
+                value == family.row(task=task, classifier="net", method=line["method"], track=line["track"])["accuracy"]
+            )
     assert {line["method"] for line in ranks["rows"]} == {"bilinear", "bicubic", "lanczos", "esrgan", "darionet"}
     expected = np.column_stack(
         [rankdata([-line["values"][at] for line in ranks["rows"]], method="min") for at in range(3)]
@@ -366,7 +367,7 @@ def test_transfer_is_the_recovered_gap_of_each_classifier(world: World) -> None:
     for line in data["rows"]:
         for classifier, gap in line["gaps"].items():
             row = world.row(task=TASK, classifier=classifier, method=line["method"])
-            assert gap["value"] == row.recovered_gap is not None
+            assert gap["value"] == row["recovered_gap"] is not None
             assert (gap["low"], gap["high"]) == row.ci["recovered_gap"]
 
 
@@ -466,11 +467,11 @@ def test_roc_and_calibration_are_those_of_the_samples(world: World) -> None:
     for method in data["methods"]:
         frame = world.samples(method["method"])
         row = world.row(task=TASK, classifier="net", method=method["method"], track=method["track"])
-        assert method["ece"] == row.ece
+        assert method["ece"] == row["ece"]
         assert sum(method["count"]) == N
         weights = np.array(method["count"]) / N
         gaps = np.abs(np.array(method["accuracy"]) - np.array(method["confidence"]))
-        assert (weights * gaps).sum() == pytest.approx(row.ece)
+        assert (weights * gaps).sum() == pytest.approx(row["ece"])
         assert (weights * np.array(method["confidence"])).sum() == pytest.approx(frame["confidence"].mean())
 
 
@@ -531,10 +532,10 @@ def test_rank_correlation_over_methods(world: World) -> None:
             for row in world.board.rows
             if (row.task, row.classifier, row.track) == (TASK, "net", "frozen")
             and row.role != "oracle"
-            and getattr(row, quality) is not None
+            and row[quality] is not None
         ]
         assert [point["method"] for point in data[quality]["points"]] == [row.method for row in rows]
-        x, y = [getattr(row, quality) for row in rows], [row.accuracy for row in rows]
+        x, y = [row[quality] for row in rows], [row["accuracy"] for row in rows]
         assert data[quality]["n_methods"] == len(rows) == 5
         assert data[quality]["spearman"]["value"] == pytest.approx(spearmanr(x, y).statistic)
         assert data[quality]["kendall"]["value"] == pytest.approx(kendalltau(x, y).statistic)

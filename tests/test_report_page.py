@@ -25,11 +25,12 @@ from srbench import leaderboard, report
 from srbench.cli import app
 from srbench.errors import UsageError
 from srbench.leaderboard import tables
+from srbench.metrics.catalogue import metric
 from srbench.records.cells import find_records
 from srbench.records.samples import SAMPLE_COLUMNS, samples_frame
 from srbench.records.schema import DatasetPart, TimingPart
 from srbench.records.thumbnails import THUMBNAILS_FILE, write_thumbnails
-from srbench.report import best, galleries, inline, page
+from srbench.report import best, galleries, inline
 from srbench.report.drawn import INK, Drawn
 
 NASTY = (
@@ -185,7 +186,7 @@ def test_every_number_is_the_one_of_leaderboard_json(folder):
                 intervals += 1
                 small = next(cells[name].find("small")).text
                 found = [float(text) for text in re.findall(r"[-+]?\d+\.?\d*", small)]
-                assert found == pytest.approx(ends, abs=0.5 * 10 ** -page.DIGITS[name] + 1e-9)
+                assert found == pytest.approx(ends, abs=0.5 * 10 ** -metric(name).interval_digits + 1e-9)
         assert set(cells) == {head.attributes["data-column"] for head in heads(rows[key])} - {"method"}
     assert seen > 130 and intervals > 40
 

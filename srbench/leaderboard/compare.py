@@ -10,27 +10,10 @@ from pathlib import Path
 from srbench import protocol
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
 from srbench.leaderboard import Leaderboard, Row, build, read_leaderboard
+from srbench.metrics.catalogue import all_metrics, metric_names
+from srbench.metrics.info import MetricInfo
 from srbench.records.cells import find_records
 
-COMPARED = ("accuracy", "cross_entropy", "psnr", "f1_macro", "latency_ms")
-SHARES = ("accuracy", "top5", "agreement", "recovered_gap", "f1_macro", "auc", "ece")
-METRICS = (
-    *SHARES,
-    "cross_entropy",
-    "psnr",
-    "ssim",
-    "logit_mse_to_hr",
-    "kl_to_hr",
-    "srcc",
-    "plcc",
-    "emd",
-    "total_time_s",
-    "latency_ms",
-    "images_per_s",
-    "parameters",
-    "macs",
-    "peak_memory_mb",
-)
 # A change of exactly the bound, computed in binary, must not fire.
 _TOLERANCE = 1e-9
 
@@ -107,13 +90,18 @@ def parse_rule(text: str) -> Rule:
             f" 'latency_ms +10%', got {text!r}"
         )
     metric, sign, number, unit = match.groups()
-    if metric not in METRICS:
-        raise UnknownNameError("metric", metric, METRICS)
-    fitting = {"pp": SHARES, "dB": ("psnr",)}.get(unit or "", METRICS)
+    if metric not in metric_names():
+        raise UnknownNameError("metric", metric, metric_names())
+    fitting = [row.name for row in all_metrics() if _takes(row, unit)]
     if metric not in fitting:
         raise UsageError(f"--fail-on {text!r}: the unit {unit} fits {', '.join(fitting)}, not {metric}")
     bound = float(number) / (100 if unit in ("pp", "%") else 1)
     return Rule(text=text.strip(), metric=metric, sign=1 if sign == "+" else -1, bound=bound, relative=unit == "%")
+
+
+def _takes(row: MetricInfo, unit: str | None) -> bool:
+    """Say whether a bound on a metric can be given in this unit."""
+    return row.share if unit == "pp" else unit is None or unit == "%" or row.unit == unit
 
 
 def load_board(path: Path | str) -> Leaderboard:
@@ -159,12 +147,12 @@ def compare(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule] = ()) -> B
     if not expected:
         raise UsageError("OLD has no ok row, so there is nothing to compare; run its evaluation first")
     for rule in rules:
-        if all(getattr(row, rule.metric) is None for row in expected):
+        if all(row[rule.metric] is None for row in expected):
             raise UsageError(f"--fail-on {rule.text!r}: no row of OLD has {rule.metric}, so the rule could never fire")
     partners = {row.key: row for row in new.rows}
     known = {row.key for row in old.rows}
-    rated = [name for name in ("srcc", "emd") if any(getattr(row, name) is not None for row in expected)]
-    metrics = tuple(dict.fromkeys([*COMPARED, *rated, *(rule.metric for rule in rules)]))
+    headline = [row.name for row in all_metrics() if row.headline and any(ok[row.name] is not None for ok in expected)]
+    metrics = tuple(dict.fromkeys([*headline, *(rule.metric for rule in rules)]))
     changes = [_change(row, partners.get(row.key), metrics) for row in old.rows]
     changes += [_change(None, row, metrics) for row in new.rows if row.key not in known]
     fired = [line for change in changes for line in _fired(change, rules)] if rules else []
@@ -180,7 +168,7 @@ def _change(old: Row | None, new: Row | None, metrics: Sequence[str]) -> Change:
         raise IncomparableError(
             f"{_spell(old)}: n is {old.n} in OLD and {new.n} in NEW; compare runs over the same samples"
         )
-    return Change(old, new, "", {name: (getattr(old, name), getattr(new, name)) for name in metrics})
+    return Change(old, new, "", {name: (old[name], new[name]) for name in metrics})
 
 
 def _fired(change: Change, rules: Sequence[Rule]) -> list[str]:

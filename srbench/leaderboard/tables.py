@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -18,6 +18,8 @@ from tabulate import tabulate
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
 from srbench.leaderboard.compare import BoardComparison
+from srbench.metrics.catalogue import all_metrics, metric, metrics_of
+from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
 
 MISSING = "–"
@@ -34,11 +36,12 @@ class Column:
     """A column of the table.
 
     Attributes:
-        name: The attribute of `Row` that it shows; a column whose rows are all None is left out.
+        name: "rank", "method", the name of a metric, or "NAME_ci" for the interval of one.
         header: Its header; a line break keeps it narrow.
         show: Text of a row.
         priority: The larger, the sooner it gives way on a narrow terminal.
         justify: Side on which it is flush.
+        metric: The metric whose value or interval it shows, None for rank and method.
     """
 
     name: str
@@ -46,55 +49,73 @@ class Column:
     show: Callable[[Row], str]
     priority: int
     justify: str = "right"
+    metric: MetricInfo | None = None
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether it shows the interval of its metric, not the value."""
+        return self.metric is not None and self.name != self.metric.name
+
+    def filled(self, rows: Sequence[Row]) -> bool:
+        """Say whether any of the rows has something to show in it."""
+        if self.metric is None:
+            return self.name == "method" or any(row.rank is not None for row in rows)
+        name = self.metric.name
+        return any((name in row.ci) if self.is_interval else (row[name] is not None) for row in rows)
 
 
-def columns(kind: str = "classification") -> tuple[Column, ...]:
-    """Return every column that a kind of task shows, in the order of display."""
-    known = {column.name: column for column in _columns()}
-    return tuple(known[name] for name in task_type(kind).shown)
+def columns(task_type_name: str = "classification") -> tuple[Column, ...]:
+    """Return every column of a task type's table in the order of display.
+
+    What `TaskType.shown` does not name follows in the order of the catalogue: a new metric needs no entry there.
+    """
+    known = {column.name: column for column in _columns(metrics_of(task_type_name))}
+    return tuple(known[name] for name in dict.fromkeys([*task_type(task_type_name).shown, *known]))
 
 
-def kind_of(board: Leaderboard, task: str) -> TaskType:
-    """Return what a network is asked for in a task; boards of before there were kinds ask for classes."""
+def task_type_of(board: Leaderboard, task: str) -> TaskType:
+    """Return the type of a task."""
     return task_type(board.tasks[task]["dataset"].get("kind", "classification"))
 
 
-def _columns() -> tuple[Column, ...]:
-    """Return how each number of a row is shown; which of them stand where is up to the kind of task."""
-    return (
-        Column("rank", "#", lambda row: _whole(row.rank), 0),
-        Column("method", "method", row_name, 0, "left"),
-        Column("cross_entropy", "cross-\nentropy", lambda row: fixed(row.cross_entropy, 4), 1),
-        Column("psnr", "PSNR\ndB", lambda row: fixed(row.psnr, 2), 2),
-        Column("accuracy", "accuracy", lambda row: fixed(row.accuracy, 4), 1),
-        Column("total_time_s", "total\ntime s", lambda row: fixed(row.total_time_s, 1), 3),
-        Column("psnr_ci", "PSNR\n95 %", lambda row: _ends(row.ci.get("psnr"), 2), 5),
-        Column("accuracy_ci", "accuracy\n95 %", lambda row: _ends(row.ci.get("accuracy"), 3), 5),
-        Column("accuracy_delta", f"against\n{BASELINE}", lambda row: _with_ends(row, "accuracy_delta", 3), 6),
-        Column("p_holm", "p\n(Holm)", lambda row: _p(row.p_holm), 7),
-        Column("ssim", "SSIM", lambda row: fixed(row.ssim, 4), 9),
-        Column("top5", "top-5", lambda row: fixed(row.top5, 4), 11),
-        Column("auc", "AUC", lambda row: fixed(row.auc, 4), 9),
-        Column("auc_ci", "AUC\n95 %", lambda row: _ends(row.ci.get("auc"), 3), 10),
-        Column("agreement", "agrees\nwith HR", lambda row: fixed(row.agreement, 4), 12),
-        Column("recovered_gap", "recovered\ngap", lambda row: _with_ends(row, "recovered_gap", 2, sign=""), 4),
-        Column("f1_macro", "F1\nmacro", lambda row: fixed(row.f1_macro, 4), 13),
-        Column("f1_macro_delta", f"F1 against\n{BASELINE}", lambda row: _with_ends(row, "f1_macro_delta", 3), 14),
-        Column("latency_ms", "ms /\nimage", lambda row: fixed(row.latency_ms, 2), 8),
-        Column("images_per_s", "images\n/ s", lambda row: three(row.images_per_s), 10),
-        Column("parameters", "para-\nmeters", lambda row: scaled(row.parameters), 15),
-        Column("macs", "MACs /\nimage", lambda row: scaled(row.macs), 16),
-        Column("peak_memory_mb", "peak\nMB", lambda row: three(row.peak_memory_mb), 17),
-        Column("ece", "ECE", lambda row: fixed(row.ece, 4), 18),
-        Column("logit_mse_to_hr", "logit MSE\nto HR", lambda row: fixed(row.logit_mse_to_hr, 3), 19),
-        Column("kl_to_hr", "KL\nto HR", lambda row: fixed(row.kl_to_hr, 4), 20),
-        Column("srcc", "SRCC", lambda row: fixed(row.srcc, 4), 1),
-        Column("srcc_ci", "SRCC\n95 %", lambda row: _ends(row.ci.get("srcc"), 3), 4),
-        Column("plcc", "PLCC", lambda row: fixed(row.plcc, 4), 1),
-        Column("plcc_ci", "PLCC\n95 %", lambda row: _ends(row.ci.get("plcc"), 3), 7),
-        Column("emd", "EMD", lambda row: fixed(row.emd, 4), 1),
-        Column("srcc_delta", f"SRCC against\n{BASELINE}", lambda row: _with_ends(row, "srcc_delta", 3), 5),
-    )
+def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:
+    yield Column("rank", "#", lambda row: MISSING if row.rank is None else str(row.rank), 0)
+    yield Column("method", "method", row_name, 0, "left")
+    for info in metrics:
+        yield Column(info.name, info.header, partial(written, info), info.priority, metric=info)
+        if info.interval_shown == "beside":
+            header = f"{info.header.partition(chr(10))[0]}\n95 %"
+            show = partial(written_interval, info)
+            yield Column(f"{info.name}_ci", header, show, info.interval_priority, metric=info)
+
+
+def written(info: MetricInfo, row: Row) -> str:
+    """Return the value of a metric as a table writes it, with its interval where that stands within."""
+    text = formatted(info, row[info.name])
+    ends = written_interval(info, row) if info.interval_shown == "within" else MISSING
+    return text if ends == MISSING or text == MISSING else f"{text} {ends}"
+
+
+def written_interval(info: MetricInfo, row: Row) -> str:
+    """Return the interval of a metric as a table writes it, or a dash."""
+    if info.name not in row.ci:
+        return MISSING
+    low, high = row.ci[info.name]
+    sign = "+" if info.style == "signed" else ""
+    return f"[{low:{sign}.{info.interval_digits}f}, {high:{sign}.{info.interval_digits}f}]"
+
+
+def formatted(info: MetricInfo, value: float | None) -> str:
+    """Return a value of a metric in its style, or a dash."""
+    if value is None:
+        return MISSING
+    if info.style == "significant":
+        return three(value)
+    if info.style == "scaled":
+        return scaled(value)
+    if info.style == "p":
+        return "<0.001" if value < 0.001 else f"{value:.3f}"
+    return f"{value:+.{info.digits}f}" if info.style == "signed" else fixed(value, info.digits)
 
 
 def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") -> list[RenderableType]:
@@ -107,7 +128,7 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
     """
     shown: list[RenderableType] = []
     for task, classifier, rows in groups(board):
-        kind = kind_of(board, task)
+        kind = task_type_of(board, task)
         wanted = _filled(rows, kind)
         while True:
             table = _rich_table(title(board, task, classifier, rows), wanted, rows)
@@ -128,7 +149,7 @@ def markdown(board: Leaderboard) -> str:
     """Return the tables with every column as Markdown."""
     parts = []
     for task, classifier, rows in groups(board):
-        wanted = _filled(rows, kind_of(board, task))
+        wanted = _filled(rows, task_type_of(board, task))
         body = [[_plain(column, row) for column in wanted] for row in rows]
         text = tabulate(
             body,
@@ -242,16 +263,12 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
 
 def _filled(rows: Sequence[Row], kind: TaskType) -> list[Column]:
     """Columns that have something to show; the essential ones stay wherever a network answered."""
-    answered = any(getattr(row, kind.ranks[0]) is not None for row in rows)
+    answered = any(row[kind.ranks[0]] is not None for row in rows)
 
     def keeps(column: Column) -> bool:
-        if column.name == "method" or (answered and column.name in kind.essential):
-            return True
-        if column.name == "psnr_ci":  # with a classifier the interval of its own score takes its place
-            return not answered and any("psnr" in row.ci for row in rows)
-        if column.name.endswith("_ci"):
-            return any(column.name.removesuffix("_ci") in row.ci for row in rows)
-        return any(getattr(row, column.name) is not None for row in rows)
+        if column.name == "psnr_ci" and answered:  # the interval of the network's own number takes its place
+            return False
+        return column.filled(rows) or (answered and column.name in kind.essential)
 
     return [column for column in columns(kind.name) if keeps(column)]
 
@@ -272,9 +289,8 @@ def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> 
 
 def _cell(column: Column, row: Row) -> str:
     text = _plain(column, row)
-    if column.name == "recovered_gap" and row.recovered_gap is not None:
-        return f"{text} {bar(row.recovered_gap)}"
-    return text
+    gap = row["recovered_gap"] if column.name == "recovered_gap" else None
+    return text if gap is None else f"{text} {bar(gap)}"
 
 
 def _plain(column: Column, row: Row) -> str:
@@ -296,10 +312,6 @@ def fixed(value: float | None, digits: int) -> str:
     return "inf" if math.isinf(value) else f"{value:.{digits}f}"
 
 
-def _whole(value: int | None) -> str:
-    return MISSING if value is None else str(value)
-
-
 def three(value: float | None) -> str:
     """Return three significant digits, never in powers of ten, or a dash."""
     if value is None:
@@ -315,24 +327,6 @@ def scaled(value: float | None) -> str:
         if abs(value) >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.0f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return MISSING
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _ends(ends: tuple[float, float] | None, digits: int, *, sign: str = "") -> str:
-    return MISSING if ends is None else f"[{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}]"
-
-
-def _with_ends(row: Row, name: str, digits: int, *, sign: str = "+") -> str:
-    value = getattr(row, name)
-    if value is None:
-        return MISSING
-    ends = row.ci.get(name)
-    return f"{value:{sign}.{digits}f}" + ("" if ends is None else f" {_ends(ends, digits, sign=sign)}")
 
 
 def _change(old: float | None, new: float | None) -> str:
@@ -370,7 +364,7 @@ def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[
     line = (
         f"intervals: {100 * how['level']:.3g} % paired bootstrap over {unit}, {how['draws']} draws, seed {how['seed']}"
     )
-    if any(row.p_holm is not None for row in rows):
+    if any(row["p_holm"] is not None for row in rows):
         line += f"; p: exact McNemar against {BASELINE}, Holm-corrected over {_families(rows)}"
     lines = [line]
     score = board.tasks[rows[0].task]["protocol"]["fields"].get("score", {})
@@ -383,7 +377,7 @@ def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[
 
 
 def _families(rows: Sequence[Row]) -> str:
-    sizes = [sum(row.p_holm is not None and row.track == track for row in rows) for track in ("frozen", "adapted")]
+    sizes = [sum(row["p_holm"] is not None and row.track == track for row in rows) for track in ("frozen", "adapted")]
     named = [f"{size} {track}" for size, track in zip(sizes, ("frozen", "adapted"), strict=True) if size]
     return f"{' and '.join(named)} rows"
 
@@ -391,7 +385,7 @@ def _families(rows: Sequence[Row]) -> str:
 def _class_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     about = board.tasks[task]
     classes, size = about["dataset"]["n_classes"], about["dataset"]["n"]
-    if not classes or all(row.f1_macro is None for row in rows) or size / classes >= FEW_SAMPLES:
+    if not classes or all(row["f1_macro"] is None for row in rows) or size / classes >= FEW_SAMPLES:
         return []
     each = size / classes
     if each < 1:
@@ -407,10 +401,10 @@ def _null_notes(rows: Sequence[Row]) -> list[str]:
     """Say why values are missing: always for the gap and the image metrics, else where other rows have a value."""
     ok = [row for row in rows if row.status == "ok"]
     reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    for name in ("recovered_gap", "psnr", "ssim", "cross_entropy", "accuracy", "agreement", "srcc", "ci.psnr"):
+    told = {info.name: info.absence for info in all_metrics() if info.absence is not None}
+    for name, absence in {**told, "ci.psnr": "always"}.items():
         lacking = [row for row in ok if name in row.notes]
-        always = name in ("recovered_gap", "psnr", "ssim", "ci.psnr")
-        if not always and len(lacking) == len(ok):
+        if absence == "elsewhere" and len(lacking) == len(ok):
             continue
         for reason in dict.fromkeys(row.notes[name] for row in lacking):
             where = tuple(row.label for row in lacking if row.notes[name] == reason)
@@ -424,5 +418,5 @@ def _null_notes(rows: Sequence[Row]) -> list[str]:
 
 
 def _spoken(name: str) -> str:
-    words: Mapping[str, Any] = {"psnr": "PSNR", "ssim": "SSIM", "srcc": "SRCC", "ci.psnr": "interval of PSNR"}
-    return str(words.get(name, name.replace("_", " ")))
+    prefix, _, of = name.rpartition(".")
+    return f"interval of {metric(of).word}" if prefix == "ci" else metric(name).word

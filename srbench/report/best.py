@@ -12,38 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench.leaderboard import Row
+from srbench.metrics.catalogue import all_metrics, metric
 from srbench.metrics.stats import bootstrap_means, interval, mcnemar_exact
 from srbench.records.cells import StoredCell
 
 LEVEL = 0.05
 TRACKS = ("frozen", "adapted")
-# Column of the table -> whether more of it is better.
-BETTER: Mapping[str, bool] = {
-    "accuracy": True,
-    "accuracy_delta": True,
-    "recovered_gap": True,
-    "top5": True,
-    "agreement": True,
-    "cross_entropy": False,
-    "psnr": True,
-    "ssim": True,
-    "f1_macro": True,
-    "f1_macro_delta": True,
-    "logit_mse_to_hr": False,
-    "kl_to_hr": False,
-    "srcc": True,
-    "srcc_delta": True,
-    "plcc": True,
-    "emd": False,
-}
-# Differences to the same row order as the values themselves: they share the test of these.
-SAME_TEST = {
-    "accuracy_delta": "accuracy",
-    "recovered_gap": "accuracy",
-    "f1_macro_delta": "f1_macro",
-    "srcc_delta": "srcc",
-}
-MEANS = ("cross_entropy", "psnr", "ssim", "logit_mse_to_hr", "kl_to_hr")
 
 
 @dataclass(frozen=True)
@@ -78,7 +52,7 @@ def scored(cells: Sequence[StoredCell]) -> dict[Any, StoredCell]:
 def leads(
     rows: Sequence[Row], cells: Mapping[Any, StoredCell], *, bootstrap: Mapping[str, Any], pooled_psnr: bool = False
 ) -> list[Lead]:
-    """Return the lead of every column of `BETTER` in each track of one table; none where fewer than two rows have it.
+    """Return the lead of every metric with a test in each track of one table; none where fewer than two rows have it.
 
     Args:
         rows: Rows of one task and classifier.
@@ -89,21 +63,21 @@ def leads(
     places: list[tuple[str, Row, Row]] = []
     for track in TRACKS:
         ranked = [row for row in rows if row.track == track and row.rank is not None and row.key in cells]
-        for column, more in BETTER.items():
-            having = [row for row in ranked if _finite(getattr(row, column))]
-            having.sort(key=lambda row: getattr(row, column), reverse=more)
-            if len(having) >= 2:
-                places.append((column, having[0], having[1]))
+        for tested in all_metrics():
+            values = [(value, row) for row in ranked if (value := _finite(row[tested.name])) is not None]
+            values.sort(key=lambda pair: pair[0], reverse=tested.higher_is_better)
+            if tested.test is not None and len(values) >= 2:
+                places.append((tested.name, values[0][1], values[1][1]))
     samples = _Samples(cells)
-    means = [name for name in MEANS if not (name == "psnr" and pooled_psnr)]
+    means = [name for name in _means() if not (name == "psnr" and pooled_psnr)]
     differences = _differences([place for place in places if place[0] in means], samples, bootstrap)
     found = []
     for column, best, second in places:
-        if getattr(best, column) == getattr(second, column):
+        if best[column] == second[column]:
             found.append(Lead(column, best, second, "equal", significant=False))
             continue
         ends = differences.get((column, best.key, second.key), _NOWHERE)
-        test, significant = _test(SAME_TEST.get(column, column), best, second, samples, ends)
+        test, significant = _test(metric(column).tested_as or column, best, second, samples, ends)
         found.append(Lead(column, best, second, test, significant))
     return found
 
@@ -122,7 +96,7 @@ class _Samples:
 
     def _of(self, row: Row) -> pd.DataFrame:
         if row.key not in self._frames:
-            self._frames[row.key] = self._cells[row.key].samples(_READ).set_index("sample_id")
+            self._frames[row.key] = self._cells[row.key].samples(_columns_read()).set_index("sample_id")
         return self._frames[row.key]
 
 
@@ -163,7 +137,15 @@ def _differences(
 
 
 _NOWHERE = (math.nan, math.nan)
-_READ = ("sample_id", "label", "pred", "hr_pred", "top5_hit", *MEANS)
+
+
+def _means() -> list[str]:
+    """Names of the metrics whose samples are paired and averaged."""
+    return [row.name for row in all_metrics() if row.test == "paired"]
+
+
+def _columns_read() -> list[str]:
+    return ["sample_id", "label", "pred", "hr_pred", "top5_hit", *_means()]
 
 
 def _floats(values: pd.Series) -> NDArray[np.float64]:
@@ -190,5 +172,5 @@ _BINARY: Mapping[str, Callable[[pd.DataFrame], NDArray[np.bool_] | None]] = {
 }
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -19,35 +19,14 @@ from markupsafe import Markup, escape
 
 from srbench import __version__
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, tables
+from srbench.metrics.catalogue import ESSENTIAL_PRIORITY
 from srbench.records.cells import StoredCell
-from srbench.report.best import BETTER, Lead, leads, scored
+from srbench.report.best import Lead, leads, scored
 from srbench.report.galleries import Pictures
 from srbench.report.inline import script_json
 from srbench.task_types import TaskType
 
 # Columns that a page of ordinary width has room for; the others are one click away.
-ESSENTIAL = (
-    *("rank", "method", "cross_entropy", "psnr", "accuracy", "total_time_s"),
-    *("accuracy_delta", "p_holm", "recovered_gap", "latency_ms"),
-    *("srcc", "srcc_delta", "plcc", "emd"),
-)
-# Digits of the intervals below a value, where the table has any.
-DIGITS: Mapping[str, int] = {
-    "accuracy": 3,
-    "accuracy_delta": 3,
-    "cross_entropy": 3,
-    "psnr": 2,
-    "ssim": 3,
-    "recovered_gap": 2,
-    "f1_macro": 3,
-    "f1_macro_delta": 3,
-    "auc": 3,
-    "srcc": 3,
-    "srcc_delta": 3,
-    "plcc": 3,
-    "emd": 4,
-}
-SMALLER_IS_BETTER = ("rank", "p_holm", "total_time_s", "latency_ms", "parameters", "macs", "peak_memory_mb", "ece")
 GAP_RANGE = (-1.0, 1.5)  # a bar beyond these is cut off; its number says how far it goes
 SECTIONS: Mapping[str, str] = {
     "cost": "Accuracy and its price",
@@ -411,7 +390,7 @@ def _table(
     pooled = about["protocol"]["fields"].get("score", {}).get("psnr_reduction") == "batch"
     found = leads(rows, by_key, bootstrap=board.bootstrap, pooled_psnr=pooled)
     best = {(lead.best.key, lead.column) for lead in found if lead.significant}
-    kind = tables.kind_of(board, task)
+    kind = tables.task_type_of(board, task)
     wanted = _columns(rows, kind)
     shown = [row for row in rows if row.status == "ok"]
     return Table(
@@ -431,17 +410,12 @@ def _table(
 
 def _columns(rows: Sequence[Row], kind: TaskType) -> list[tables.Column]:
     """Columns with something to show; intervals stand below their values."""
-    answered = any(getattr(row, kind.ranks[0]) is not None for row in rows)
+    answered = any(row[kind.ranks[0]] is not None for row in rows)
     ok = [row for row in rows if row.status == "ok"]
     return [
         column
         for column in tables.columns(kind.name)
-        if not column.name.endswith("_ci")
-        and (
-            column.name == "method"
-            or (answered and column.name in kind.essential)
-            or any(getattr(row, column.name) is not None for row in ok)
-        )
+        if not column.is_interval and (column.filled(ok) or (answered and column.name in kind.essential))
     ]
 
 
@@ -449,14 +423,13 @@ def _head(column: tables.Column) -> Head:
     text = column.header.replace("-\n", "\u00ad").replace("\n", " ")
     if column.name == "cross_entropy":
         text = "cross-entropy"
-    smaller = column.name in SMALLER_IS_BETTER or BETTER.get(column.name) is False
-    first = "ascending" if smaller or column.name == "method" else "descending"
-    return Head(column.name, text, first, column.name in ESSENTIAL)
+    first = "descending" if column.metric is not None and column.metric.higher_is_better else "ascending"
+    return Head(column.name, text, first, column.priority <= ESSENTIAL_PRIORITY)
 
 
 def _sorted_by(rows: Sequence[Row], kind: TaskType) -> str:
     """The column that orders the board's rows."""
-    return next((name for name in kind.ranks if any(getattr(row, name) is not None for row in rows)), "psnr")
+    return next((name for name in kind.ranks if any(row[name] is not None for row in rows)), "psnr")
 
 
 def _groups(rows: Sequence[Row], wanted: Sequence[tables.Column], best: set[Any]) -> tuple[Group, ...]:
@@ -490,15 +463,14 @@ def _line(row: Row, wanted: Sequence[tables.Column], best: set[Any], spread: tup
 
 def _cell(column: tables.Column, row: Row, best: set[Any], spread: tuple[float, float]) -> Cell:
     name = column.name
-    value = getattr(row, name)
-    ends = row.ci.get(name) if name in DIGITS else None
-    signed = "+" if name.endswith("_delta") else ""
+    value = row.rank if column.metric is None else row[name]
+    ends = row.ci.get(name)
     return Cell(
         column=name,
         value=None if value is None else repr(value) if isinstance(value, int) else _number(value),
         text=column.show(row).partition(" [")[0],
         ends=None if ends is None else (_number(ends[0]), _number(ends[1])),
-        interval=None if ends is None else f"[{ends[0]:{signed}.{DIGITS[name]}f}, {ends[1]:{signed}.{DIGITS[name]}f}]",
+        interval=None if column.metric is None or ends is None else tables.written_interval(column.metric, row),
         best=(row.key, name) in best,
         bar=_bar(value, ends, spread) if name == "recovered_gap" and value is not None else None,
         note=row.notes.get(name),
@@ -513,8 +485,9 @@ def _gap_range(rows: Sequence[Row]) -> tuple[float, float]:
     """The range that the bars of one table share: 0 to 1, and as far beyond as values go."""
     values = [0.0, 1.0]
     for row in rows:
-        if row.recovered_gap is not None:
-            values += [row.recovered_gap, *row.ci.get("recovered_gap", ())]
+        gap = row["recovered_gap"]
+        if gap is not None:
+            values += [gap, *row.ci.get("recovered_gap", ())]
     return max(min(values), GAP_RANGE[0]), min(max(values), GAP_RANGE[1])
 
 
@@ -563,9 +536,9 @@ def _findings(rows: Sequence[Row], found: Sequence[Lead]) -> list[list[tuple[str
                 [
                     (f"In the {lead.best.track} track ", False),
                     (lead.best.label, True),
-                    (f" has the highest SRCC: {lead.best.srcc:.3f}. Its lead over ", False),
+                    (f" has the highest SRCC: {lead.best['srcc']:.3f}. Its lead over ", False),
                     (lead.second.label, True),
-                    (f" ({lead.second.srcc:.3f}) {said}: {lead.test}.", False),
+                    (f" ({lead.second['srcc']:.3f}) {said}: {lead.test}.", False),
                 ]
             )
         if lead.column != "accuracy":
@@ -573,13 +546,13 @@ def _findings(rows: Sequence[Row], found: Sequence[Lead]) -> list[list[tuple[str
         best, second = lead.best, lead.second
         line = [("In the ", False), (best.track, False), (" track ", False), (best.label, True)]
         line.append((f" is the most accurate: {_share(best)}", False))
-        if best.recovered_gap is not None and oracle is not None and base is not None:
+        if best["recovered_gap"] is not None and oracle is not None and base is not None:
             ends = best.ci.get("recovered_gap")
             spelled = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
             line.append(
                 (
-                    f", which wins back {best.recovered_gap:.2f}{spelled} of the gap between {BASELINE}"
-                    f" ({base.accuracy:.3f}) and the {ORACLE} ({oracle.accuracy:.3f})",
+                    f", which wins back {best['recovered_gap']:.2f}{spelled} of the gap between {BASELINE}"
+                    f" ({base['accuracy']:.3f}) and the {ORACLE} ({oracle['accuracy']:.3f})",
                     False,
                 )
             )
@@ -588,14 +561,14 @@ def _findings(rows: Sequence[Row], found: Sequence[Lead]) -> list[list[tuple[str
             line[-2:] = [(". It shares that place with ", False), (second.label, True), (".", False)]
         else:
             said = "is more than chance" if lead.significant else "may be chance"
-            line.append((f" ({second.accuracy:.3f}) {said}: {lead.test}.", False))
+            line.append((f" ({second['accuracy']:.3f}) {said}: {lead.test}.", False))
         lines.append(line)
     return lines
 
 
 def _share(row: Row) -> str:
     ends = row.ci.get("accuracy")
-    return f"{row.accuracy:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
+    return f"{row['accuracy']:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
 
 
 def _bold_note(found: Sequence[Lead]) -> list[str]:

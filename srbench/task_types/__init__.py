@@ -268,7 +268,7 @@ class TaskType(ABC):
     def compare(self, pool: PairedCells) -> Comparison:
         """Return intervals, differences and tables of the cells of a pool."""
 
-    def score(self, values: Mapping[str, float | None]) -> float | None:
+    def ranking_value(self, values: Mapping[str, float]) -> float | None:
         """Return what ranks a row: the first of `ranks` that it has."""
         return next((value for name in self.ranks if (value := values.get(name)) is not None), None)
 

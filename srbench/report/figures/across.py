@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from srbench.files.strict import canonical_json
+from srbench.metrics.catalogue import metric
 from srbench.records.schema import Record
 from srbench.report.drawn import FONT_PT, INK, Drawn, drawing
-from srbench.report.figures.cost import SCORE_WORDS, SHARES
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.style import (
     WIDE,
@@ -131,7 +131,7 @@ def _sweep(family: Sequence[Scope], looks: Looks, name: str) -> Drawn | None:
     for series in _series(family):
         points: list[dict[str, Any]] = []
         for scope, scale, entry in zip(family, scales, series.entries, strict=True):
-            value = finite(getattr(entry.row, name)) if entry is not None else None
+            value = finite(entry.row[name]) if entry is not None else None
             if entry is not None and isinstance(value, float) and scale is not None:
                 low, high = entry.row.ci.get(name, (None, None))
                 points.append({"scale": scale, "task": scope.task, "value": value, "low": low, "high": high})
@@ -141,18 +141,18 @@ def _sweep(family: Sequence[Scope], looks: Looks, name: str) -> Drawn | None:
             lines.append((series, points, area))
     if not any(len(points) > 1 for _, points, _ in lines):
         return None
-    share = name in SHARES
+    share = metric(name).share
     lines.sort(key=lambda line: (line[2] is None, -(line[2] or 0.0)))
     labels = [f"{series.label}: {_amount(area, share)}" for series, _, area in lines]
     handles = [handle(**looks.of(series.first.row).both(markersize=5)) for series, _, _ in lines]
-    oracle = [finite(getattr(scope.oracle.row, name)) if scope.oracle is not None else None for scope in family]
+    oracle = [finite(scope.oracle.row[name]) if scope.oracle is not None else None for scope in family]
     ceiling = oracle[0] if share and isinstance(oracle[0], float) else None
     if ceiling is not None:
         labels.insert(0, "original")
         handles.insert(0, handle(color=INK, linestyle=":", linewidth=1.4))
     figure = canvas(3.1, legend=labels)
     axes = figure.subplots()
-    dress(axes, x="scale (LR side / HR side)", y=SCORE_WORDS[name])
+    dress(axes, x="scale (LR side / HR side)", y=metric(name).axis)
     for series, points, _ in lines:
         look = looks.of(series.first.row)
         x = [point["scale"] for point in points]
@@ -168,7 +168,7 @@ def _sweep(family: Sequence[Scope], looks: Looks, name: str) -> Drawn | None:
     legend_below(figure, handles, labels)
     classifier = family[0].classifier if share else None
     first, last = scales[0], scales[-1]
-    word = SCORE_WORDS[name].split(",")[0]
+    word = metric(name).word
     caption = (
         f"{word[0].upper()}{word[1:]} over {family[0].over} at {len(family)} scales, with its 95 % interval."
         f" Behind each name: the area under its line between {first:g} and {last:g}, divided by that span,"
@@ -258,7 +258,7 @@ def _per_choice(family: Sequence[Scope], series: _Series) -> list[float | None]:
 @drawing()
 def _choices_table(family: Sequence[Scope]) -> Drawn:
     names = _choice_names(family)
-    share = family[0].score_name in SHARES
+    share = metric(family[0].score_name).share
     lines = [(series, _per_choice(family, series)) for series in _series(family)]
     lines = [(series, values) for series, values in lines if any(value is not None for value in values)]
     lines.sort(key=lambda line: (line[0].first.row.track != "frozen", -(line[1][0] or 0.0)))
@@ -279,7 +279,7 @@ def _choices_table(family: Sequence[Scope]) -> Drawn:
     names_axis(axes.yaxis, [series.label for series, _ in lines], limit=30)
     _choices_axis(axes, names)
     caption = (
-        f"{SCORE_WORDS[family[0].score_name]} over {family[0].over}, the same images under each resampler."
+        f"{metric(family[0].score_name).axis} over {family[0].over}, the same images under each resampler."
         " A conclusion that changes from column to column is one about the resampler."
     )
     data = {
@@ -354,7 +354,7 @@ def _choices_ranks(family: Sequence[Scope], looks: Looks) -> Drawn | None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     caption = (
-        f"Rank by {SCORE_WORDS[family[0].score_name].split(',')[0]} over {family[0].over} among the"
+        f"Rank by {metric(family[0].score_name).word} over {family[0].over} among the"
         f" {len(lines)} ranked methods that every choice of resampler has; equal values share a rank. "
         + (f"Ranks change for {', '.join(changed)}." if changed else "No rank changes.")
     )
@@ -466,10 +466,10 @@ def _gap(entry: Entry | None) -> dict[str, Any]:
         return dict.fromkeys(("value", "low", "high", "accuracy")) | {"reason": "no ok cell"}
     low, high = entry.row.ci.get("recovered_gap", (None, None))
     return {
-        "value": finite(entry.row.recovered_gap),
+        "value": finite(entry.row["recovered_gap"]),
         "low": low,
         "high": high,
-        "accuracy": finite(entry.row.accuracy),
+        "accuracy": finite(entry.row["accuracy"]),
         "reason": entry.row.notes.get("recovered_gap"),
     }
 

@@ -113,8 +113,8 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
             for entry in scope.entries
             if entry.row.track == "frozen"
             and entry.row.role != "oracle"
-            and entry.row.accuracy is not None
-            and isinstance(finite(getattr(entry.row, quality)), float)
+            and entry.row["accuracy"] is not None
+            and isinstance(finite(entry.row[quality]), float)
         ]
         for quality in _QUALITY
     }
@@ -124,8 +124,8 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
     draws = _draws(scope, compared)
     panels = []
     for quality, shown in compared.items():
-        x = np.array([getattr(entry.row, quality) for entry in shown])
-        y = np.array([entry.row.accuracy for entry in shown], dtype=np.float64)
+        x = np.array([entry.row[quality] for entry in shown])
+        y = np.array([entry.row["accuracy"] for entry in shown], dtype=np.float64)
         panels.append((quality, shown, x, y, _correlated(x, y, draws.get(quality))))
     everyone = list({id(entry): entry for panel in panels for entry in panel[1]}.values())
     labels = [entry.label for entry in everyone]

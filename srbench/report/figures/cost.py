@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from srbench.metrics.catalogue import metric
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Scope
 from srbench.report.figures.style import (
@@ -20,9 +21,6 @@ from srbench.report.figures.style import (
     log_axis,
     percent_axis,
 )
-
-SCORE_WORDS = {"accuracy": "accuracy, %", "agreement": "agreement with HR, %", "psnr": "PSNR, dB", "srcc": "SRCC"}
-SHARES = ("accuracy", "agreement")  # those in percent
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
     left_out: list[str] = []
     for at, entry in enumerate(scope.entries):
         row = entry.row
-        x, y = getattr(row, field), finite(scope.score(row))
+        x, y = row[field], finite(scope.score(row))
         if row.role == "oracle" or not isinstance(y, float):
             continue
         if x is None:
@@ -106,7 +104,7 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
     free = [point for point in points if point["x"] == 0]
     if free:
         zero, main = figure.subplots(1, 2, sharey=True, width_ratios=[min(1.0, 0.25 + 0.09 * len(free)), 2.2])
-        dress(zero, y=SCORE_WORDS[scope.score_name], grid="y")
+        dress(zero, y=metric(scope.score_name).axis, grid="y")
         zero.set_xticks([])
         zero.set_xlabel("none")
         zero.set_xlim(-0.8, len(free) - 0.2)
@@ -115,7 +113,7 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
         main.spines["left"].set_linestyle((0, (2, 3)))
     else:
         zero, main = None, figure.subplots()
-        dress(main, x=cost.axis, y=SCORE_WORDS[scope.score_name])
+        dress(main, x=cost.axis, y=metric(scope.score_name).axis)
     log_axis(main, [point["x"] for point in points if point["x"] > 0], prefix=cost.prefix)
     place = {id(point): at for at, point in enumerate(free)}
     for point, entry in zip(points, shown, strict=True):
@@ -130,7 +128,7 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
             axes.axhline(best, color=INK, linestyle=":", linewidth=1.4)
     for track in fronts:
         _front(main, zero, [p for p in points if p["on_front"] and p["track"] == track], _LINES[track], place)
-    if scope.score_name in SHARES:
+    if metric(scope.score_name).share:
         percent_axis(main.yaxis)
     legend_below(figure, handles, labels)
     data = {
@@ -145,7 +143,7 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
         "cost",
         scope.task,
         scope.classifier,
-        f"{_capital(SCORE_WORDS[scope.score_name].split(',')[0])} against {cost.title}",
+        f"{_capital(metric(scope.score_name).word)} against {cost.title}",
         _caption(scope, cost, bool(free), left_out),
         figure,
         data,
@@ -172,8 +170,8 @@ def _front(main: Axes, zero: Axes | None, points: Sequence[dict[str, Any]], line
 
 def _caption(scope: Scope, cost: _Cost, free: bool, left_out: Sequence[str]) -> str:
     text = (
-        f"Each method's {SCORE_WORDS[scope.score_name].split(',')[0]} over {scope.over}"
-        f"{' with its 95 % interval' if scope.score_name != 'agreement' else ''} against its {cost.title};"
+        f"Each method's {metric(scope.score_name).word} over {scope.over}"
+        f"{' with its 95 % interval' if metric(scope.score_name).interval else ''} against its {cost.title};"
         " up and to the left is better. The line joins those that no other of their track beats in both."
     )
     if any(entry.row.role == "control" for entry in scope.entries):

@@ -97,12 +97,12 @@ class Scope:
         if self.classifier is None:
             return "psnr"
         names = task_type(self.record.dataset.kind).ranks
-        had = (name for name in names if any(getattr(entry.row, name) is not None for entry in self.entries))
+        had = (name for name in names if any(entry.row[name] is not None for entry in self.entries))
         return next(had, names[-1])
 
     def score(self, row: Row) -> float | None:
         """Return a row's `score_name`."""
-        value: float | None = getattr(row, self.score_name)
+        value: float | None = row[self.score_name]
         return value
 
     @property

@@ -40,7 +40,7 @@ _TEXT_CLASSES = 12
 
 def draw(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     """Yield the figures of a task and classifier with labels."""
-    labelled = [entry for entry in scope.chosen() if entry.row.accuracy is not None]
+    labelled = [entry for entry in scope.chosen() if entry.row["accuracy"] is not None]
     for entry in labelled:
         if entry is scope.oracle:
             continue

@@ -1,0 +1,107 @@
+"""The leaderboard as a value, and its form in leaderboard.json."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from srbench.errors import RecordError
+from srbench.files.strict import read_json
+from srbench.leaderboard.rows import IDENTITY, Row, interval_names
+from srbench.metrics.catalogue import metric_names
+from srbench.task_types.classification import PER_CLASS_COLUMNS
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The table of a set of records.
+
+    Attributes:
+        tasks: Task id -> protocol, dataset, classifiers, devices.
+        rows: The rows in the order in which they are shown.
+        per_class: One row a class and cell, columns `PER_CLASS_COLUMNS`; empty where it was read from a JSON file.
+        bootstrap: draws, seed and level of the intervals.
+        warnings: What a reader must know: damaged records, repeated cells.
+    """
+
+    tasks: Mapping[str, Mapping[str, Any]]
+    rows: tuple[Row, ...]
+    per_class: pd.DataFrame
+    bootstrap: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One line a row, every metric of the catalogue, intervals as <name>_low and <name>_high."""
+        ends = [(name, f"{name}_low", f"{name}_high") for name in interval_names()]
+        lines = []
+        for row in self.rows:
+            line = row.flat()
+            for name, low, high in ends:
+                line[low], line[high] = row.ci.get(name, (None, None))
+            line["notes"] = "; ".join(f"{name}: {why}" for name, why in row.notes.items()) or None
+            lines.append(line)
+        columns = [*IDENTITY, *metric_names(), *(end for _, *both in ends for end in both), "notes"]
+        return pd.DataFrame(lines, columns=columns)
+
+    def of_tasks(self, names: Collection[str]) -> Leaderboard:
+        """Return the part of the leaderboard that belongs to the tasks of these ids."""
+        return dataclasses.replace(
+            self,
+            tasks={name: task for name, task in self.tasks.items() if name in names},
+            rows=tuple(row for row in self.rows if row.task in names),
+            per_class=self.per_class[self.per_class["task"].isin(list(names))],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of leaderboard.json; an infinite PSNR becomes the string "inf"."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "bootstrap": dict(self.bootstrap),
+            "warnings": list(self.warnings),
+            "tasks": {name: dict(task) for name, task in self.tasks.items()},
+            "rows": [row.to_json() for row in self.rows],
+        }
+
+    @classmethod
+    def from_json(cls, raw: Any, *, origin: str) -> Leaderboard:
+        """Read the content of a leaderboard.json; `origin` names it in error messages.
+
+        Raises:
+            RecordError: If it is none, or of another schema version.
+        """
+        if not isinstance(raw, Mapping) or raw.get("schema_version") != SCHEMA_VERSION:
+            version = raw.get("schema_version") if isinstance(raw, Mapping) else None
+            raise RecordError(
+                f"{origin} is not a leaderboard of schema version {SCHEMA_VERSION}, its version is {version!r}"
+            )
+        try:
+            rows = tuple(Row.from_json(entry) for entry in raw["rows"])
+            for task in raw["tasks"].values():
+                _ = task["protocol"]["fingerprint"], task["protocol"]["fields"], task["classifiers"].keys()
+                _ = task["dataset"]["sample_list_sha256"], task["dataset"]["n"], task["dataset"]["unit"]
+            return cls(
+                tasks=raw["tasks"],
+                rows=rows,
+                per_class=pd.DataFrame(columns=list(PER_CLASS_COLUMNS)),
+                bootstrap=raw["bootstrap"],
+                warnings=tuple(raw["warnings"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise RecordError(f"{origin} is not a leaderboard: {type(error).__name__} {error}; make it again") from None
+
+
+def read_leaderboard(path: Path) -> Leaderboard:
+    """Read a leaderboard.json; its per-class table is empty.
+
+    Raises:
+        RecordError: If it is missing, damaged or no leaderboard.
+    """
+    return Leaderboard.from_json(read_json(path), origin=str(path))

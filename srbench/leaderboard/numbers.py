@@ -1,0 +1,241 @@
+"""From stored cells to a leaderboard: numbers, paired intervals, differences and ranks.
+
+PSNR follows the protocol. Where it is one value per pooled batch, its interval resamples the batches (a cluster
+bootstrap) and is left out below five of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from srbench.compute.process import give_back_freed_memory
+from srbench.leaderboard.board import Leaderboard
+from srbench.leaderboard.pairing import aligned, check_comparable, newest_cells, paired_groups
+from srbench.leaderboard.ranks import ordered
+from srbench.leaderboard.rows import Row, bare_row, interval_names
+from srbench.metrics import psnr_pooled
+from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means
+from srbench.records.cells import StoredCell
+from srbench.records.schema import BASELINE, ORACLE, Record
+from srbench.task_types import CellSamples, Column, Interval, PairedCells, TaskType, mean_of, put_interval, task_type
+from srbench.task_types.classification import PER_CLASS_COLUMNS
+
+MINIMUM_BATCHES = 5
+_MANY = 2**14  # samples of a cell from which on it is worth the time to give back what reading it has left free
+
+Floats = NDArray[np.float64]
+
+
+def build(
+    cells: Iterable[StoredCell],
+    *,
+    draws: int = BOOTSTRAP_DRAWS,
+    seed: int = 0,
+    warnings: Sequence[str] = (),
+) -> Leaderboard:
+    """Compute the leaderboard of stored cells.
+
+    Args:
+        cells: Cells of any number of tasks and classifiers; each task is a table of its own.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+        warnings: Sentences to carry along (what `find_records` could not read).
+
+    Raises:
+        IncomparableError: If two full cells of one task differ in protocol, samples or classifier; the message names
+            the field.
+        RecordError: If samples cannot be read.
+    """
+    kept, repeated = newest_cells(cells)
+    tasks: dict[str, Mapping[str, Any]] = {}
+    rows: list[Row] = []
+    tables: list[pd.DataFrame] = []
+    for task in sorted({cell.record.cell.task for cell in kept}):
+        ours = [cell for cell in kept if cell.record.cell.task == task]
+        asked = task_type(ours[0].record.dataset.kind)
+        check_comparable(task, ours)
+        tasks[task] = _describe(ours)
+        for classifier in sorted(
+            {cell.record.cell.classifier for cell in ours}, key=lambda name: (name is None, name or "")
+        ):
+            table = [cell for cell in ours if cell.record.cell.classifier == classifier]
+            unordered = [bare_row(cell.record) for cell in table if cell.record.status != "ok"]
+            for group in paired_groups(table):
+                paired_rows, classes = _paired_rows(group, asked, draws=draws, seed=seed)
+                unordered += paired_rows
+                tables += classes
+            rows += ordered(unordered, asked)
+    return Leaderboard(
+        tasks=tasks,
+        rows=tuple(rows),
+        per_class=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(PER_CLASS_COLUMNS)),
+        bootstrap={"draws": draws, "seed": seed, "level": LEVEL},
+        warnings=(*warnings, *repeated),
+    )
+
+
+def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
+    """Return what stands above a task's tables."""
+    ranked = sorted(cells, key=lambda cell: (cell.record.status != "ok", cell.record.partial))
+    record = ranked[0].record
+    dataset = dataclasses.asdict(record.dataset)
+    dataset["unreadable"] = list(record.dataset.unreadable)
+    dataset["n_classes"] = None if record.dataset.classes is None else len(record.dataset.classes)
+    del dataset["classes"]
+    classifiers: dict[str, Any] = {}
+    for cell in ranked:
+        part = cell.record.classifier
+        if part is not None and part.id not in classifiers and cell.record.cell.track == "frozen":
+            entry = dataclasses.asdict(part)
+            del entry["track"]
+            classifiers[part.id] = {**entry, "mean": list(part.mean), "std": list(part.std)}
+    return {
+        "protocol": dataclasses.asdict(record.protocol),
+        "dataset": dataset,
+        "classifiers": classifiers,
+        "devices": sorted({cell.record.environment.device for cell in cells}),
+        "code": dataclasses.asdict(record.code),
+    }
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A cell with its own numbers, and those of its columns that the other cells are held against."""
+
+    cell: CellSamples
+    point: Mapping[str, float | None]
+    row: Row
+
+
+def _alone(cell: CellSamples, task_type: TaskType, *, draws: int, seed: int) -> _Alone:
+    point = {**task_type.point(cell), "ssim": mean_of(cell.floats["ssim"])}
+    row = _point_row(cell, point, task_type)
+    if _pools_batches(row, cell):
+        row = _with_batch_interval(row, cell, draws=draws, seed=seed)
+    # The columns of all cells stay in memory together from here on, so only those that are paired do.
+    return _Alone(cell.only({*task_type.resampled, *task_type.compared}), point, row)
+
+
+def _paired_rows(
+    cells: Sequence[StoredCell], task_type: TaskType, *, draws: int, seed: int
+) -> tuple[list[Row], list[pd.DataFrame]]:
+    """Return the rows and per-class tables of cells whose samples are the same."""
+    many = cells[0].record.dataset.n > _MANY
+    alone = []
+    for samples in aligned(cells, task_type):
+        alone.append(_alone(samples, task_type, draws=draws, seed=seed))
+        if many:
+            give_back_freed_memory()
+    paired, rows = [each.cell for each in alone], [each.row for each in alone]
+    resampled = _resampled(paired, task_type, draws=draws, seed=seed)
+    if many:
+        give_back_freed_memory()
+    comparison = task_type.compare(
+        PairedCells(
+            cells=paired,
+            points=[each.point for each in alone],
+            oracle=_frozen_index(rows, ORACLE),
+            reference=_frozen_index(rows, BASELINE),
+            resampled=resampled,
+            draws=draws,
+            seed=seed,
+        )
+    )
+    done = []
+    for index, row in enumerate(rows):
+        ci: dict[str, Interval] = {}
+        for name in interval_names():
+            if (index, name) in resampled:
+                put_interval(ci, name, resampled[index, name], LEVEL)
+        compared = {name: value for name, value in comparison.values[index].items() if value is not None}
+        done.append(
+            dataclasses.replace(
+                row,
+                values={**row.values, **compared},
+                ci={**ci, **row.ci, **comparison.ci[index]},
+                notes={**row.notes, **comparison.notes[index]},
+            )
+        )
+    return done, comparison.tables
+
+
+def _frozen_index(rows: Sequence[Row], method: str) -> int | None:
+    """Return the index of a frozen method, which both tracks refer to, or None."""
+    return next((index for index, row in enumerate(rows) if row.method == method and row.track == "frozen"), None)
+
+
+def _point_row(cell: CellSamples, point: Mapping[str, float | None], task_type: TaskType) -> Row:
+    """Return the row of a cell with its own numbers, no differences."""
+    bare = bare_row(cell.record)
+    psnr, why = _psnr(cell)
+    notes = {} if why is None else {"psnr": why}
+    notes |= {name: _why_null(cell.record, name) for name in task_type.noted if point.get(name) is None}
+    values = {name: value for name, value in {**point, "psnr": psnr}.items() if value is not None}
+    return dataclasses.replace(bare, values={**bare.values, **values}, notes=notes)
+
+
+def _why_null(record: Record, name: str) -> str:
+    metric = record.metrics.get(name)
+    if metric is not None and metric.reason:
+        return metric.reason
+    return "there is no classifier" if record.classifier is None and name != "ssim" else "does not apply here"
+
+
+def _psnr(cell: CellSamples) -> tuple[float | None, str | None]:
+    """PSNR as the protocol reduces it, or None and why."""
+    record, mse = cell.record, cell.floats["mse"]
+    score = record.protocol.fields.get("score", {})
+    if score.get("psnr_reduction") != "batch":
+        value = mean_of(cell.floats["psnr"])
+        return value, None if value is not None else _why_null(record, "psnr")
+    if np.isnan(mse).any():
+        return None, _why_null(record, "psnr")
+    size = int(score["psnr_batch"])
+    if len(mse) < size:
+        return None, f"the protocol pools {size} images, there are {len(mse)}"
+    return psnr_pooled(mse, size).value, None
+
+
+def _pools_batches(row: Row, cell: CellSamples) -> bool:
+    score = cell.record.protocol.fields.get("score", {})
+    psnr = row["psnr"]
+    return psnr is not None and math.isfinite(psnr) and score.get("psnr_reduction") == "batch"
+
+
+def _with_batch_interval(row: Row, cell: CellSamples, *, draws: int, seed: int) -> Row:
+    """Add the interval of a batch-pooled PSNR, resampling whole batches, or the reason why there is none."""
+    mse = cell.floats["mse"]
+    size = int(cell.record.protocol.fields["score"]["psnr_batch"])
+    batches = len(mse) // size
+    if batches < MINIMUM_BATCHES:
+        why = f"an interval over pooled batches needs at least {MINIMUM_BATCHES} of them, there are {batches}"
+        return dataclasses.replace(row, notes={**row.notes, "ci.psnr": why})
+    each = np.array([psnr_pooled(mse[batch * size : (batch + 1) * size], size).value for batch in range(batches)])
+    ci = dict(row.ci)
+    put_interval(ci, "psnr", bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0], LEVEL)
+    return dataclasses.replace(row, ci=ci)
+
+
+def _resampled(
+    cells: Sequence[CellSamples], task_type: TaskType, *, draws: int, seed: int
+) -> dict[tuple[int, str], Floats]:
+    """Return bootstrap draws of the means, by (index of the cell, name); one set of draws for all."""
+    named: list[tuple[tuple[int, str], Column]] = []
+    for index, cell in enumerate(cells):
+        batches = cell.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch"
+        for name in task_type.resampled:
+            values = cell.floats.get(name)
+            if values is not None and np.isfinite(values).any() and not (name == "psnr" and batches):
+                named.append(((index, name), values))
+    if not named:
+        return {}
+    means = bootstrap_means([values for _, values in named], draws=draws, seed=seed)
+    return {key: means[:, column] for column, (key, _) in enumerate(named)}

@@ -1,0 +1,132 @@
+"""A row of the leaderboard: which cell it is, and its numbers by the name of the metric."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from srbench.metrics.catalogue import all_metrics, metric, metric_names
+from srbench.records.schema import ORACLE, Record
+from srbench.task_types import Interval
+
+
+@dataclass(frozen=True)
+class Row:
+    """One cell as it stands in the table.
+
+    `row["accuracy"]` is the value of a metric of `srbench.metrics.catalogue`, None where it does not apply.
+
+    Attributes:
+        task: Id of the task.
+        method: Name of the method; "original" is the oracle.
+        weights: Label of its weights.
+        classifier: Id of the network behind (the frozen base in the adapted track).
+        track: "frozen" or "adapted".
+        role: "baseline", "network", "control" or "oracle".
+        status: "ok", "skipped" or "error".
+        reason: Why it is not ok.
+        partial: Whether `--limit` cut the samples.
+        rank: Place by what ranks its task type (accuracy, agreement without labels; SRCC), or by PSNR without a
+            network, in its task, network and track; ties share one. None for the oracle, controls, partial and
+            failed rows.
+        n: Samples; 0 where it is not ok.
+        values: Name of a metric -> its value; a metric that does not apply is not in it.
+        ci: Name of a metric -> (low, high), its 95 % paired bootstrap interval.
+        notes: Name of a value that is missing -> why; "ci.NAME" for an interval; "exact.NAME" says of an image metric
+            with a cap how many images are exact.
+    """
+
+    task: str
+    method: str
+    weights: str | None
+    classifier: str | None
+    track: str
+    role: str
+    status: str
+    reason: str | None
+    partial: bool
+    rank: int | None = None
+    n: int = 0
+    values: Mapping[str, float] = field(default_factory=dict)
+    ci: Mapping[str, Interval] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> float | None:
+        """Return the value of a metric, None where it does not apply.
+
+        Raises:
+            UnknownNameError: If no metric has this name.
+        """
+        return self.values.get(metric(name).name)
+
+    @property
+    def key(self) -> tuple[str, str, str | None, str | None, str]:
+        """What identifies a row: task, method, weights, classifier, track."""
+        return self.task, self.method, self.weights, self.classifier, self.track
+
+    @property
+    def label(self) -> str:
+        """Method and weights as a person reads them: "esrgan (demo-x4)"."""
+        return f"{self.method} ({self.weights})" if self.weights else self.method
+
+    @property
+    def competes(self) -> bool:
+        """Whether it is ranked and belongs to the family of its track's tests."""
+        return self.status == "ok" and not self.partial and self.role not in ("control", "oracle")
+
+    def flat(self) -> dict[str, Any]:
+        """Return identity and the value of every metric of the catalogue by name, all at one level."""
+        values = {name: self.values.get(name) for name in metric_names()}
+        return {name: getattr(self, name) for name in IDENTITY} | values
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its entry in leaderboard.json; an infinite value becomes the string "inf"."""
+        entry = {name: "inf" if value == math.inf else value for name, value in self.flat().items()}
+        return entry | {"ci": {name: list(ends) for name, ends in self.ci.items()}, "notes": dict(self.notes)}
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Row:
+        """Read an entry of leaderboard.json; metrics that this srbench does not know are left out."""
+        values = {name: math.inf if entry[name] == "inf" else entry[name] for name in metric_names() if name in entry}
+        return cls(
+            **{name: entry[name] for name in IDENTITY if name in entry},
+            values={name: value for name, value in values.items() if value is not None},
+            ci={name: (float(low), float(high)) for name, (low, high) in entry["ci"].items()},
+            notes=dict(entry["notes"]),
+        )
+
+
+IDENTITY = ("task", "method", "weights", "classifier", "track", "role", "status", "reason", "partial", "rank", "n")
+
+
+def interval_names() -> tuple[str, ...]:
+    """Return the names of the metrics that can have an interval."""
+    return tuple(row.name for row in all_metrics() if row.interval is not None)
+
+
+def bare_row(record: Record) -> Row:
+    """Return the row of a record without its samples: what it is, and what it cost."""
+    timing = record.timing
+    costs = {
+        "total_time_s": timing.total_time_s,
+        "latency_ms": timing.latency_ms.median if timing.latency_ms else None,
+        "images_per_s": timing.throughput.median if timing.throughput else None,
+        "parameters": record.method.n_parameters,
+        "macs": record.method.macs,
+        "peak_memory_mb": timing.peak_memory_mb,
+    }
+    return Row(
+        task=record.cell.task,
+        method=record.cell.method,
+        weights=record.cell.weights,
+        classifier=record.cell.classifier,
+        track=record.cell.track,
+        role="oracle" if record.cell.method == ORACLE else record.method.role,
+        status=record.status,
+        reason=record.reason,
+        partial=record.partial,
+        n=record.dataset.n if record.status == "ok" else 0,
+        values={name: value for name, value in costs.items() if value is not None},
+    )

@@ -1,0 +1,355 @@
+"""The catalogue of metrics: one row a metric, which everything that knows metrics by name reads.
+
+The stored columns of the samples, the leaderboard's rows, tables, CSV and JSON, the rules of `compare`, the tests and
+axes of the report all come from here. A metric is added in one file:
+
+- an image metric is a module `srbench/metrics/image_NAME.py` with a tuple `METRICS`; this module finds it;
+- a metric of a task type is an entry of `TaskType.metrics` in that type's module, which registers it.
+
+The order of the rows is that of leaderboard.json and leaderboard.csv; the order of a table's columns is up to the task
+type.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable
+
+from srbench import metrics
+from srbench.errors import UnknownNameError, UsageError
+from srbench.metrics.info import MetricInfo, SampleColumn
+
+ESSENTIAL_PRIORITY = 8
+PSNR_CAP_DB = 100.0
+
+_CLASSES = ("classification",)
+_RATINGS = ("iqa",)
+_LABEL, _PRED, _HR_PRED = (SampleColumn(name, "int32") for name in ("label", "pred", "hr_pred"))
+_RATING, _SCORE = SampleColumn("mean_rating"), SampleColumn("mean_score")
+
+_BUILT_IN = (
+    MetricInfo(
+        "accuracy",
+        "accuracy",
+        "accuracy",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        priority=1,
+        interval="mean",
+        interval_shown="beside",
+        interval_priority=5,
+        test="mcnemar",
+        headline=True,
+        absence="elsewhere",
+    ),
+    MetricInfo(
+        "accuracy_delta",
+        "against\nbilinear",
+        "accuracy against bilinear",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        style="signed",
+        digits=3,
+        priority=6,
+        interval="difference",
+        interval_shown="within",
+        test="mcnemar",
+        tested_as="accuracy",
+    ),
+    MetricInfo("p_holm", "p\n(Holm)", "p", False, "network", _CLASSES, (_LABEL, _PRED), style="p", priority=7),
+    MetricInfo(
+        "top5",
+        "top-5",
+        "top-5 accuracy",
+        True,
+        "network",
+        _CLASSES,
+        (SampleColumn("top5_hit", "bool"),),
+        share=True,
+        priority=11,
+        test="mcnemar",
+    ),
+    MetricInfo(
+        "auc",
+        "AUC",
+        "AUC",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL,),
+        share=True,
+        priority=9,
+        interval="area",
+        interval_shown="beside",
+        interval_priority=10,
+    ),
+    MetricInfo(
+        "cross_entropy",
+        "cross-\nentropy",
+        "cross-entropy",
+        False,
+        "network",
+        _CLASSES,
+        (SampleColumn("cross_entropy"),),
+        unit="nats",
+        priority=1,
+        interval="mean",
+        test="paired",
+        headline=True,
+        absence="elsewhere",
+    ),
+    MetricInfo(
+        "psnr",
+        "PSNR\ndB",
+        "PSNR",
+        True,
+        "image",
+        columns=(SampleColumn("mse"), SampleColumn("psnr")),
+        unit="dB",
+        cap=PSNR_CAP_DB,
+        digits=2,
+        priority=2,
+        interval="mean",
+        interval_digits=2,
+        interval_shown="beside",
+        interval_priority=5,
+        test="paired",
+        headline=True,
+        absence="always",
+    ),
+    MetricInfo(
+        "ssim",
+        "SSIM",
+        "SSIM",
+        True,
+        "image",
+        columns=(SampleColumn("ssim"),),
+        priority=9,
+        interval="mean",
+        test="paired",
+        absence="always",
+    ),
+    MetricInfo(
+        "agreement",
+        "agrees\nwith HR",
+        "agreement with HR",
+        True,
+        "network",
+        _CLASSES,
+        (_HR_PRED, _PRED),
+        share=True,
+        priority=12,
+        test="mcnemar",
+        absence="elsewhere",
+    ),
+    MetricInfo(
+        "recovered_gap",
+        "recovered\ngap",
+        "recovered gap",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        digits=2,
+        priority=4,
+        interval="gap",
+        interval_digits=2,
+        interval_shown="within",
+        test="mcnemar",
+        tested_as="accuracy",
+        absence="always",
+    ),
+    MetricInfo(
+        "f1_macro",
+        "F1\nmacro",
+        "macro F1",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        priority=13,
+        interval="f1",
+        test="intervals",
+        headline=True,
+    ),
+    MetricInfo(
+        "f1_macro_delta",
+        "F1 against\nbilinear",
+        "macro F1 against bilinear",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        style="signed",
+        digits=3,
+        priority=14,
+        interval="difference",
+        interval_shown="within",
+        test="intervals",
+        tested_as="f1_macro",
+    ),
+    MetricInfo(
+        "ece",
+        "ECE",
+        "calibration error",
+        False,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED, SampleColumn("confidence")),
+        share=True,
+        priority=18,
+    ),
+    MetricInfo(
+        "logit_mse_to_hr",
+        "logit MSE\nto HR",
+        "logit MSE to HR",
+        False,
+        "network",
+        columns=(SampleColumn("logit_mse_to_hr"),),
+        digits=3,
+        priority=19,
+        test="paired",
+    ),
+    MetricInfo(
+        "kl_to_hr",
+        "KL\nto HR",
+        "KL to HR",
+        False,
+        "network",
+        columns=(SampleColumn("kl_to_hr"),),
+        unit="nats",
+        priority=20,
+        test="paired",
+    ),
+    MetricInfo(
+        "srcc",
+        "SRCC",
+        "SRCC",
+        True,
+        "network",
+        _RATINGS,
+        (_SCORE, _RATING),
+        priority=1,
+        interval="correlation",
+        interval_shown="beside",
+        interval_priority=4,
+        test="intervals",
+        headline=True,
+        absence="elsewhere",
+    ),
+    MetricInfo(
+        "srcc_delta",
+        "SRCC against\nbilinear",
+        "SRCC against bilinear",
+        True,
+        "network",
+        _RATINGS,
+        (_SCORE, _RATING),
+        style="signed",
+        digits=3,
+        priority=5,
+        interval="difference",
+        interval_shown="within",
+        test="intervals",
+        tested_as="srcc",
+    ),
+    MetricInfo(
+        "plcc",
+        "PLCC",
+        "PLCC",
+        True,
+        "network",
+        _RATINGS,
+        (_SCORE, _RATING),
+        priority=1,
+        interval="correlation",
+        interval_shown="beside",
+        interval_priority=7,
+        test="intervals",
+    ),
+    MetricInfo(
+        "emd",
+        "EMD",
+        "EMD",
+        False,
+        "network",
+        _RATINGS,
+        (SampleColumn("emd"),),
+        priority=1,
+        interval="mean",
+        interval_digits=4,
+        test="intervals",
+        headline=True,
+    ),
+    MetricInfo("total_time_s", "total\ntime s", "total time", False, "cost", unit="s", digits=1, priority=3),
+    MetricInfo("latency_ms", "ms /\nimage", "latency", False, "cost", unit="ms", digits=2, priority=8, headline=True),
+    MetricInfo("images_per_s", "images\n/ s", "images a second", True, "cost", style="significant", priority=10),
+    MetricInfo("parameters", "para-\nmeters", "parameters", False, "cost", style="scaled", priority=15),
+    MetricInfo("macs", "MACs /\nimage", "multiply-accumulates", False, "cost", style="scaled", priority=16),
+    MetricInfo("peak_memory_mb", "peak\nMB", "peak memory", False, "cost", unit="MB", style="significant", priority=17),
+)
+
+_catalogue: dict[str, MetricInfo] = {}
+
+
+def register(rows: Iterable[MetricInfo]) -> None:
+    """Add metrics behind those of their group.
+
+    Raises:
+        UsageError: If a name is taken by another metric.
+    """
+    for row in rows:
+        known = _catalogue.setdefault(row.name, row)
+        if known != row:
+            raise UsageError(f"two metrics are called {row.name!r}; give the newer one another name")
+
+
+def metric(name: str) -> MetricInfo:
+    """Return the metric of that name.
+
+    Raises:
+        UnknownNameError: If there is none.
+    """
+    if name not in _catalogue:
+        raise UnknownNameError("metric", name, metric_names())
+    return _catalogue[name]
+
+
+def all_metrics() -> tuple[MetricInfo, ...]:
+    """Return every metric: those of images and networks in the order of their registration, costs last."""
+    return tuple(sorted(_catalogue.values(), key=lambda row: row.group == "cost"))
+
+
+def metric_names() -> tuple[str, ...]:
+    """Return the names of all metrics, in the order of `all_metrics`."""
+    return tuple(row.name for row in all_metrics())
+
+
+def metrics_of(task_type: str) -> tuple[MetricInfo, ...]:
+    """Return the metrics that rows of a task type can have, in the order of `all_metrics`."""
+    return tuple(row for row in all_metrics() if row.applies_to(task_type))
+
+
+def image_metrics() -> tuple[MetricInfo, ...]:
+    """Return the metrics that hold SR against HR."""
+    return tuple(row for row in all_metrics() if row.group == "image")
+
+
+def _discover() -> None:
+    register(_BUILT_IN)
+    for module in pkgutil.iter_modules(metrics.__path__):
+        if module.name.startswith("image_"):
+            register(importlib.import_module(f"{metrics.__name__}.{module.name}").METRICS)
+
+
+_discover()
