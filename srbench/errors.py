@@ -79,3 +79,9 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     options = sorted(known)
     near = difflib.get_close_matches(name, options, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(options) or 'none'}."
+
+
+def sentence(error: BaseException) -> str:
+    """Return the first line of an error's message, with its type where srbench did not raise it for a contract."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
+    return text if isinstance(error, ContractError) else f"{type(error).__name__}: {text}"

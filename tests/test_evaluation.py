@@ -32,7 +32,7 @@ from srbench.errors import (
     UsageError,
     WeightsError,
 )
-from srbench.evaluation import costs, scoring, thumbnails
+from srbench.evaluation import costs, rows, thumbnails
 from srbench.networks.loading import load_classifier
 from srbench.records.cells import load_cell
 from srbench.records.samples import read_samples, score_columns
@@ -60,7 +60,7 @@ def card(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_and_quick(own_folders, monkeypatch):
     """Several shards a cell, and few bootstrap draws: the statistics have tests of their own."""
-    monkeypatch.setattr(scoring, "CHUNK", 32)
+    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 32)
     monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
 
 
@@ -544,7 +544,7 @@ def test_methods_that_fail_are_records_and_the_others_go_on(run, tmp_path):
 
 
 def test_method_that_fails_late_goes_on_after_what_it_has_done(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "CHUNK", 16)
+    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 16)
     fails = plugin(
         tmp_path, "late", "resize(lr, size, 'area') if self.calls.append(1) or len(self.calls) < 3 else 1 / 0"
     )
@@ -686,7 +686,7 @@ def test_full_disk_under_the_cache_ends_in_a_sentence(run, monkeypatch):
 
 
 def test_stopped_run_goes_on_also_with_shards_of_another_size(run, monkeypatch, uninterrupted):
-    monkeypatch.setattr(scoring, "CHUNK", 16)
+    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 16)
     real, written = write_shard, []
 
     def stop(*args, **kwargs):
@@ -695,11 +695,11 @@ def test_stopped_run_goes_on_also_with_shards_of_another_size(run, monkeypatch, 
         written.append(args[0])
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(scoring, "write_shard", stop)
+    monkeypatch.setattr(rows, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         run("bicubic")
-    monkeypatch.setattr(scoring, "write_shard", real)
-    monkeypatch.setattr(scoring, "CHUNK", 24)
+    monkeypatch.setattr(rows, "write_shard", real)
+    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 24)
     resumed = run("bicubic")
     # four shards of 16 rows are there: three cells and the oracle; what they hold is not computed again
     assert resumed.counters.restored == {"bilinear": N - 16, "none": N - 16, "bicubic": N - 16}

@@ -12,8 +12,8 @@ from dummies import make_classifier, make_images, save_gain, trainable
 
 from srbench import evaluate
 from srbench.compute.numerics import Numerics
-from srbench.evaluation import run as engine
-from srbench.evaluation import scoring
+from srbench.evaluation import rows, scoring, task, thumbnails
+from srbench.evaluation.options import CHUNK, PassSettings
 from srbench.records.shards import write_shard
 from srbench.records.thumbnails import THUMBNAILS_FILE
 from srbench.task_types import classification
@@ -61,16 +61,16 @@ def test_more_batches_wait_for_the_device_no_more_often(run, tmp_path, monkeypat
 
         return call
 
-    def score(*args, **kwargs):
+    def run_pass(*args, **kwargs):
         inside.append(True)
         try:
-            return scoring.score(*args, **kwargs)
+            return scoring.run_pass(*args, **kwargs)
         finally:
             inside.clear()
 
     for name in WAITS:
         monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
-    monkeypatch.setattr(engine, "score", score)
+    monkeypatch.setattr(task, "run_pass", run_pass)
     found = {}
     for size in (24, 4):
         monkeypatch.setenv("SRBENCH_CACHE", str(tmp_path / f"cache{size}"))  # the originals are classified, too
@@ -85,11 +85,13 @@ def test_pixels_are_kept_as_the_pass_had_them_and_nothing_is_restored_twice(run,
     options = {"plugins": [trainable(tmp_path)], "weights": {"gain": [str(tmp_path / "mine.safetensors")]}}
     restored: list[str | None] = []
 
-    def images_of(contender, *args):
-        restored.append(contender.name if contender is not None else None)
-        return scoring.images_of(contender, *args)
+    images_of_one = task.images_of
 
-    monkeypatch.setattr(engine, "images_of", images_of)
+    def images_of(loaded, *args):
+        restored.append(loaded.name if loaded is not None else None)
+        return images_of_one(loaded, *args)
+
+    monkeypatch.setattr(task, "images_of", images_of)
 
     def kept():
         result = run("gain", **options)
@@ -115,8 +117,8 @@ def test_the_same_pixels_are_kept_however_many_images_may_wait(run, tmp_path, mo
         return {cell.record.cell.method: cell.thumbnails() for cell in result.cells if cell.record.status == "ok"}
 
     usual = kept("usual")
-    monkeypatch.setitem(scoring.PENDING_BYTES, "cpu", budget)
-    monkeypatch.setattr(engine, "images_of", None)  # nothing is restored once more
+    monkeypatch.setitem(thumbnails.PENDING_BYTES, "cpu", budget)
+    monkeypatch.setattr(task, "images_of", None)  # nothing is restored once more
     other = kept("other")
     assert usual["bicubic"] and [{*images} for images in other.values()] == [{*images} for images in usual.values()]
     for method, images in usual.items():
@@ -125,7 +127,7 @@ def test_the_same_pixels_are_kept_however_many_images_may_wait(run, tmp_path, mo
 
 
 def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(scoring, "CHUNK", 16)
+    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 16)
     save_gain(tmp_path / "mine.safetensors", 0.9)
     options = {"plugins": [trainable(tmp_path)], "weights": {"gain": [str(tmp_path / "mine.safetensors")]}}
     real, written = write_shard, []
@@ -137,10 +139,10 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
             written.append(folder)
         return real(folder, *args, **kwargs)
 
-    monkeypatch.setattr(scoring, "write_shard", stop)
+    monkeypatch.setattr(rows, "write_shard", stop)
     with pytest.raises(KeyboardInterrupt):
         run("gain", **options)
-    monkeypatch.setattr(scoring, "write_shard", real)
+    monkeypatch.setattr(rows, "write_shard", real)
     result = run("gain", **options)
     assert result.counters.restored["gain@mine"] == N - 16
     cells = {cell.record.cell.method: cell for cell in result.cells if cell.record.status == "ok"}
@@ -150,12 +152,12 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
 
 @pytest.mark.parametrize(
     ("device", "side", "images"),
-    [("cpu", 256, 8), ("cpu", 128, 32), ("cpu", 32, scoring.CHUNK), ("cpu", 2048, 1), ("cuda", 256, 128)],
+    [("cpu", 256, 8), ("cpu", 128, 32), ("cpu", 32, CHUNK), ("cpu", 2048, 1), ("cuda", 256, 128)],
 )
 def test_a_batch_holds_as_many_pixels_whatever_the_size_of_the_images(device, side, images):
-    settings = scoring.PassSettings(torch.device(device), Numerics(device), None, seed=0)
+    settings = PassSettings(torch.device(device), Numerics(device), None, seed=0)
     assert settings.images_a_batch(side, side) == images
-    assert scoring.PassSettings(torch.device(device), Numerics(device), 5, seed=0).images_a_batch(side, side) == 5
+    assert PassSettings(torch.device(device), Numerics(device), 5, seed=0).images_a_batch(side, side) == 5
 
 
 @pytest.mark.gpu

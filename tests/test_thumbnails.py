@@ -55,56 +55,58 @@ def plainly(oracle: pd.DataFrame, bilinear: pd.DataFrame, store: SimpleNamespace
     return sorted(int(position) for position in list(dict.fromkeys(wanted))[: thumbnails.KEPT])
 
 
-def see(choice: thumbnails.ThumbnailSelector, oracle: pd.DataFrame, bilinear: pd.DataFrame, rows: np.ndarray) -> None:
-    choice.see_all(oracle.iloc[rows], bilinear.iloc[rows])
+def update(
+    selector: thumbnails.ThumbnailSelector, oracle: pd.DataFrame, bilinear: pd.DataFrame, rows: np.ndarray
+) -> None:
+    selector.update_from_records(oracle.iloc[rows], bilinear.iloc[rows])
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_choice_follows_the_rule_in_any_order_and_in_parts(seed):
+def test_the_selection_follows_the_rule_in_any_order_and_in_parts(seed):
     oracle, bilinear, store = task(seed, classes=3 + 4 * (seed % 4), large=0.1 * (seed % 2))
     expected = plainly(oracle, bilinear, store)
     assert len(expected) == thumbnails.KEPT
     whole = thumbnails.ThumbnailSelector(store)
-    whole.see_all(oracle, bilinear)
-    assert whole.chosen() == expected
+    whole.update_from_records(oracle, bilinear)
+    assert whole.selected() == expected
     order = np.random.default_rng(seed).permutation(len(oracle))
     parts = [thumbnails.ThumbnailSelector(store) for _ in range(3)]
     for number, rows in enumerate(np.array_split(order, 17)):
-        see(parts[number % 3], oracle, bilinear, rows)
-    assert thumbnails.ThumbnailSelector.joined(parts).chosen() == expected
+        update(parts[number % 3], oracle, bilinear, rows)
+    assert thumbnails.ThumbnailSelector.joined(parts).selected() == expected
 
 
 def test_nearly_all_of_the_chosen_were_candidates_from_when_they_were_seen():
     chosen = missed = 0
     for seed in range(50):
         oracle, bilinear, store = task(seed, classes=100 * (seed % 2) + 10, n=500)
-        choice, taken = thumbnails.ThumbnailSelector(store), set()
+        selector, taken = thumbnails.ThumbnailSelector(store), set()
         for rows in np.array_split(np.random.default_rng(seed).permutation(len(oracle)), 60):
-            see(choice, oracle, bilinear, rows)
-            taken = (taken | set(rows.tolist())) & choice.candidates()  # what drops out has no pixels any more
+            update(selector, oracle, bilinear, rows)
+            taken = (taken | set(rows.tolist())) & selector.candidates()  # what drops out has no pixels any more
             assert len(taken) <= thumbnails.LIKELY_CLASSES + 2 * thumbnails.EXTREMES + thumbnails.KEPT
-        chosen += len(choice.chosen())
-        missed += len(set(choice.chosen()) - taken)
+        chosen += len(selector.selected())
+        missed += len(set(selector.selected()) - taken)
     assert missed / chosen < 0.01
 
 
 def test_one_that_has_seen_everything_stands_for_all():
     oracle, bilinear, store = task(0)
-    choices = [thumbnails.ThumbnailSelector(store) for _ in range(2)]
-    for choice in choices:
-        choice.see_all(oracle, bilinear)
-    assert thumbnails.ThumbnailSelector.joined(choices).chosen() == plainly(oracle, bilinear, store)
+    selectors = [thumbnails.ThumbnailSelector(store) for _ in range(2)]
+    for selector in selectors:
+        selector.update_from_records(oracle, bilinear)
+    assert thumbnails.ThumbnailSelector.joined(selectors).selected() == plainly(oracle, bilinear, store)
 
 
 def test_without_labels_or_psnr_the_smallest_hashes_are_chosen():
     oracle, _, store = task(1)
-    choice = thumbnails.ThumbnailSelector(store)
-    choice.see(np.arange(len(oracle)), label=None, original=None, bilinear=None, psnr=None)
-    assert choice.chosen() == sorted(thumbnails.smallest_hashes(store))
+    selector = thumbnails.ThumbnailSelector(store)
+    selector.update(np.arange(len(oracle)), label=None, original=None, bilinear=None, psnr=None)
+    assert selector.selected() == sorted(thumbnails.smallest_hashes(store))
 
 
-def test_one_choice_of_few_samples_takes_them_all():
+def test_one_selector_of_few_samples_takes_them_all():
     oracle, bilinear, store = task(2, n=5, large=0.0)
-    choice = thumbnails.ThumbnailSelector(store)
-    choice.see_all(oracle, bilinear)
-    assert choice.chosen() == [0, 1, 2, 3, 4]
+    selector = thumbnails.ThumbnailSelector(store)
+    selector.update_from_records(oracle, bilinear)
+    assert selector.selected() == [0, 1, 2, 3, 4]

@@ -207,13 +207,13 @@ def test_no_window_is_larger_than_tile_and_margins(here, monkeypatch):
     plugin = network(here)
     source = save(here / "in.png", noise(150, 260, 3))
     seen = []
-    loaded = api.load_contender
+    loaded = api.load_method
 
     def remember(*arguments):
         seen.append(loaded(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(api, "load_contender", remember)
+    monkeypatch.setattr(api, "load_method", remember)
     upscale([source], "net", out="out.png", tile=40, plugins=[plugin])
     windows = seen[0].method.windows
     assert len(windows) == 4 * 7

@@ -30,10 +30,10 @@ from srbench.compute.timing import (
     measure_matrix_product,
     peak_memory,
 )
-from srbench.errors import UsageError
+from srbench.errors import UsageError, sentence
 from srbench.evaluation.costs import milliseconds, rate
 from srbench.evaluation.loaded_methods import LoadedMethod, choose_for_timing
-from srbench.evaluation.scoring import BATCH_IMAGES, PassSettings, sentence
+from srbench.evaluation.options import BATCH_IMAGES, PassSettings
 from srbench.files.atomic import check_out_dir, write_json
 from srbench.imaging.colour import to_channels
 from srbench.imaging.decode import decode
@@ -294,7 +294,7 @@ class _Bench:
         compiled: bool,
         folder: Path,
     ) -> None:
-        self._contenders, self._judge, self._sizes, self._batches = loaded_methods, judge, sizes, batches
+        self._methods, self._judge, self._sizes, self._batches = loaded_methods, judge, sizes, batches
         self._settings, self._compiled, self._folder = settings, compiled, folder
         self._device = settings.device
         self._protocol = load_protocol(PROTOCOL)
@@ -302,7 +302,7 @@ class _Bench:
 
     @torch.inference_mode()
     def rows(self, *, progress: bool) -> Iterator[Row]:
-        stages = 2 * len(self._contenders) + (self._judge is not None)
+        stages = 2 * len(self._methods) + (self._judge is not None)
         total = len(self._sizes) * len(self._batches) * stages
         with track("timing", total, show=progress, unit="measurements") as advance:
             for lr_size, sr_size in self._sizes:
@@ -310,8 +310,8 @@ class _Bench:
                 lr = decode(path)[None].to(self._device).float() / 255
                 if self._judge is not None:
                     yield from _counted(self._classifier_rows(self._judge, lr, sr_size), advance)
-                for contender in self._contenders:
-                    yield from _counted(self._method_rows(contender, path, lr, sr_size), advance)
+                for loaded in self._methods:
+                    yield from _counted(self._method_rows(loaded, path, lr, sr_size), advance)
 
     def _classifier_rows(self, judge: Classifier, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
         sr = resize(lr, sr_size, "bilinear").clamp(0, 1)
@@ -325,9 +325,9 @@ class _Bench:
                 count_parameters(judge),
             )
 
-    def _method_rows(self, contender: LoadedMethod, path: Path, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
-        assert contender.method is not None
-        method = contender.method
+    def _method_rows(self, loaded: LoadedMethod, path: Path, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
+        assert loaded.method is not None
+        method = loaded.method
         network = self._ready(method)
         macs = count_macs(method, to_channels(lr, method.info.channels), sr_size)
         parameters = count_parameters(method)
@@ -341,15 +341,15 @@ class _Bench:
             self._forget()
             many = _repeated(lr, batch)
             yield self._row(
-                self._case("restore", contender, lr, sr_size, batch),
-                partial(self._restored, contender.name, network, many, sr_size),
+                self._case("restore", loaded, lr, sr_size, batch),
+                partial(self._restored, loaded.name, network, many, sr_size),
                 macs,
                 parameters,
-                first=partial(self._checked, contender.name, network, many, sr_size),
+                first=partial(self._checked, loaded.name, network, many, sr_size),
             )
             yield self._row(
-                self._case("end_to_end", contender, lr, sr_size, batch),
-                partial(self._from_files, contender.name, network, [path] * batch, sr_size),
+                self._case("end_to_end", loaded, lr, sr_size, batch),
+                partial(self._from_files, loaded.name, network, [path] * batch, sr_size),
                 all_macs,
                 all_parameters,
             )
@@ -390,12 +390,12 @@ class _Bench:
         )
 
     def _case(
-        self, stage: Stage, contender: LoadedMethod | None, lr: Tensor, sr_size: tuple[int, int], batch: int
+        self, stage: Stage, loaded: LoadedMethod | None, lr: Tensor, sr_size: tuple[int, int], batch: int
     ) -> Case:
         return Case(
             stage=stage,
-            method=contender.name if contender is not None else None,
-            weights=contender.label if contender is not None else None,
+            method=loaded.name if loaded is not None else None,
+            weights=loaded.label if loaded is not None else None,
             classifier=self._judge.id if self._judge is not None and stage != "restore" else None,
             lr_size=(lr.shape[-2], lr.shape[-1]),
             sr_size=sr_size,

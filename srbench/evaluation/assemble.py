@@ -3,32 +3,129 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from srbench import metrics
+from srbench.compute.numerics import Numerics
 from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source, sample_list_sha256
 from srbench.evaluation.costs import Costs
 from srbench.evaluation.loaded_methods import LoadedMethod, parameters_of
-from srbench.evaluation.scoring import ScoredNetwork
+from srbench.evaluation.plan import ORACLE_VERSION, PlannedCell, ScoredNetwork
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.records.schema import (
     MAX_UNREADABLE_NAMED,
     ORACLE,
+    SCHEMA_VERSION,
     ClassifierPart,
+    CodeState,
     DatasetPart,
+    Environment,
     MethodPart,
     Metric,
     ProtocolPart,
+    Record,
+    Status,
+    TimingPart,
     WeightsPart,
 )
 from srbench.task_types import mean_metric
 
-ORACLE_VERSION = "1"
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the records of a task share.
+
+    Attributes:
+        source: The data.
+        hr_store: The HR images.
+        protocol: The protocol.
+        partial: Whether `--limit` cut the samples.
+        code: The code's version and commit.
+        environment: Machine and libraries.
+        numerics: Arithmetic of the run.
+    """
+
+    source: Source
+    hr_store: HRStore
+    protocol: Protocol
+    partial: bool
+    code: CodeState
+    environment: Environment
+    numerics: Numerics
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What was computed for a cell.
+
+    Attributes:
+        samples: Its values, one row a sample.
+        sums: What was added up over the samples.
+        costs: What restoring costs, where it was measured.
+        timing: What the cell took.
+    """
+
+    samples: pd.DataFrame
+    sums: Mapping[str, NDArray[Any]]
+    costs: Costs | None
+    timing: TimingPart
+
+
+def make_record(
+    cell: PlannedCell,
+    surroundings: Surroundings,
+    status: Status,
+    *,
+    reason: str | None = None,
+    scored: Scored | None = None,
+) -> Record:
+    """Return the record of a cell.
+
+    Args:
+        cell: The cell.
+        surroundings: What it shares with the others of its task.
+        status: "ok", "skipped" or "error".
+        reason: Why it is not ok.
+        scored: What was computed, where it is ok.
+    """
+    source, protocol, network = surroundings.source, surroundings.protocol, cell.scored
+    computed: dict[str, Metric] = {}
+    per_class, histograms = None, None
+    if scored is not None:
+        histograms = network.task_type.histograms(scored.sums)
+        quality = why_no_quality(cell.loaded, protocol)
+        computed = metrics_of(scored.samples, protocol, network, why_no_quality=quality, histograms=histograms)
+        if network.outputs is not None:
+            per_class = network.task_type.per_class(scored.samples, network.outputs, source.classes)
+    return Record(
+        schema_version=SCHEMA_VERSION,
+        cell=cell.key,
+        status=status,
+        reason=reason,
+        partial=surroundings.partial,
+        input_hash=cell.input_hash,
+        protocol=protocol_part(protocol),
+        code=surroundings.code,
+        environment=surroundings.environment,
+        numerics=surroundings.numerics,
+        method=method_part(cell.loaded, scored.costs if scored is not None else None),
+        classifier=classifier_part(network.classifier, cell.key.track),
+        dataset=dataset_part(source, surroundings.hr_store, protocol),
+        metrics=computed,
+        per_class=per_class,
+        score_histograms=histograms,
+        timing=scored.timing if scored is not None else TimingPart(),
+        training=training_part(cell.loaded),
+        created=now(),
+    )
 
 
 def protocol_part(protocol: Protocol) -> ProtocolPart:
@@ -36,28 +133,28 @@ def protocol_part(protocol: Protocol) -> ProtocolPart:
     return ProtocolPart(protocol.name, protocol.fingerprint, protocol.fields)
 
 
-def method_part(contender: LoadedMethod | None, costs: Costs | None) -> MethodPart:
-    """Return the method as a record holds it; None is the oracle."""
-    if contender is None:
+def method_part(loaded: LoadedMethod | None, costs: Costs | None) -> MethodPart:
+    """Return the method as a record holds it; None is the original."""
+    if loaded is None:
         return MethodPart(
             ORACLE, "oracle", "oracle", ORACLE_VERSION, "any", {}, None, 0, 0.0, "HR itself, never degraded"
         )
-    info = contender.method.info if contender.method is not None else contender.cls.info
-    loaded = contender.weights
+    info = loaded.method.info if loaded.method is not None else loaded.cls.info
+    weights = loaded.weights
     part = None
-    if loaded is not None:
-        card = loaded.ref.card.to_json() if loaded.ref.card else {}
+    if weights is not None:
+        card = weights.ref.card.to_json() if weights.ref.card else {}
         card.get("extra", {}).pop("history", None)  # the training part of the record holds it
-        part = WeightsPart(loaded.ref.label, loaded.ref.uri, loaded.ref.sha256, card)
+        part = WeightsPart(weights.ref.label, weights.ref.uri, weights.ref.sha256, card)
     return MethodPart(
-        name=contender.name,
+        name=loaded.name,
         role=info.role,
         family=info.family,
         version=info.version,
         factor=info.factor,
-        parameters=dict(loaded.parameters) if loaded else {},
+        parameters=dict(weights.parameters) if weights else {},
         weights=part,
-        n_parameters=parameters_of(contender),
+        n_parameters=parameters_of(loaded),
         macs=None if costs is None or costs.macs is None else float(costs.macs),
         citation=info.citation,
     )
@@ -122,28 +219,36 @@ def metrics_of(
     """Return the metrics of a cell by name; what does not apply is None with its reason.
 
     Args:
-        samples: What was found, one row a sample.
+        samples: The values, one row a sample.
         protocol: The protocol.
         scored: The classifier.
         why_no_quality: Why there is no PSNR and SSIM, or None.
         histograms: Histograms of the scores, from `TaskType.histograms`.
     """
     quality = {"psnr": _psnr(samples, protocol, why_no_quality), "ssim": mean_metric(samples, "ssim", why_no_quality)}
-    if scored.answers is None:
+    if scored.outputs is None:
         return quality
-    return quality | scored.kind.metrics(samples, scored.answers, histograms=histograms)
+    return quality | scored.task_type.metrics(samples, scored.outputs, histograms=histograms)
 
 
-def why_no_quality(contender: LoadedMethod | None, protocol: Protocol) -> str | None:
+def why_no_quality(loaded: LoadedMethod | None, protocol: Protocol) -> str | None:
     """Return why a cell has no PSNR and SSIM, or None if it has."""
     if protocol.lr.none:
         return "the protocol has no LR, so there is no ground truth at SR size"
     if protocol.sr.side is not None and protocol.sr.side != protocol.hr.crop:
         return "SR does not stand at HR size, so it cannot be compared with HR pixel by pixel"
-    info = contender.method.info if contender is not None and contender.method is not None else None
+    info = loaded.method.info if loaded is not None and loaded.method is not None else None
     if info is not None and info.output == "lr":
         return "LR is not upscaled, so it cannot be compared with HR pixel by pixel"
     return None
+
+
+def training_part(loaded: LoadedMethod | None) -> dict[str, Any] | None:
+    """Return how the weights were trained, as their card tells it, or None."""
+    card = loaded.weights.ref.card if loaded is not None and loaded.weights is not None else None
+    if card is None:
+        return None
+    return {"recipe": card.recipe, "data": card.data, "history": card.extra.get("history"), "command": card.command}
 
 
 def now() -> str:

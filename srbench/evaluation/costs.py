@@ -13,7 +13,7 @@ from srbench.data.geometry import crop_hr
 from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
 from srbench.evaluation.loaded_methods import LoadedMethod
-from srbench.evaluation.scoring import PassSettings
+from srbench.evaluation.options import PassSettings
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade, for_classifier
 from srbench.networks.classifiers import Classifier
@@ -65,18 +65,18 @@ class Stopwatches:
         self._classify: dict[str, Spread] = {}
 
     @torch.inference_mode()
-    def restoring(self, contender: LoadedMethod) -> Costs:
+    def restoring(self, loaded: LoadedMethod) -> Costs:
         """Return what a method costs on its own."""
-        if id(contender) not in self._costs:
-            assert contender.method is not None
-            method = contender.method
+        if id(loaded) not in self._costs:
+            assert loaded.method is not None
+            method = loaded.method
             one = self._lr(self._hr)
             images = self._settings.images_a_batch(self._hr.shape[-2], self._hr.shape[-1])
             many = one.expand(images, -1, -1, -1).contiguous()
-            single = self._measure(lambda: self._restore(contender, one), 1)
+            single = self._measure(lambda: self._restore(loaded, one), 1)
             with peak_memory(self._settings.device) as peak:
-                batched = self._measure(lambda: self._restore(contender, many), len(many))
-            self._costs[id(contender)] = Costs(
+                batched = self._measure(lambda: self._restore(loaded, many), len(many))
+            self._costs[id(loaded)] = Costs(
                 latency_ms=milliseconds(single),
                 throughput=rate(batched),
                 batch=len(many),
@@ -84,7 +84,7 @@ class Stopwatches:
                 macs=count_macs(method, to_channels(one, method.info.channels), self._sr_size),
                 dtype=self._settings.numerics.arithmetic,
             )
-        return self._costs[id(contender)]
+        return self._costs[id(loaded)]
 
     @torch.inference_mode()
     def classifying(self, classifier: Classifier) -> Spread:
@@ -96,13 +96,13 @@ class Stopwatches:
         return self._classify[classifier.id]
 
     @torch.inference_mode()
-    def end_to_end(self, contender: LoadedMethod | None, classifier: torch.nn.Module | None) -> Spread:
+    def end_to_end(self, loaded: LoadedMethod | None, classifier: torch.nn.Module | None) -> Spread:
         """Return milliseconds an image from the file to the logits, at batch 1."""
 
         def once() -> None:
             image = crop_hr(self._source.read(self._index), self._store.geometry)
             hr = image[None].to(self._settings.device).float() / 255
-            seen = hr if contender is None else for_classifier(self._restore(contender, self._lr(hr)), self._protocol)
+            seen = hr if loaded is None else for_classifier(self._restore(loaded, self._lr(hr)), self._protocol)
             if classifier is not None:
                 with self._settings.numerics.active():
                     classifier(seen)
@@ -116,16 +116,16 @@ class Stopwatches:
         ids, grey = [self._store.samples[0].id], self._settings.channels == 1
         return degrade(hr, self._protocol.lr, sample_ids=ids, seed=self._settings.seed, grey=grey)
 
-    def _restore(self, contender: LoadedMethod, lr: Tensor) -> Tensor:
-        assert contender.method is not None
+    def _restore(self, loaded: LoadedMethod, lr: Tensor) -> Tensor:
+        assert loaded.method is not None
         return restore(
-            contender.method,
+            loaded.method,
             lr,
             self._sr_size,
             restoration=self._protocol.sr,
             numerics=self._settings.numerics,
             channels=self._settings.channels,
-            name=contender.name,
+            name=loaded.name,
         )
 
     def _measure(self, call: Callable[[], object], batch_size: int) -> Timing:

@@ -83,7 +83,7 @@ def choose(
     protocol: Protocol,
     dataset: str,
 ) -> list[LoadedMethod]:
-    """Return the loaded_methods in a fixed order: reference, controls, then methods by name.
+    """Return the methods that take part, in a fixed order: baseline, controls, then methods by name.
 
     Args:
         names: Methods that were asked for, or None for all of them.
@@ -105,9 +105,9 @@ def choose(
     order += [name for name in sorted(wanted) if name not in order]
     asked = set() if names is None else set(names)
     return [
-        contender
+        loaded
         for name in order
-        for contender in _contenders(
+        for loaded in _load_all(
             name,
             registry.get(name),
             given=given.get(name, ()),
@@ -119,7 +119,7 @@ def choose(
     ]
 
 
-def _contenders(
+def _load_all(
     name: str,
     cls: type[Method],
     *,
@@ -131,7 +131,7 @@ def _contenders(
 ) -> list[LoadedMethod]:
     if not needs_weights(name, cls):
         _refuse_weights(name, given)
-        return [load_contender(name, cls, None, protocol)]
+        return [load_method(name, cls, None, protocol)]
     if given:
         refs = _distinct(name, [weights.find(name, spec, cls.weights) for spec in given])
     else:
@@ -142,7 +142,7 @@ def _contenders(
             if asked:
                 raise UsageError(f"method {name!r} cannot run: {reason}")
             return [LoadedMethod(name, cls, None, None, track=_usual_track(cls), skip=reason)]
-    return [load_contender(name, cls, ref, protocol) for ref in refs]
+    return [load_method(name, cls, ref, protocol) for ref in refs]
 
 
 def _distinct(name: str, refs: Sequence[weights.WeightsRef]) -> list[weights.WeightsRef]:
@@ -160,7 +160,7 @@ def _distinct(name: str, refs: Sequence[weights.WeightsRef]) -> list[weights.Wei
 def choose_for_timing(
     names: Sequence[str] | None, registry: Registry, *, given: Mapping[str, Sequence[str]], protocol: Protocol
 ) -> list[LoadedMethod]:
-    """Return the loaded_methods of a benchmark, in the order in which they are named.
+    """Return the methods of a benchmark, in the order in which they are named.
 
     How long a network takes does not depend on the values of its weights, so no task is asked for: the weights that are
     given take part, else all that are here, else the network as its constructor builds it. The word "untrained" asks
@@ -183,12 +183,12 @@ def choose_for_timing(
         cls, specs = registry.get(name), given.get(name, ())
         if not needs_weights(name, cls):
             _refuse_weights(name, specs)
-            chosen.append(load_contender(name, cls, None, protocol))
+            chosen.append(load_method(name, cls, None, protocol))
             continue
         specs = specs or [ref.label for ref in weights.local(name, cls.weights)] or [weights.UNTRAINED]
         untrained = [spec for spec in specs if spec.partition("?")[0] == weights.UNTRAINED]
         refs = _distinct(name, [weights.find(name, spec, cls.weights) for spec in specs if spec not in untrained])
-        chosen += [load_contender(name, cls, ref, protocol) for ref in refs]
+        chosen += [load_method(name, cls, ref, protocol) for ref in refs]
         for spec in dict.fromkeys(untrained):
             loaded = weights.untrained(spec.partition("?")[2])
             chosen.append(LoadedMethod(name, cls, _ready(weights.build(cls, loaded), protocol), loaded))
@@ -208,7 +208,7 @@ def _refuse_weights(name: str, given: Sequence[str]) -> None:
         raise UsageError(f"method {name!r} takes no weights, so --weights {name}={given[0]} cannot apply")
 
 
-def load_contender(name: str, cls: type[Method], ref: weights.WeightsRef | None, protocol: Protocol) -> LoadedMethod:
+def load_method(name: str, cls: type[Method], ref: weights.WeightsRef | None, protocol: Protocol) -> LoadedMethod:
     """Return a method in eval mode, prepared for a protocol and filled with weights where it has some.
 
     Raises:
@@ -271,6 +271,6 @@ def _teacher(loaded: weights.WeightsFile | None) -> dict[str, str] | None:
     return loaded.ref.card.teacher if loaded and loaded.ref.card else None
 
 
-def parameters_of(contender: LoadedMethod) -> int | None:
+def parameters_of(loaded: LoadedMethod) -> int | None:
     """Return how many parameters the method has, or None where it is not there."""
-    return count_parameters(contender.method) if contender.method is not None else None
+    return count_parameters(loaded.method) if loaded.method is not None else None

@@ -10,7 +10,7 @@ import torch
 
 from srbench.compute.devices import use_device
 from srbench.errors import RecordError, SrbenchError
-from srbench.evaluation.loaded_methods import load_contender
+from srbench.evaluation.loaded_methods import load_method
 from srbench.networks.loading import load_classifier
 from srbench.progress import track
 from srbench.registry import Registry
@@ -64,7 +64,7 @@ def upscale(
     network = load_classifier(classifier) if classifier is not None else None
     ref = choose_weights(method, cls, weights, network)
     protocol = protocol_of_factor(factor)
-    engine = Engine(load_contender(method, cls, ref, protocol), protocol, factor, tile, where)
+    engine = Engine(load_method(method, cls, ref, protocol), protocol, factor, tile, where)
     check_applies(engine, network)
     guesser = Guesser.of(engine, network) if network is not None else None
     if not alone:

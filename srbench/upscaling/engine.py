@@ -12,9 +12,8 @@ from torch import Tensor
 
 from srbench import __version__
 from srbench.compute.numerics import Numerics
-from srbench.errors import ContractError, UsageError
+from srbench.errors import ContractError, UsageError, sentence
 from srbench.evaluation.loaded_methods import LoadedMethod, needs_weights
-from srbench.evaluation.scoring import sentence
 from srbench.imaging.codecs import Picture, Pixels, without_fringe
 from srbench.imaging.resample import resize
 from srbench.imaging.tiles import Restore, canvas, enlarged_side, tiled

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from srbench.errors import ContractError, UsageError
-from srbench.evaluation.scoring import sentence
+from srbench.errors import ContractError, UsageError, sentence
 from srbench.imaging.codecs import Pixels
 from srbench.imaging.resample import resize
 from srbench.imaging.tiles import enlarged_side, tiled

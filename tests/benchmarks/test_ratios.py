@@ -25,9 +25,9 @@ from srbench import metrics
 from srbench.compute.numerics import Numerics
 from srbench.data.catalogue import open_source
 from srbench.data.hr_cache import build_hr_store
-from srbench.evaluation import run as engine
+from srbench.evaluation import api
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
-from srbench.evaluation.scoring import PassSettings
+from srbench.evaluation.options import PassSettings
 from srbench.imaging.degrade import degrade, restore_size, round_8bit
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier, label_map
@@ -51,8 +51,8 @@ class Work:
 @pytest.fixture
 def no_statistics(monkeypatch):
     """Leave the leaderboard out: its bootstrap is not the pass."""
-    monkeypatch.setattr(engine.leaderboard, "build", lambda *_, **__: None)
-    monkeypatch.setattr(engine.tables, "write", lambda *_, **__: None)
+    monkeypatch.setattr(api.leaderboard, "build", lambda *_, **__: None)
+    monkeypatch.setattr(api.tables, "write", lambda *_, **__: None)
 
 
 def harness(work: Work, out) -> Callable[[], None]:
@@ -116,7 +116,7 @@ def bare(work: Work, *, shared: bool = False) -> Callable[[], None]:
 
 
 def one_method(
-    contender: LoadedMethod,
+    loaded: LoadedMethod,
     network: Classifier,
     reference: metrics.HrStatistics,
     size: tuple[int, int],
@@ -125,10 +125,10 @@ def one_method(
     target: Tensor,
     protocol: Protocol,
 ) -> list[Tensor]:
-    assert contender.method is not None
-    sr = contender.method(lr, size)
+    assert loaded.method is not None
+    sr = loaded.method(lr, size)
     found = []
-    if contender.method.info.output == "hr":
+    if loaded.method.info.output == "hr":
         sr = round_8bit(restore_size(sr, size, protocol.sr))
         mse = reference.mse(sr)
         found += [mse, metrics.psnr_from_mse(mse), reference.ssim(sr)]

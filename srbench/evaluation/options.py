@@ -1,0 +1,101 @@
+"""The options of an evaluation and the settings of its pass, each in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from srbench.compute.numerics import Numerics
+from srbench.errors import UsageError
+from srbench.protocol import Protocol
+
+BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
+CHUNK = 256  # samples a shard: what a killed run can lose of each cell
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """What `srbench.evaluate` and `srbench eval` take.
+
+    Attributes:
+        methods: Names, or "all".
+        data: SPEC of the dataset.
+        split: Name of the split, or None for the dataset's own default.
+        classifiers: SPECs; none means the demo's own on `demo`, and image metrics alone on unlabelled data and pairs.
+        protocol: A protocol, its name or file; None is the dataset's own (`clean` but for the demo and the lenses).
+        scales: LR side / HR side; several make several tasks. None keeps the protocol's own.
+        weights: Names or files by method.
+        limit: Take only so many images; the cells are marked partial and never ranked.
+        batch_size: Images a batch; None chooses by the device and the size of the images.
+        device: "auto", "cpu" or "cuda".
+        precision: "auto" (fp32 when scoring), "fp32", "tf32" (on a GPU) or "bf16".
+        seed: Seed of the degradation's noise.
+        out: Folder of the results; None is out/<dataset>.
+        force: Compute every cell anew.
+        plugins: Files of further methods.
+        progress: Show progress bars on a terminal.
+        measure: Run the timing pass for cells that are computed.
+    """
+
+    methods: Sequence[str] | Literal["all"] = "all"
+    _: KW_ONLY
+    data: str = "demo"
+    split: str | None = None
+    classifiers: Sequence[str] = ()
+    protocol: str | Protocol | None = None
+    scales: Sequence[float] = ()
+    weights: Mapping[str, Sequence[str]] | None = field(default=None)
+    limit: int | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+    out: Path | str | None = None
+    force: bool = False
+    plugins: Sequence[Path | str] = ()
+    progress: bool = True
+    measure: bool = True
+
+    def __post_init__(self) -> None:
+        """Check what needs neither data nor methods to be checked.
+
+        Raises:
+            UsageError: If an option is out of its range.
+        """
+        if not self.methods:
+            raise UsageError("no method was named; name some, or ask for all of them")
+        for option, value in (("--limit", self.limit), ("--batch-size", self.batch_size)):
+            if value is not None and value < 1:
+                raise UsageError(f"{option} takes a whole number of at least 1, got {value}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed takes a whole number from 0 to 2^63 - 1, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """How a pass computes.
+
+    Attributes:
+        device: Where it runs.
+        numerics: Arithmetic of the run.
+        batch_size: Images a batch, or None for as many as hold a certain number of pixels.
+        seed: Seed of the degradation's noise.
+        channels: Channels of the data. Images always have three; where it is 1 they are equal, also those of SR.
+    """
+
+    device: torch.device
+    numerics: Numerics
+    batch_size: int | None
+    seed: int
+    channels: int = 3
+
+    def images_a_batch(self, height: int, width: int) -> int:
+        """Return how many images of this HR size are computed at once."""
+        if self.batch_size is not None:
+            return self.batch_size
+        # As many pixels whatever the size: what is done once a batch would take longer than networks on small images.
+        return min(max(BATCH_IMAGES[self.device.type] * 256**2 // (height * width), 1), CHUNK)

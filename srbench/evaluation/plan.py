@@ -1,0 +1,188 @@
+"""What has to be computed: the cells of a task, which of them are stored already, and which do not apply."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from srbench.data.hr_cache import HRStore
+from srbench.data.source import sample_list_sha256
+from srbench.evaluation.loaded_methods import LoadedMethod
+from srbench.evaluation.resolve import Evaluation
+from srbench.method import TaskInfo
+from srbench.networks.classifiers import Classifier
+from srbench.protocol import Protocol
+from srbench.records.cells import cell_folder, is_fresh
+from srbench.records.schema import BASELINE, ORACLE, CellKey, hash_inputs
+from srbench.task_types import OutputMap, TaskType, task_type
+
+ORACLE_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class ScoredNetwork:
+    """A classifier with what the pass must know of it.
+
+    Attributes:
+        classifier: The network on images in [0, 1], or None for image metrics alone.
+        task_type: What it is asked for.
+        outputs: How its outputs answer; None without a classifier.
+    """
+
+    classifier: Classifier | None
+    task_type: TaskType
+    outputs: OutputMap | None
+
+    @property
+    def id(self) -> str | None:
+        """Id of the classifier, or None."""
+        return self.classifier.id if self.classifier is not None else None
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """One cell of a task: stored already, to be computed, or skipped.
+
+    Attributes:
+        key: Which cell it is.
+        loaded: The method, or None for the original.
+        scored: The classifier.
+        folder: Where its record goes.
+        input_hash: Hash of everything that its values depend on.
+        skip: Why it does not apply, or None.
+        fresh: Whether it is stored, ok or skipped, for exactly these inputs.
+        adapted: The classifier that was trained along with the method, where the cell has to be computed by it.
+    """
+
+    key: CellKey
+    loaded: LoadedMethod | None
+    scored: ScoredNetwork
+    folder: Path
+    input_hash: str
+    skip: str | None
+    fresh: bool
+    adapted: nn.Module | None = field(default=None, repr=False)
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the pass has to compute it."""
+        return not self.fresh and self.skip is None
+
+    @property
+    def network(self) -> nn.Module | None:
+        """The classifier that decides on the method's images."""
+        return self.adapted if self.adapted is not None else self.scored.classifier
+
+
+def task_id(evaluation: Evaluation, protocol: Protocol, hr_store: HRStore) -> str:
+    """Return the id of a task: another fingerprint or sample list under the same names is another task."""
+    source, limit = evaluation.source, evaluation.options.limit
+    inputs = f"{protocol.fingerprint}|{sample_list_sha256(hr_store.samples)}|{source.spec}"
+    tag = hashlib.sha256(inputs.encode()).hexdigest()[:6]
+    limited = f"-limit{limit}" if limit is not None else ""
+    return f"{source.name}-{source.split}-{protocol.name}-{protocol.scale_label}{limited}-{tag}"
+
+
+def plan_cells(evaluation: Evaluation, protocol: Protocol, hr_store: HRStore) -> list[PlannedCell]:
+    """Return the cells of a task in the order of the table."""
+    planner = _Planner(evaluation, protocol, hr_store)
+    cells = []
+    classifiers: list[Classifier | None] = [*evaluation.classifiers]
+    for classifier in classifiers or [None]:
+        scored = planner.scored(classifier)
+        row = [planner.cell(loaded, scored) for loaded in evaluation.methods[protocol.fingerprint]]
+        cells += [planner.cell(None, scored), *(cell for cell in row if not _stands_elsewhere(cell, row))]
+    return cells
+
+
+def originals_and_baselines(cells: Sequence[PlannedCell]) -> dict[str | None, tuple[PlannedCell, PlannedCell]]:
+    """Return the cells of the original and of frozen bilinear by classifier, where both are planned."""
+    frozen = {(cell.key.classifier, cell.key.method): cell for cell in cells if cell.key.track == "frozen"}
+    return {
+        classifier: (cell, frozen[classifier, BASELINE])
+        for (classifier, method), cell in frozen.items()
+        if method == ORACLE and (classifier, BASELINE) in frozen
+    }
+
+
+def _stands_elsewhere(cell: PlannedCell, row: Sequence[PlannedCell]) -> bool:
+    """Say whether adapted weights of another classifier are skipped where the method has weights for this one."""
+    return (
+        cell.skip is not None
+        and cell.key.track == "adapted"
+        and any(
+            other.key.method == cell.key.method and other.key.track == "adapted" and not other.skip for other in row
+        )
+    )
+
+
+class _Planner:
+    """What the cells of a task share."""
+
+    def __init__(self, evaluation: Evaluation, protocol: Protocol, hr_store: HRStore) -> None:
+        self._evaluation, self._protocol, self._hr = evaluation, protocol, hr_store
+        self._task = task_id(evaluation, protocol, hr_store)
+
+    def scored(self, classifier: Classifier | None) -> ScoredNetwork:
+        source = self._evaluation.source
+        asked = task_type(source.task_type)
+        if classifier is None:
+            return ScoredNetwork(None, asked, None)
+        present = self._protocol.score.logits == "present"
+        return ScoredNetwork(classifier, asked, asked.answers(classifier.info, source, present=present))
+
+    def cell(self, loaded: LoadedMethod | None, scored: ScoredNetwork) -> PlannedCell:
+        classifier = scored.classifier
+        skip = loaded.skip_reason(self._task_info(classifier)) if loaded is not None else None
+        if loaded is not None and skip is None and classifier is None and loaded.cls.info.output == "lr":
+            skip = "without a classifier there is nothing to score where LR is not upscaled"
+        key = CellKey(
+            task=self._task,
+            method=loaded.name if loaded is not None else ORACLE,
+            weights=loaded.label if loaded is not None else None,
+            classifier=scored.id,
+            track=loaded.track if loaded is not None else "frozen",
+        )
+        folder = cell_folder(self._evaluation.out, key.task, key.classifier, key.method, key.weights)
+        input_hash = self._input_hash(loaded, classifier, skip)
+        fresh = not self._evaluation.options.force and is_fresh(folder, input_hash)
+        adapted = None
+        if loaded is not None and loaded.track == "adapted" and skip is None and not fresh:
+            assert classifier is not None  # the cell would be skipped
+            adapted = loaded.adapted_network(classifier)
+        return PlannedCell(key, loaded, scored, folder, input_hash, skip, fresh, adapted)
+
+    def _task_info(self, classifier: Classifier | None) -> TaskInfo:
+        return TaskInfo(
+            name=self._task,
+            protocol=self._protocol,
+            classifier=classifier.id if classifier is not None else None,
+            classifier_sha256=classifier.info.weights_sha256 if classifier is not None else None,
+            classifier_input_size=classifier.info.input_size if classifier is not None else None,
+            channels=self._evaluation.source.channels,
+        )
+
+    def _input_hash(self, loaded: LoadedMethod | None, classifier: Classifier | None, skip: str | None) -> str:
+        weights = loaded.weights if loaded is not None else None
+        settings = self._evaluation.settings
+        return hash_inputs(
+            {
+                "method": loaded.name if loaded is not None else ORACLE,
+                "version": loaded.cls.info.version if loaded is not None else ORACLE_VERSION,
+                "weights": weights.ref.sha256 if weights else None,
+                "parameters": {key: repr(value) for key, value in weights.parameters.items()} if weights else {},
+                "classifier": classifier.info.sha256 if classifier is not None else None,
+                "classes": list(classifier.info.classes or ()) if classifier is not None else None,
+                "samples": self._hr.key,
+                "protocol": self._protocol.fingerprint,
+                "numerics": settings.numerics.to_json(),
+                "seed": settings.seed if self._protocol.lr.noise_sigma else None,
+                "skip": skip,
+            }
+            # not a part of colour data's hash, so that the cells of before stay fresh
+            | ({} if settings.channels == 3 else {"channels": settings.channels})
+        )

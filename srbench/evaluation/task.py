@@ -1,0 +1,328 @@
+"""One task from start to end: decode, plan, pass, timing, records, thumbnails."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from srbench.compute.process import give_back_freed_memory
+from srbench.data.hr_cache import HRStore, build_hr_store
+from srbench.errors import SrbenchError, UsageError, sentence
+from srbench.evaluation import assemble, thumbnails
+from srbench.evaluation.batches import single
+from srbench.evaluation.costs import Costs, Stopwatches
+from srbench.evaluation.counters import Counters
+from srbench.evaluation.loaded_methods import LoadedMethod
+from srbench.evaluation.options import PassSettings
+from srbench.evaluation.plan import PlannedCell, originals_and_baselines, plan_cells
+from srbench.evaluation.resolve import Evaluation
+from srbench.evaluation.scoring import PassResult, restore_batch, run_pass
+from srbench.evaluation.thumbnails import Images, ThumbnailSelector
+from srbench.imaging.degrade import for_classifier
+from srbench.progress import track
+from srbench.protocol import Protocol
+from srbench.records.cells import StoredCell, cell_folder, commit_cell, load_cell, status_of
+from srbench.records.provenance import code_state, environment
+from srbench.records.schema import Status, TimingPart
+from srbench.records.shards import discard_partial, merge_shards, merged_sums
+from srbench.records.thumbnails import THUMBNAILS_FILE, thumbnails_key, write_thumbnails
+from srbench.restore import check_finite
+
+
+def run_task(evaluation: Evaluation, protocol: Protocol, counters: Counters) -> list[StoredCell]:
+    """Compute what is missing of one task, and return all of its cells, in the order of the table.
+
+    Args:
+        evaluation: The call.
+        protocol: One of its protocols.
+        counters: Raised by what this process does.
+
+    Raises:
+        UsageError: If the data has too few images for the protocol.
+        SrbenchError: If data cannot be read or results cannot be written.
+    """
+    hr_store = _open_hr_store(evaluation, protocol, counters)
+    cells = plan_cells(evaluation, protocol, hr_store)
+    task = _Task(evaluation, protocol, hr_store, cells)
+    result = task.score(counters)
+    evaluation.ranks.wait()
+    give_back_freed_memory()
+    if evaluation.ranks.is_first:
+        task.write_records(result.failures)
+        give_back_freed_memory()
+        task.write_thumbnails(result.kept)
+        give_back_freed_memory()
+    evaluation.ranks.wait()
+    return [load_cell(cell.folder) for cell in cells]
+
+
+def _open_hr_store(evaluation: Evaluation, protocol: Protocol, counters: Counters) -> HRStore:
+    source, limit, ranks = evaluation.source, evaluation.options.limit, evaluation.ranks
+    count = min(limit or len(source.samples), len(source.samples))
+    if not ranks.is_first:
+        ranks.wait()  # the first process fills the cache, the others find it full
+    with track("decoding", count, show=evaluation.options.progress and ranks.is_first) as advance:
+        hr_store = build_hr_store(source, protocol.hr, limit=limit, advance=advance)
+    if ranks.is_first:
+        ranks.wait()
+    counters.decoded += hr_store.decoded
+    if not len(hr_store):
+        raise SrbenchError(f"none of the images of {source.spec!r} could be read; look at the files")
+    score = protocol.score
+    if score.psnr_reduction == "batch":
+        whole = len(hr_store) // score.psnr_batch * score.psnr_batch
+        if whole == 0:
+            raise UsageError(
+                f"protocol {protocol.name!r} pools PSNR over batches of {score.psnr_batch}, so it"
+                f" needs at least as many images; {source.spec!r} has {len(hr_store)} here"
+            )
+        hr_store = hr_store.subset(whole)
+    return hr_store
+
+
+class _Task:
+    """What the stages of a task share."""
+
+    def __init__(
+        self, evaluation: Evaluation, protocol: Protocol, hr_store: HRStore, cells: Sequence[PlannedCell]
+    ) -> None:
+        self._evaluation, self._protocol, self._hr, self._cells = evaluation, protocol, hr_store, cells
+        self._written: dict[Path, Status] = {}  # of the cells that this call has written
+
+    # --- the pass
+
+    @torch.inference_mode()
+    def score(self, counters: Counters) -> PassResult:
+        """Compute the missing cells; return what all processes have found together."""
+        options, settings, ranks = self._evaluation.options, self._evaluation.settings, self._evaluation.ranks
+        missing = [cell for cell in self._cells if cell.is_missing]
+        if options.force and ranks.is_first:
+            for cell in missing:
+                discard_partial(cell.folder)
+        ranks.wait()
+        if not missing:
+            return PassResult()
+        selectors = self._selectors()
+        title = f"{missing[0].key.task}: {len(missing)} cells"
+        share = len(ranks.share(len(self._hr)))
+        with track(title, share, show=options.progress and ranks.is_first) as advance:
+            result = run_pass(
+                missing,
+                self._hr,
+                self._protocol,
+                settings,
+                ranks=ranks,
+                counters=counters,
+                advance=advance,
+                selectors=selectors,
+            )
+        return self._joined(result, selectors, missing) if ranks.world > 1 else result
+
+    def _joined(
+        self,
+        result: PassResult,
+        selectors: Mapping[str | None, ThumbnailSelector],
+        cells: Sequence[PlannedCell],
+    ) -> PassResult:
+        """Join the results of all processes; of pixels, they send each other only those that are selected."""
+        ranks = self._evaluation.ranks
+        parts = ranks.gather(selectors)
+        selected = {
+            name: set(ThumbnailSelector.joined([part[name] for part in parts]).selected()) for name in selectors
+        }
+        kept = {
+            cell.folder: {
+                position: images
+                for position, images in result.kept[cell.folder].items()
+                if position in selected[cell.key.classifier]
+            }
+            for cell in cells
+            if cell.folder in result.kept
+        }
+        joined = PassResult()
+        for each in ranks.gather(PassResult(result.failures, kept)):
+            joined.failures.update(each.failures)
+            for folder, images in each.kept.items():
+                joined.kept.setdefault(folder, {}).update(images)
+        return joined
+
+    # --- records
+
+    def write_records(self, failures: Mapping[Path, str]) -> None:
+        """Time the cells that were computed, and write every record that is new."""
+        open_cells = [cell for cell in self._cells if not cell.fresh]
+        timed = [cell for cell in open_cells if cell.skip is None and cell.folder not in failures]
+        evaluation = self._evaluation
+        watches = Stopwatches(evaluation.source, self._hr, self._protocol, evaluation.settings)
+        surroundings = assemble.Surroundings(
+            source=evaluation.source,
+            hr_store=self._hr,
+            protocol=self._protocol,
+            partial=evaluation.options.limit is not None,
+            code=code_state(),
+            environment=environment(evaluation.settings.device),
+            numerics=evaluation.settings.numerics,
+        )
+        self._drop_leftovers()
+        with track("timing and records", len(open_cells), show=evaluation.options.progress, unit="cells") as advance:
+            for cell in open_cells:
+                if cell.skip is not None:
+                    self._commit(surroundings, cell, "skipped", reason=cell.skip)
+                elif cell.folder in failures:
+                    self._commit(surroundings, cell, "error", reason=failures[cell.folder])
+                else:
+                    self._commit_scored(surroundings, cell, watches, n_cells=len(timed))
+                advance(1)
+
+    def _commit_scored(
+        self, surroundings: assemble.Surroundings, cell: PlannedCell, watches: Stopwatches, *, n_cells: int
+    ) -> None:
+        samples = merge_shards(cell.folder, cell.input_hash, range(len(self._hr)))
+        sums = merged_sums(cell.folder, cell.input_hash)
+        costs = None
+        try:
+            if self._evaluation.options.measure and cell.loaded is not None:
+                costs = watches.restoring(cell.loaded)
+            timing = self._timing(cell, watches, costs, sums, n_cells)
+        except Exception as error:  # noqa: BLE001 a method that fails when it is timed is a record; the others go on
+            reason = f"it was scored, but fails when it is timed: {sentence(error)}"
+            self._commit(surroundings, cell, "error", reason=reason)
+            return
+        self._commit(surroundings, cell, "ok", scored=assemble.Scored(samples, sums, costs, timing))
+
+    def _timing(
+        self,
+        cell: PlannedCell,
+        watches: Stopwatches,
+        costs: Costs | None,
+        sums: Mapping[str, np.ndarray],
+        n_cells: int,
+    ) -> TimingPart:
+        pass_s = float(sums["pass_s"])
+        share = self._hr.decode_seconds / n_cells
+        classifier = cell.scored.classifier
+        measured = self._evaluation.options.measure
+        timing = TimingPart(
+            pass_s=pass_s,
+            decode_share_s=share,
+            total_time_s=pass_s + share,
+            classify_ms=watches.classifying(classifier) if measured and classifier is not None else None,
+            end_to_end_ms=watches.end_to_end(cell.loaded, cell.network) if measured else None,
+        )
+        if costs is None:
+            return timing
+        return dataclasses.replace(
+            timing,
+            latency_ms=costs.latency_ms,
+            throughput=costs.throughput,
+            throughput_batch=costs.batch,
+            peak_memory_mb=costs.peak_memory_mb,
+            dtype=costs.dtype,
+        )
+
+    def _commit(
+        self,
+        surroundings: assemble.Surroundings,
+        cell: PlannedCell,
+        status: Status,
+        *,
+        reason: str | None = None,
+        scored: assemble.Scored | None = None,
+    ) -> None:
+        record = assemble.make_record(cell, surroundings, status, reason=reason, scored=scored)
+        commit_cell(cell.folder, record, scored.samples if scored is not None else None)
+        self._written[cell.folder] = status
+
+    def _drop_leftovers(self) -> None:
+        """Take away what is out of date: rows that said a method had no weights, and shards of finished cells."""
+        for cell in self._cells:
+            if cell.fresh:  # it was killed after it wrote the record, before it took the shards away
+                discard_partial(cell.folder)
+            key = cell.key
+            if key.weights is not None and cell.skip is None:
+                folder = cell_folder(self._evaluation.out, key.task, key.classifier, key.method, None)
+                if status_of(folder) == "skipped":
+                    shutil.rmtree(folder, ignore_errors=True)
+
+    # --- thumbnails
+
+    def _selectors(self) -> dict[str | None, ThumbnailSelector]:
+        """Return by classifier what selects the samples that keep their pixels; it knows what is stored already."""
+        selectors = {}
+        for classifier, pair in originals_and_baselines(self._cells).items():
+            selectors[classifier] = ThumbnailSelector(self._hr, self._smallest_hashes)
+            if all(cell.fresh and self._is_ok(cell) for cell in pair):
+                _update_from_records(selectors[classifier], pair)
+        return selectors
+
+    @torch.inference_mode()
+    def write_thumbnails(self, kept: Mapping[Path, Images]) -> None:
+        """Store the images of a few samples beside every record that has none yet.
+
+        Args:
+            kept: Images that the pass has kept, by the cell's folder; what is missing there is restored once more.
+        """
+        settings, progress = self._evaluation.settings, self._evaluation.options.progress
+        open_cells = self._without_thumbnails()
+        with track("keeping pixels", len(open_cells), show=progress, unit="cells") as advance:
+            for cell, positions, key in open_cells:
+                known = kept.get(cell.folder, {})
+                images = {
+                    position: known.get(position)
+                    or images_of(cell.loaded, position, self._hr, self._protocol, settings)
+                    for position in positions
+                }
+                write_thumbnails(cell.folder / THUMBNAILS_FILE, images, key=key)
+                advance(1)
+
+    def _without_thumbnails(self) -> list[tuple[PlannedCell, list[int], str]]:
+        """Return the cells that lack images, with the positions they should have and the key to store them under."""
+        cells = []
+        for classifier, pair in originals_and_baselines(self._cells).items():
+            if not all(self._is_ok(cell) for cell in pair):
+                continue
+            selector = ThumbnailSelector(self._hr, self._smallest_hashes)
+            _update_from_records(selector, pair)
+            positions = selector.selected()
+            for cell in self._cells:
+                key = f"{cell.input_hash} {positions}"
+                keeps = cell.key.classifier == classifier and thumbnails.keeps_pixels(cell.loaded) and self._is_ok(cell)
+                if keeps and thumbnails_key(cell.folder / THUMBNAILS_FILE) != key:
+                    cells.append((cell, positions, key))
+        return cells
+
+    @cached_property
+    def _smallest_hashes(self) -> list[int]:
+        return thumbnails.smallest_hashes(self._hr)
+
+    def _is_ok(self, cell: PlannedCell) -> bool:
+        return self._written.get(cell.folder) == "ok" if not cell.fresh else cell.skip is None
+
+
+def images_of(
+    loaded: LoadedMethod | None, position: int, hr_store: HRStore, protocol: Protocol, settings: PassSettings
+) -> dict[str, Any]:
+    """Return one sample's images, `(H, W, C)`, RGB, uint8: "sr" as a classifier sees it, or the original's "hr", "lr".
+
+    Raises:
+        ContractError: If the method's output is not finite.
+    """
+    batch = single(position, hr_store, protocol, settings)
+    if loaded is None:
+        assert batch.lr is not None
+        return {"hr": thumbnails.to_pixels(batch.hr), "lr": thumbnails.to_pixels(batch.lr)}
+    sr, _ = restore_batch(loaded, batch, protocol, settings)
+    check_finite(loaded.name, sr)
+    return {"sr": thumbnails.to_pixels(for_classifier(sr, protocol))}
+
+
+def _update_from_records(selector: ThumbnailSelector, pair: tuple[PlannedCell, PlannedCell]) -> None:
+    original, bilinear = (load_cell(cell.folder).samples(thumbnails.COLUMNS) for cell in pair)
+    selector.update_from_records(original, bilinear)
