@@ -1,12 +1,11 @@
-"""Curves of a run: a CSV file always, TensorBoard where it is installed, a progress bar where somebody watches."""
+"""Curves of a run: a CSV file always, TensorBoard where it is installed."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
@@ -44,60 +43,3 @@ class Curves:
         """Close TensorBoard's file."""
         if self._board is not None:
             self._board.close()
-
-
-class Bar:
-    """Steps done, time left, loss, images a second, and the share of time that the device waits for data."""
-
-    def __init__(self, total: int, done: int, *, show: bool) -> None:
-        """Prepare the bar; it is drawn on the error stream, and only where that is a terminal.
-
-        Args:
-            total: Optimiser steps of the whole run.
-            done: Those that an earlier run has done.
-            show: Draw it at all.
-        """
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps, {task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not (show and console.is_terminal),
-        )
-        self._task = self._progress.add_task("training", total=total, completed=done, figures="")
-
-    def __enter__(self) -> Self:
-        """Start drawing."""
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop drawing."""
-        self._progress.stop()
-
-    def say(self, description: str) -> None:
-        """Name what is going on."""
-        self._progress.update(self._task, description=description)
-
-    def step(self, *, loss: float, images_per_s: float, wait_share: float) -> None:
-        """Count one optimiser step."""
-        figures = f"loss {loss:.4g}, {images_per_s:.3g} images/s, {wait_share:.0%} waiting for data"
-        self._progress.update(self._task, advance=1, figures=figures)

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from srbench.errors import TrainingError, TrainingStopped, UsageError
 from srbench.method import Batch
+from srbench.progress import Progress, track
 from srbench.training import checkpoint
 from srbench.training.crops import RawBatch, read_cropped
-from srbench.training.curves import Bar, Curves
+from srbench.training.curves import Curves
 from srbench.training.ema import MovingAverage
 from srbench.training.fabric import level, mean_of_ranks, sum_of_ranks
 from srbench.training.images import Positions
@@ -136,21 +137,22 @@ class Loop:
     def _train(self, curves: Curves | None) -> None:
         state, recipe = self._state, self._recipe
         total = (recipe.steps_per_epoch or len(self._plan(1))) * recipe.epochs
-        with Bar(total, state.steps, show=self._progress and self._fabric.is_global_zero) as bar:
+        shows = self._progress and self._fabric.is_global_zero
+        with track("training", total, unit="steps", done=state.steps, show=shows) as bar:
             if not state.history:
-                bar.say("validating")
+                bar.describe("validating")
                 self._finish_epoch({"epoch": 0, "step": 0}, curves)
             for epoch in range(state.epoch + 1, recipe.epochs + 1):
-                bar.say(f"epoch {epoch}/{recipe.epochs}")
+                bar.describe(f"epoch {epoch}/{recipe.epochs}")
                 row = self._train_epoch(epoch, bar)
                 self._trainee.guard()
                 self._check_keys()
-                bar.say("validating")
+                bar.describe("validating")
                 self._finish_epoch(row, curves)
 
     # --- the steps of an epoch
 
-    def _train_epoch(self, epoch: int, bar: Bar) -> dict[str, Any]:
+    def _train_epoch(self, epoch: int, bar: Progress) -> dict[str, Any]:
         fabric, recipe, state = self._fabric, self._recipe, self._state
         plan = self._plan(epoch)
         began = time.perf_counter()
@@ -191,7 +193,8 @@ class Loop:
                 self._check_finite()
             state.step, state.steps = number + 1, state.steps + 1
             spent = time.perf_counter() - began
-            bar.step(loss=loss, images_per_s=(state.images - images_before) / spent, wait_share=waited / spent)
+            speed = (state.images - images_before) / spent
+            bar(1, figures=(f"loss {loss:.4g}", f"{speed:.3g} images/s", f"{waited / spent:.0%} waiting for data"))
             if saves:
                 state.running.seconds = seconds_before + spent
                 self._save()
