@@ -28,13 +28,17 @@ def test_no_method_is_broken():
 @pytest.mark.parametrize("name", METHODS)
 def test_method_conforms(name):
     findings = check(METHODS[name], name)
-    assert len(findings) >= 13
+    assert len(findings) >= 15
     assert [f"{finding.check}: {finding.message}" for finding in findings if not finding.ok] == []
+    # Only Pillow must see the pixels, on the CPU.
+    unseen = [finding.check for finding in findings if "cuda" in finding.check and "not run" in finding.message]
+    assert unseen == (["cuda"] if name == "bicubic_pillow" else [])
 
 
-def test_trainables_are_trained_by_every_kind_of_recipe():
+def test_trainables_are_trained_by_every_kind_of_recipe_in_bf16_and_on_a_gpu_too():
     titles = [finding.check for finding in check(METHODS["esrgan"], "esrgan")]
-    assert "training by psnr, demo-psnr" in titles and "training by gan, demo-gan" in titles
+    for before in ("", "bf16 ", "cuda "):
+        assert {f"{before}training by psnr, demo-psnr", f"{before}training by gan, demo-gan"} <= set(titles)
 
 
 INFO = MethodInfo(role="network", family="test", version="1", citation="this test")
@@ -124,7 +128,7 @@ def _unsaved(self, lr, size, drawn=itertools.count(1)):  # noqa: B008 one counte
         (_counts, "no side effects", "update state in train mode only"),
         (_bytes, "shape, dtype, range", "not 0..255"),
         (_halved, "shape, dtype, range", "return the dtype of lr"),
-        (_square, "odd and other sizes", "expected SR of shape"),
+        (_square, "odd and other sizes", "expected sr of shape"),
         (_nan, "shape, dtype, range", "not finite"),
         (_unsaved, "weights round trip", "state dict"),
     ],
@@ -132,6 +136,68 @@ def _unsaved(self, lr, size, drawn=itertools.count(1)):  # noqa: B008 one counte
 def test_a_broken_forward_is_found(forward, title, words):
     failed = _failed(_method(forward))
     assert words in failed[title]
+
+
+def _on_the_cpu(self, lr, size):
+    return resize(lr, size, "bilinear") + torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1)
+
+
+def _to_the_cpu(self, lr, size):
+    return resize(lr.cpu(), size, "bilinear")
+
+
+def _not_in_half(self, lr, size):
+    """Antialiased resizing of bfloat16 does not exist on a CPU."""
+    features = torch.nn.functional.conv2d(lr, torch.eye(3)[:, :, None, None])
+    return torch.nn.functional.interpolate(features, size, mode="bicubic", antialias=True)
+
+
+def _cancels(self, lr, size):
+    ones = torch.ones(1, 1)
+    return resize(lr, size, "bilinear") + torch.mm(ones * 1001, ones) - 1001
+
+
+@pytest.mark.parametrize(
+    ("forward", "title", "words"),
+    [
+        (_on_the_cpu, "cuda", "register them as buffers"),
+        (_to_the_cpu, "cuda", "leave it where lr lies"),
+        (_not_in_half, "bf16", "it raised"),
+        (_cancels, "bf16", "compute what needs more than 8 bits in float32"),
+    ],
+)
+def test_what_fails_in_other_arithmetic_or_on_another_device_alone_is_found(forward, title, words):
+    failed = _failed(_method(forward))
+    assert words in failed[title]
+    assert "shape, dtype, range" not in failed
+
+
+def test_an_interpolation_that_loses_bits_under_bf16_is_found():
+    def matrix(self, lr, size):
+        rows, columns = (torch.full((n, m), 1 / m) for m, n in zip(lr.shape[-2:], size, strict=True))
+        return rows @ lr @ columns.T
+
+    lossy = _method(matrix)
+    lossy.info = MethodInfo(role="baseline", family="test", version="1", citation="this test")
+    assert "compute it in float32" in _failed(lossy)["bf16"]
+
+
+def test_a_method_that_needs_values_is_not_called_broken_by_a_device_that_has_none():
+    def branch(self, lr, size):
+        return resize(lr, size, "bilinear") * (1.0 if float(lr.amax()) < 2 else 0.5)
+
+    (finding,) = [each for each in check(_method(branch), "good") if each.check == "cuda"]
+    assert finding.ok and "not run: forward looks at values" in finding.message
+
+
+def test_training_that_leaves_a_tensor_behind_is_found():
+    def training_step(self, batch, teacher, classifier):
+        weight = torch.ones(batch.hr.shape[-1])
+        return {"l2": ((self(batch.lr, batch.sr_size) - batch.hr) * weight).square().mean()}
+
+    failed = _failed(_method(recipes={"only": Recipe(losses={"l2": 1.0})}, training_step=training_step))
+    assert list(failed) == ["cuda training by only"]
+    assert "on the device of the input" in failed["cuda training by only"]
 
 
 def test_a_kernel_that_darkens_is_found():
