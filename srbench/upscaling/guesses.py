@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from srbench.compute.numerics import full_precision
 from srbench.errors import ContractError, UsageError, sentence
 from srbench.imaging.codecs import Pixels
 from srbench.imaging.resample import resize
@@ -78,7 +79,8 @@ class Guesser:
         height, width = image.shape[-2:]
         where = f"classifier {self.classifier.id} on {width} x {height} pixels"
         try:
-            logits = network(image).float()
+            with full_precision(image.device):
+                logits = network(image).float()
         except Exception as error:
             # as for methods: the picture is named, the others go on
             raise ContractError(f"{where} fails: {sentence(error)}") from error
