@@ -19,6 +19,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import f1_score
 
 from srbench import leaderboard
+from srbench.compute.numerics import Numerics
 from srbench.errors import IncomparableError, RecordError
 from srbench.leaderboard import Leaderboard, Row, tables
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
@@ -594,3 +595,34 @@ def test_damaged_samples_name_their_file(tmp_path: Path) -> None:
 def test_metric_reasons_reach_the_row(tmp_path: Path) -> None:
     put(tmp_path, "bilinear", 0.5, metrics={"ssim": Metric(None, 0, 0, "under 11 pixels")})
     assert row_of(built(tmp_path), "bilinear").notes["ssim"] == "under 11 pixels"
+
+
+# --- arithmetic ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("other", "field"),
+    [
+        (Numerics("cpu", "bf16"), r"numerics: precision \(fp32 and bf16\)|numerics: precision \(bf16 and fp32\)"),
+        (Numerics("cuda"), "numerics: device"),
+        (Numerics("cuda", tf32=True), "tf32"),
+    ],
+)
+def test_rows_of_other_arithmetic_are_never_ranked_together(tmp_path: Path, other: Numerics, field: str) -> None:
+    put(tmp_path, "bilinear", 0.5)
+    put(tmp_path, "bicubic", 0.6, numerics=other)
+    with pytest.raises(IncomparableError, match=field) as refused:
+        built(tmp_path)
+    assert "'bilinear'" in str(refused.value) and "'bicubic'" in str(refused.value)
+
+
+def test_partial_rows_of_other_arithmetic_are_not_paired(tmp_path: Path) -> None:
+    put(tmp_path, "bilinear", 0.5, partial=True)
+    put(tmp_path, "bicubic", 0.6, partial=True, numerics=Numerics("cpu", "bf16"))
+    row = row_of(built(tmp_path), "bicubic")
+    assert row["accuracy"] == pytest.approx(0.6) and row["accuracy_delta"] is None and row.rank is None
+
+
+def test_a_note_says_the_arithmetic(tmp_path: Path) -> None:
+    put(tmp_path, "bilinear", 0.5, numerics=Numerics("cuda", tf32=True))
+    assert "- computed in tf32 on a GPU\n" in tables.markdown(built(tmp_path))

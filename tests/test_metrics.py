@@ -179,7 +179,7 @@ class TestReference:
     @pytest.mark.parametrize("options", [{}, {"channels": "y", "crop_border": 4}])
     def test_serves_several_sr_as_one_each(self, options, monkeypatch):
         _, hr = pair(count=5)
-        monkeypatch.setattr(metrics, "_SSIM_CHUNK_CPU", 2 * 4 * hr[:1].numel())
+        monkeypatch.setattr(metrics.image, "_SSIM_CHUNK_CPU", 2 * 4 * hr[:1].numel())
         reference = metrics.HrStatistics(hr, **options)
         for seed in range(3):
             sr, _ = pair(seed, count=5)
@@ -229,7 +229,7 @@ class TestSsim:
     def test_does_not_depend_on_how_the_batch_is_cut(self, monkeypatch):
         sr, hr = pair(count=5)
         whole = metrics.ssim_per_image(sr, hr)
-        monkeypatch.setattr(metrics, "_SSIM_CHUNK_CPU", 2 * 4 * sr[:1].numel())
+        monkeypatch.setattr(metrics.image, "_SSIM_CHUNK_CPU", 2 * 4 * sr[:1].numel())
         assert torch.allclose(metrics.ssim_per_image(sr, hr), whole, atol=1e-6)
 
     def test_ignores_autocast(self):

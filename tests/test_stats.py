@@ -177,8 +177,8 @@ class TestF1:
     def test_does_not_depend_on_how_the_methods_are_grouped(self, monkeypatch):
         labels, predictions = self.sample(methods=5)
         whole = stats.bootstrap_f1(labels, predictions, references=(1,), draws=20, seed=0)
-        monkeypatch.setattr(stats, "_F1_VALUES", 20 * 4 * 2)
-        monkeypatch.setattr(stats, "_BLOCK_VALUES", 120 * 7)
+        monkeypatch.setattr(stats.f1, "_F1_VALUES", 20 * 4 * 2)
+        monkeypatch.setattr(stats.bootstrap, "_BLOCK_VALUES", 120 * 7)
         parts = stats.bootstrap_f1(labels, predictions, references=(1,), draws=20, seed=0)
         assert np.array_equal(whole.macro, parts.macro)
         assert np.array_equal(whole.delta_low[1], parts.delta_low[1])
@@ -212,7 +212,7 @@ class TestF1:
             np.quantile(row[~np.isnan(row)], (0.05, 0.95)) if n else (math.nan,) * 2
             for row, n in zip(rows, kept, strict=True)
         ]
-        found = stats._row_quantiles(rows.copy(), kept, (0.05, 0.95)).T
+        found = stats.f1._row_quantiles(rows.copy(), kept, (0.05, 0.95)).T
         assert found == pytest.approx(np.array(expected), rel=1e-6, nan_ok=True)
         assert np.isnan(found[4]).all() and found[3, 0] == found[3, 1]
 
@@ -316,6 +316,14 @@ class TestRecoveredGap:
         everything = stats.gap_interval(0.8, 0.5, 0.8, draws=hr, draws_bilinear=bilinear, draws_hr=hr)
         assert (none.value, none.low, none.high) == (0.0, 0.0, 0.0)
         assert (everything.value, everything.low, everything.high) == (1.0, 1.0, 1.0)
+
+    def test_draws_without_a_gap_are_left_out(self):
+        # In one draw of 100 the original falls to bilinear, in another below it: shares of -infinity and of -4.
+        hr, bilinear, own = np.full(100, 0.8), np.full(100, 0.5), np.linspace(0.6, 0.7, 100)
+        hr[0], hr[1] = 0.5, 0.475
+        gap = stats.gap_interval(0.65, 0.5, 0.8, draws=own, draws_bilinear=bilinear, draws_hr=hr)
+        kept = (own[2:] - 0.5) / 0.3
+        assert (gap.low, gap.high) == pytest.approx(tuple(np.quantile(kept, (0.025, 0.975))))
 
     @pytest.mark.parametrize("hr", [0.519, 0.5, 0.4])
     def test_is_null_where_the_gap_is_small(self, hr):

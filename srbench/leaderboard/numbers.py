@@ -101,6 +101,7 @@ def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
         "protocol": dataclasses.asdict(record.protocol),
         "dataset": dataset,
         "classifiers": classifiers,
+        "numerics": record.numerics.to_json(),
         "devices": sorted({cell.record.environment.device for cell in cells}),
         "code": dataclasses.asdict(record.code),
     }

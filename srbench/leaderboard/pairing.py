@@ -41,6 +41,9 @@ def newest_cells(cells: Iterable[StoredCell]) -> tuple[list[StoredCell], list[st
 def check_comparable(task: str, cells: Sequence[StoredCell]) -> None:
     """Refuse full cells of one task that were not made under the same conditions.
 
+    Protocol, samples, network and arithmetic must be the same: precision, TF32 and the type of the device change
+    values by more than methods differ.
+
     Raises:
         IncomparableError: Naming the two methods and the field in which they differ.
     """
@@ -77,7 +80,8 @@ def paired_groups(cells: Iterable[StoredCell]) -> list[list[StoredCell]]:
 
 def pairing_key(record: Record) -> tuple[Any, ...]:
     """Return what cells of one task and network must share so that their samples are paired."""
-    return record.partial, record.protocol.fingerprint, record.dataset.sample_list_sha256, record.dataset.n
+    dataset = record.dataset
+    return record.partial, record.protocol.fingerprint, dataset.sample_list_sha256, dataset.n, record.numerics
 
 
 def aligned(cells: Sequence[StoredCell], task_type: TaskType) -> Iterator[CellSamples]:
@@ -131,4 +135,5 @@ def _differences(first: Record, other: Record) -> list[str]:
         ours, theirs = getattr(first.dataset, name), getattr(other.dataset, name)
         if ours != theirs:
             lines.append(f"dataset.{name}: {ours} against {theirs}")
-    return lines
+    numerics = first.numerics.difference(other.numerics)
+    return lines if numerics is None else [*lines, f"numerics: {numerics}"]

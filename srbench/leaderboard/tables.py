@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from srbench.compute.numerics import Numerics
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
 from srbench.leaderboard.compare import BoardComparison
@@ -235,6 +237,7 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     lines = [dataset["note"]] if dataset["note"] else []
     lines += _mark_notes(rows)
     lines += _interval_notes(board, rows, unit)
+    lines += _numerics_note(about)
     lines += _class_notes(board, task, rows)
     if any(row.partial for row in rows):
         sizes = sorted({row.n for row in rows if row.partial and row.status == "ok"})
@@ -374,6 +377,14 @@ def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[
             f" (at least {MINIMUM_BATCHES})"
         )
     return lines
+
+
+def _numerics_note(about: Mapping[str, Any]) -> list[str]:
+    """Say in which arithmetic the values were computed; boards of before it was recorded say nothing."""
+    if "numerics" not in about:
+        return []
+    numerics = Numerics(**about["numerics"])
+    return [f"computed in {numerics.arithmetic} on {'a GPU' if numerics.device == 'cuda' else 'a CPU'}"]
 
 
 def _families(rows: Sequence[Row]) -> str:

@@ -13,6 +13,7 @@ type.
 from __future__ import annotations
 
 import importlib
+import math
 import pkgutil
 from collections.abc import Iterable
 
@@ -111,7 +112,10 @@ _BUILT_IN = (
         "PSNR",
         True,
         "image",
-        columns=(SampleColumn("mse"), SampleColumn("psnr")),
+        columns=(
+            SampleColumn("mse", of_pair=lambda pair: pair.mse),
+            SampleColumn("psnr", of_pair=lambda pair: pair.psnr, exact=math.inf),
+        ),
         unit="dB",
         cap=PSNR_CAP_DB,
         digits=2,
@@ -130,7 +134,7 @@ _BUILT_IN = (
         "SSIM",
         True,
         "image",
-        columns=(SampleColumn("ssim"),),
+        columns=(SampleColumn("ssim", of_pair=lambda pair: pair.ssim, exact=1.0),),
         priority=9,
         interval="mean",
         test="paired",
@@ -343,6 +347,11 @@ def metrics_of(task_type: str) -> tuple[MetricInfo, ...]:
 def image_metrics() -> tuple[MetricInfo, ...]:
     """Return the metrics that hold SR against HR."""
     return tuple(row for row in all_metrics() if row.group == "image")
+
+
+def image_columns() -> tuple[SampleColumn, ...]:
+    """Return the stored columns that hold SR against HR; every one has `of_pair`."""
+    return tuple(column for row in image_metrics() for column in row.columns if column.of_pair is not None)
 
 
 def _discover() -> None:

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, newest_cells
+from srbench.leaderboard.pairing import pairing_key
 from srbench.records.cells import StoredCell
 from srbench.records.schema import Record
 from srbench.report.figures.style import counted, shortened, slug
@@ -196,7 +197,7 @@ def _comparable(entries: Sequence[Entry]) -> tuple[Entry, ...]:
     pools: dict[Any, list[Entry]] = {}
     for entry in entries:
         record = entry.record
-        key = record.partial, record.protocol.fingerprint, record.dataset.sample_list_sha256, record.dataset.n
+        key = pairing_key(record)
         pools.setdefault(key, []).append(entry)
     if not pools:
         return ()

@@ -1,0 +1,322 @@
+"""What one restored image is worth: mean squared error, PSNR and SSIM against HR.
+
+The functions stay on the device and never wait for it, so that the pass that scores can call them for every batch.
+Importing torch takes seconds, so those who only make tables do without: functions of tensors import it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srbench.errors import ContractError, UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Channels = Literal["rgb", "y"]
+# ITU-R BT.601, limited range, on inputs in [0, 1] (numerators of 1/255).
+_LUMA_WEIGHTS = (65.481, 128.553, 24.966)
+_LUMA_OFFSET = 16.0
+# The window of Wang et al. (2004): 11 taps, sigma 1.5.
+_SSIM_RADIUS = 5
+_SSIM_SIGMA = 1.5
+_SSIM_K1 = 0.01
+_SSIM_K2 = 0.03
+# Values filtered at a time: on a CPU what stays in its cache (4 times as fast), on an accelerator what fits easily.
+_SSIM_CHUNK_CPU = 2**20
+_SSIM_CHUNK_DEVICE = 2**27
+
+
+def to_y(rgb: Tensor) -> Tensor:
+    """Turn (N, 3, H, W), RGB, float, [0, 1] into its luma (N, 1, H, W), float, [16/255, 235/255].
+
+    BT.601 limited range, as MATLAB's `rgb2ycbcr` and the super-resolution literature; full-range luma is
+    about 1.3 dB off.
+
+    Args:
+        rgb: The images.
+
+    Raises:
+        ContractError: If `rgb` is not a batch of three-channel images.
+    """
+    if rgb.ndim != 4 or rgb.shape[1] != 3:
+        raise ContractError(
+            f"expected RGB images of shape (N, 3, H, W) to take the luma of, got {tuple(rgb.shape)}; "
+            "repeat grey images to three channels first"
+        )
+    rgb = full_precision(rgb)
+    red, green, blue = rgb.unbind(dim=1)
+    r, g, b = _LUMA_WEIGHTS
+    return ((r * red + g * green + b * blue + _LUMA_OFFSET) / 255.0).unsqueeze(1)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """What SSIM needs of HR alone: the shifted image, its square, and under the window its mean and squared mean."""
+
+    image: Tensor
+    square: Tensor
+    mean: Tensor
+    mean_square: Tensor
+
+
+class HrStatistics:
+    """HR `(N, C, H, W)`, float, [0, 1], against which any number of SR are held; its own part is computed once."""
+
+    def __init__(self, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0) -> None:
+        """Take the original images.
+
+        Args:
+            hr: The original images; not written to, and not to be changed by others afterwards.
+            channels: "rgb" takes every channel as it is, "y" the luma of `to_y`.
+            crop_border: Pixels shaved from each side; where nothing is left, every value is nan.
+
+        Raises:
+            ContractError: If `hr` is no batch of images.
+            UsageError: If `channels` or `crop_border` is not one of the above.
+        """
+        if channels not in ("rgb", "y"):
+            raise UsageError(f"expected channels 'rgb' or 'y', got {channels!r}")
+        if crop_border < 0:
+            raise UsageError(f"expected a crop_border of at least 0 pixels, got {crop_border}")
+        if hr.ndim != 4:
+            raise ContractError(f"expected hr of the shape (N, C, H, W), got {tuple(hr.shape)}")
+        self._shape, self._channels, self._crop_border = hr.shape, channels, crop_border
+        self._hr = self._compared(hr)
+        self._windows: list[_Window] = []  # of each part of the batch, made by the first call of `ssim`
+
+    def pair(self, sr: Tensor) -> ImagePair:
+        """Hold `sr`, of the shape of HR, float, [0, 1], against HR; what several metrics share is computed once.
+
+        Raises:
+            ContractError: If `sr` has another shape.
+        """
+        return ImagePair(self, self._taken(sr), self._hr)
+
+    def mse(self, sr: Tensor) -> Tensor:
+        """Mean squared error of each image of `sr`, of the shape of HR, float, [0, 1]: (N,), float64, data range 1.
+
+        Raises:
+            ContractError: If `sr` has another shape.
+        """
+        return self.pair(sr).mse
+
+    def ssim(self, sr: Tensor) -> Tensor:
+        """SSIM of each image of `sr`, of the shape of HR, float, [0, 1]: (N,), float64; see `ssim_per_image`.
+
+        No gradient passes through it.
+
+        Raises:
+            ContractError: If `sr` has another shape.
+        """
+        return self.pair(sr).ssim
+
+    def _ssim(self, sr: Tensor) -> Tensor:
+        import torch
+
+        with torch.no_grad():
+            count = len(sr)
+            if min(sr.shape[-2:]) < 2 * _SSIM_RADIUS + 1:
+                return torch.full((count,), math.nan, dtype=torch.float64, device=sr.device)
+            budget = _SSIM_CHUNK_CPU if sr.device.type == "cpu" else _SSIM_CHUNK_DEVICE
+            step = max(1, budget // (4 * sr[:1].numel())) if count else 1
+            if not self._windows:
+                self._windows = [_window_of(part) for part in self._hr.split(step)]
+            parts = [_ssim_chunk(part, window) for part, window in zip(sr.split(step), self._windows, strict=True)]
+            return torch.cat(parts).double()
+
+    def _taken(self, sr: Tensor) -> Tensor:
+        if sr.ndim != 4 or sr.shape != self._shape:
+            raise ContractError(
+                f"expected sr of the shape (N, C, H, W) of hr, {tuple(self._shape)}, got {tuple(sr.shape)}; "
+                "return to the HR size before scoring"
+            )
+        return self._compared(sr)
+
+    def _compared(self, image: Tensor) -> Tensor:
+        """Return the pixels that are compared, in full precision."""
+        height, width = image.shape[-2:]
+        border = self._crop_border
+        rows = slice(border, max(border, height - border))
+        columns = slice(border, max(border, width - border))
+        image = image[..., rows, columns]
+        return to_y(image) if self._channels == "y" else full_precision(image)
+
+
+@dataclass(frozen=True)
+class ImagePair:
+    """A batch of SR against its HR, as far as the protocol compares them.
+
+    Attributes:
+        statistics: HR with what was computed of it alone.
+        sr: The compared pixels of SR `(N, C, H, W)`, float32 or float64, [0, 1], on the device.
+        hr: Those of HR, of the same shape.
+    """
+
+    statistics: HrStatistics
+    sr: Tensor
+    hr: Tensor
+
+    @cached_property
+    def mse(self) -> Tensor:
+        """Mean squared error of each image: (N,), float64, data range 1."""
+        difference = self.sr - self.hr
+        return (difference * difference).mean(dim=(1, 2, 3)).double()
+
+    @property
+    def psnr(self) -> Tensor:
+        """PSNR of each image in dB: (N,), float64, inf where it is exact."""
+        return psnr_from_mse(self.mse)
+
+    @property
+    def ssim(self) -> Tensor:
+        """SSIM of each image: (N,), float64; see `ssim_per_image`. No gradient passes through it."""
+        return self.statistics._ssim(self.sr)
+
+
+def mse_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0) -> Tensor:
+    """Mean squared error of each image of (N, C, H, W), float, [0, 1]: (N,), float64, data range 1.
+
+    Args:
+        sr: The restored images. For "y" the convention is SR rounded to 8 bits; the caller has done that.
+        hr: The original images, of the same shape.
+        channels: "rgb" takes every channel as it is, "y" the luma of `to_y`.
+        crop_border: Pixels shaved from each side; where nothing is left, the value is nan.
+
+    Raises:
+        ContractError: If the shapes differ or are not those of a batch of images.
+        UsageError: If `channels` or `crop_border` is not one of the above.
+    """
+    return HrStatistics(hr, channels=channels, crop_border=crop_border).mse(sr)
+
+
+def psnr_from_mse(mse: Tensor) -> Tensor:
+    """PSNR in dB of each mean squared error of (N,), data range 1: (N,), inf where the error is zero."""
+    return -10.0 * mse.log10()
+
+
+@dataclass(frozen=True)
+class PooledPsnr:
+    """The mean over batches of the PSNR of the pooled error.
+
+    Attributes:
+        value: Mean in dB over the batches of finite PSNR; inf where every batch is without error.
+        n: Number of complete batches.
+        n_images: Number of images in them.
+        n_infinite: Number of batches without any error, left out of the mean.
+    """
+
+    value: float
+    n: int
+    n_images: int
+    n_infinite: int
+
+
+def psnr_pooled(mse: NDArray[np.floating], batch_size: int) -> PooledPsnr:
+    """Mean over consecutive batches of the PSNR of their pooled error (`darionet-2021`'s convention).
+
+    Pooling the error before the logarithm gives another number than the mean over images, over a decibel lower
+    on photographs. The incomplete last batch is left out.
+
+    Args:
+        mse: Per-image mean squared errors (n,), data range 1, in sample order, of images of one size.
+        batch_size: Images in a batch.
+
+    Raises:
+        UsageError: If `batch_size` is below one or there is no complete batch.
+    """
+    if batch_size < 1:
+        raise UsageError(f"expected a batch size of at least 1 for the pooled PSNR, got {batch_size}")
+    values = np.asarray(mse, dtype=np.float64)
+    n = len(values) // batch_size
+    if n == 0:
+        raise UsageError(
+            f"a PSNR pooled over batches of {batch_size} needs at least {batch_size} images, got {len(values)}; "
+            "take more images or a protocol whose PSNR is per image"
+        )
+    pooled = values[: n * batch_size].reshape(n, batch_size).mean(axis=1)
+    with np.errstate(divide="ignore"):
+        psnr = -10.0 * np.log10(pooled)
+    infinite = np.isinf(psnr)
+    value = float(psnr[~infinite].mean()) if not infinite.all() else math.inf
+    return PooledPsnr(value=value, n=n, n_images=n * batch_size, n_infinite=int(infinite.sum()))
+
+
+def ssim_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0) -> Tensor:
+    """SSIM of each image of (N, C, H, W), float, [0, 1]: (N,), float64; over RGB the mean of the channels.
+
+    The mean of the map where the whole 11 x 11 window lies inside the image, equal to scikit-image's
+    `structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1)`.
+    Averaging the padded border too, as some libraries do, gives lower values.
+
+    Args:
+        sr: The restored images; for "y" rounded to 8 bits by the caller.
+        hr: The original images, of the same shape.
+        channels: "rgb" takes every channel as it is, "y" the luma of `to_y`.
+        crop_border: Pixels shaved from each side first. Where a side under 11 is left, the value is nan.
+
+    Raises:
+        ContractError: If the shapes differ or are not those of a batch of images.
+        UsageError: If `channels` or `crop_border` is not one of the above.
+    """
+    return HrStatistics(hr, channels=channels, crop_border=crop_border).ssim(sr)
+
+
+def full_precision(values: Tensor) -> Tensor:
+    """Half precision would decide the second decimal of a PSNR; float64 is left as it is."""
+    import torch
+
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
+
+
+def _window_of(hr: Tensor) -> _Window:
+    # Variances as E[x^2] - E[x]^2 lose digits where x is far from zero; they do not change under a shift.
+    image = hr - 0.5
+    mean = _gaussian_valid(image)
+    return _Window(image, image * image, mean, mean * mean)
+
+
+def _ssim_chunk(sr: Tensor, hr: _Window) -> Tensor:
+    """SSIM (N,) of two batches (N, C, H, W), float, [0, 1], both sides at least 11."""
+    import torch
+
+    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
+    maps = sr.new_empty((3, *sr.shape))
+    image = torch.sub(sr, 0.5, out=maps[0])
+    torch.mul(image, image, out=maps[1]).add_(hr.square)
+    torch.mul(image, hr.image, out=maps[2])
+    mean, squares, product = _gaussian_valid(maps).unbind(0)
+    means = mean * hr.mean
+    structure = product.sub_(means).mul_(2.0).add_(c2)
+    variances = squares.sub_(mean * mean).sub_(hr.mean_square).add_(c2)
+    structure.div_(variances)
+    # back from the shift: (a + 1/2) (b + 1/2), and the same for the squares
+    mean.add_(0.5)
+    shifted = hr.mean + 0.5
+    luminance = torch.mul(mean, shifted).mul_(2.0).add_(c1)
+    luminance.div_(mean.mul_(mean).add_(shifted.mul_(shifted)).add_(c1))
+    return luminance.mul_(structure).mean(dim=(1, 2, 3))
+
+
+def _gaussian_valid(maps: Tensor) -> Tensor:
+    """Filter the last two dimensions with the SSIM window, where it lies inside: each side loses 5 pixels.
+
+    Sums of shifted copies instead of a convolution: several times as fast on a CPU, and neither TF32 nor
+    autocast, which would take effect inside a convolution, can lower the precision.
+    """
+    taps = [math.exp(-0.5 * (offset / _SSIM_SIGMA) ** 2) for offset in range(_SSIM_RADIUS + 1)]
+    total = taps[0] + 2.0 * sum(taps[1:])
+    for dim in (-2, -1):
+        size = maps.shape[dim] - 2 * _SSIM_RADIUS
+        filtered = maps.narrow(dim, _SSIM_RADIUS, size) * (taps[0] / total)
+        for offset in range(1, _SSIM_RADIUS + 1):
+            pair = maps.narrow(dim, _SSIM_RADIUS - offset, size) + maps.narrow(dim, _SSIM_RADIUS + offset, size)
+            filtered = filtered.add_(pair, alpha=taps[offset] / total)
+        maps = filtered
+    return maps

@@ -1,0 +1,30 @@
+"""How sure a difference between two methods is: paired bootstrap, exact McNemar, Holm, recovered gap, correlations.
+
+Every resampling of one table uses the same seed and so the same draws: the images are resampled, all methods
+see the same ones, and a difference of two columns of draws is a paired difference.
+"""
+
+from srbench.metrics.stats.bootstrap import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, interval, resample_counts
+from srbench.metrics.stats.correlation import CorrelationBootstrap, bootstrap_correlations, correlations
+from srbench.metrics.stats.f1 import F1Bootstrap, bootstrap_f1
+from srbench.metrics.stats.gap import MINIMUM_GAP, RecoveredGap, gap_interval, recovered_gap
+from srbench.metrics.stats.significance import holm, mcnemar_exact
+
+__all__ = [
+    "BOOTSTRAP_DRAWS",
+    "LEVEL",
+    "MINIMUM_GAP",
+    "CorrelationBootstrap",
+    "F1Bootstrap",
+    "RecoveredGap",
+    "bootstrap_correlations",
+    "bootstrap_f1",
+    "bootstrap_means",
+    "correlations",
+    "gap_interval",
+    "holm",
+    "interval",
+    "mcnemar_exact",
+    "recovered_gap",
+    "resample_counts",
+]
