@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from srbench.data import content
 from srbench.data import hr_cache as cache
 from srbench.data.catalogue import open_source
 from srbench.data.geometry import crop_hr
@@ -46,7 +48,7 @@ class Made(Source):
     def __init__(self, count: int, *, bad: Sequence[int] = (), sizes: Sequence[tuple[int, int]] = ((16, 20),)):
         self.samples = tuple(Sample(f"{index:05d}.png", index % 2) for index in range(count))
         self.bad, self.sizes = set(bad), sizes
-        self.stamps = [(100, 1)] * count
+        self.depends_on = [(100, 1)] * count
         self.reads = 0
         self.cause: Exception | None = None
         self._lock = threading.Lock()
@@ -60,8 +62,8 @@ class Made(Source):
         size = self.sizes[index % len(self.sizes)]
         return torch.randint(0, 256, (3, *size), generator=generator, dtype=torch.uint8)
 
-    def stamp(self, index: int) -> tuple[int, int]:
-        return self.stamps[index]
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int, int]]:
+        return [self.depends_on[index] for index in indices]
 
 
 class MadePairs(Made):
@@ -74,7 +76,7 @@ class MadePairs(Made):
 
 
 def parts(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".hr"]
+    return [path for path in (folder / "hr").rglob("*") if path.is_file() and path.suffix != ".hr"]
 
 
 def test_pixels_labels_and_sizes():
@@ -120,7 +122,7 @@ def test_the_key_follows_what_the_pixels_depend_on():
         build_hr_store(Made(9), geometry).key for geometry in (Geometry(12, 11), Geometry(12, 12, engine="pillow"))
     ]
     touched = Made(9)
-    touched.stamps[4] = (100, 2)
+    touched.depends_on[4] = (100, 2)
     other_split = Made(9)
     other_split.split = "val"
     keys += [build_hr_store(touched, SQUARE).key, build_hr_store(other_split, SQUARE).key]
@@ -138,6 +140,81 @@ def test_a_changed_file_is_decoded_anew(tmp_path):
     assert build_hr_store(open_source(f"images:{tmp_path / 'photos'}"), SQUARE).batch([0])[0, 0, 0, 0] == 10
     write(20, 2 * 10**18)
     assert build_hr_store(open_source(f"images:{tmp_path / 'photos'}"), SQUARE).batch([0])[0, 0, 0, 0] == 20
+
+
+class TestContent:
+    """The key knows what files hold, not where they lie or when they were written."""
+
+    @staticmethod
+    def write(folder: Path, shade: int) -> Path:
+        folder.mkdir(parents=True)
+        for index in range(3):
+            file = folder / f"{index}.png"
+            Image.new("RGB", (12, 12), (shade + index, 0, 0)).save(file)
+            os.utime(file, ns=(10**18, 10**18))
+        return folder
+
+    def test_equal_names_sizes_and_times_are_other_data(self, tmp_path):
+        first, second = (self.write(tmp_path / version / "photos", shade) for version, shade in (("1", 50), ("2", 60)))
+        facts = [[(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(folder.iterdir())]
+                 for folder in (first, second)]  # fmt: skip
+        assert facts[0] == facts[1]
+        for folder, shade in ((first, 50), (second, 60)):
+            store = build_hr_store(open_source(f"images:{folder}"), SQUARE)
+            assert store.decoded == 3 and store.batch([0])[0, 0, 0, 0] == shade
+
+    def test_a_file_replaced_in_place_with_its_size_and_time_is_other_data(self, tmp_path):
+        folder = self.write(tmp_path / "photos", 50)
+        build_hr_store(open_source(f"images:{folder}"), SQUARE)
+        with (folder / "0.png").open("r+b") as file:  # the inode stays too
+            file.write((folder / "2.png").read_bytes())
+        os.utime(folder / "0.png", ns=(10**18, 10**18))
+        store = build_hr_store(open_source(f"images:{folder}"), SQUARE)
+        assert store.batch([0])[0, 0, 0, 0] == 52
+
+    def test_a_copy_elsewhere_decodes_nothing(self, tmp_path):
+        first = self.write(tmp_path / "1" / "photos", 50)
+        decoded = build_hr_store(open_source(f"images:{first}"), SQUARE)
+        shutil.copytree(first, tmp_path / "node" / "photos", copy_function=shutil.copyfile)
+        copy = build_hr_store(open_source(f"images:{tmp_path / 'node' / 'photos'}"), SQUARE)
+        assert copy.decoded == 0 and copy.key == decoded.key and copy.decode_seconds == decoded.decode_seconds
+
+    def test_a_file_is_hashed_once(self, tmp_path, monkeypatch):
+        folder = self.write(tmp_path / "photos", 50)
+        monkeypatch.setattr(content, "_FRESH_NS", 0)
+        hashed = []
+        hash_file = content._hash
+        monkeypatch.setattr(content, "_hash", lambda path: hashed.append(path.name) or hash_file(path))
+        files = sorted(folder.iterdir())
+        first = content.content_hashes(folder, files[:2])
+        last = content.content_hashes(folder, files[2:])
+        assert content.content_hashes(folder, files) == first + last
+        assert sorted(hashed) == ["0.png", "1.png", "2.png"]
+        assert content.content_hashes(folder, []) == []
+
+    def test_a_file_written_just_now_is_not_remembered(self, tmp_path, cache_folder):
+        folder = self.write(tmp_path / "photos", 50)
+        content.content_hashes(folder, folder.iterdir())
+        assert not list((cache_folder / "content").glob("*"))
+
+    @pytest.mark.parametrize("damage", [b"", b"x" * 47, b"\x00" * 480])
+    def test_a_torn_memory_is_made_again(self, tmp_path, monkeypatch, cache_folder, damage):
+        monkeypatch.setattr(content, "_FRESH_NS", 0)
+        folder = self.write(tmp_path / "photos", 50)
+        files = sorted(folder.iterdir())
+        before = content.content_hashes(folder, files)
+        (memory,) = (cache_folder / "content").iterdir()
+        whole = memory.read_bytes()
+        memory.write_bytes(damage)
+        assert content.content_hashes(folder, files) == before
+        assert memory.read_bytes()[-len(whole) :] == whole
+
+    def test_a_cache_that_cannot_be_written_costs_time_alone(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(content, "_FRESH_NS", 0)
+        folder = self.write(tmp_path / "photos", 50)
+        (tmp_path / "file").write_text("")
+        monkeypatch.setenv("SRBENCH_CACHE", str(tmp_path / "file"))
+        assert len(set(content.content_hashes(folder, folder.iterdir()))) == 3
 
 
 def test_variable_sizes_go_by_shape():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import pickle
@@ -54,8 +55,8 @@ class FlatSource(Source):
     def read(self, index):
         return torch.full((3, 8, 8), self.value, dtype=torch.uint8)
 
-    def stamp(self, index):
-        return self.value, 0
+    def stamps(self, indices):
+        return [(self.value,)] * len(indices)
 
 
 def open_flat(argument, split):
@@ -281,10 +282,8 @@ class TestFolder:
         ]
         assert [sample.label for sample in source.samples] == [0, 0, 0, 1, 1, 1, 1]
         assert torch.equal(source.read(3), planes(picture(8, 8, seed=0)))
-        assert source.stamp(3) == (
-            (root / "dog" / "000.png").stat().st_size,
-            (root / "dog" / "000.png").stat().st_mtime_ns,
-        )
+        content = (root / "dog" / "000.png").read_bytes()
+        assert source.stamps([3]) == [(hashlib.blake2b(content, digest_size=16).hexdigest(),)]
         assert source.read_lr(0) is None
 
     def test_name_of_the_current_folder(self, tmp_path, monkeypatch):
@@ -334,7 +333,7 @@ class TestFolder:
         source = open_source(f"folder:{root}")
         assert [s.id for s in source.samples if "up" in s.id] == []
         broken = [s.id for s in source.samples].index("dog/broken.png")
-        assert source.stamp(broken) == (0, 0)
+        assert source.stamps([broken]) == [("",)]
 
     def test_names_that_are_not_unicode_get_ids_that_are(self, tmp_path):
         root = class_folders(tmp_path / "photos")
@@ -480,9 +479,12 @@ class TestPairs:
 
     def test_stamp_changes_with_either_partner(self, tmp_path):
         source = open_source(self.make(tmp_path))
-        before = source.stamp(0)
-        os.utime(tmp_path / "LR" / "0.png", ns=(1, 1))
-        assert source.stamp(0) != before
+        before = source.stamps([0, 1])
+        for folder in ("LR", "HR"):
+            (tmp_path / folder / "0.png").write_bytes((tmp_path / folder / "1.png").read_bytes())
+            after = source.stamps([0, 1])
+            assert after[0] != before[0] and after[1] == before[1]
+            before = after
 
     def test_float_arrays_of_one_channel(self, tmp_path):
         values = np.random.default_rng(0).random((1, 6, 8)).astype(np.float32)

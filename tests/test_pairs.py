@@ -89,7 +89,7 @@ class TestRange:
         specs = [f"pairs:{tmp_path / 'lr'},{tmp_path / 'hr'}?range=0:{top}" for top in (4095, 8190)]
         sources = [open_source(spec) for spec in specs]
         assert sources[0].spec == "pairs:lr,hr?range=0:4095"
-        assert sources[0].stamp(0) != sources[1].stamp(0)
+        assert sources[0].stamps([0]) != sources[1].stamps([0])
         assert int(sources[0].read(0).max()) == pytest.approx(2 * int(sources[1].read(0).max()), abs=1)
         assert sources[0].channels == 1
         for kind in ("folder", "images"):  # images of a class folder each, read likewise

@@ -34,7 +34,7 @@ from srbench.errors import SrbenchError, TooManyUnreadableError, UnreadableImage
 from srbench.paths import cache_dir
 from srbench.protocol import Geometry
 
-FORMAT = 1
+FORMAT = 2
 TOLERATED_SHARE = 0.01
 
 _CHUNK = 256
@@ -349,8 +349,8 @@ def _key(source: Source, geometry: Geometry, indices: Sequence[int], samples: Sa
     digest = hashlib.sha256()
     head = [FORMAT, source.name, source.split, asdict(geometry), source.paired]
     digest.update(json.dumps(head, sort_keys=True).encode())
-    for index, sample in zip(indices, samples, strict=True):
-        digest.update(json.dumps([*sample.said, *source.stamp(index)]).encode())
+    for sample, stamp in zip(samples, source.stamps(indices), strict=True):
+        digest.update(json.dumps([*sample.hash_fields, *stamp]).encode())
     return digest.hexdigest()
 
 

@@ -33,7 +33,7 @@ class Sample:
     ratings: tuple[float, ...] | None = None
 
     @property
-    def said(self) -> list[object]:
+    def hash_fields(self) -> list[object]:
         """What hashes of a list of samples are made of: id and label, and the ratings where there are some."""
         return [self.id, self.label] if self.ratings is None else [self.id, self.label, list(self.ratings)]
 
@@ -69,19 +69,19 @@ class SampleList(Sequence[Sample]):
         return len(self._ids)
 
     @overload
-    def __getitem__(self, place: int) -> Sample: ...
+    def __getitem__(self, index: int) -> Sample: ...
 
     @overload
-    def __getitem__(self, place: slice) -> SampleList: ...
+    def __getitem__(self, index: slice) -> SampleList: ...
 
-    def __getitem__(self, place: int | slice) -> Sample | SampleList:
+    def __getitem__(self, index: int | slice) -> Sample | SampleList:
         """Return one sample, or a list of some."""
-        if isinstance(place, slice):
-            return self.take(range(*place.indices(len(self))))
-        at = int(place)
-        label = None if self._labels is None else self._labels[at].as_py()
-        ratings = None if self._ratings is None else self._ratings[at].as_py()
-        return Sample(self._ids[at].as_py(), label, None if ratings is None else tuple(ratings))
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        position = int(index)
+        label = None if self._labels is None else self._labels[position].as_py()
+        ratings = None if self._ratings is None else self._ratings[position].as_py()
+        return Sample(self._ids[position].as_py(), label, None if ratings is None else tuple(ratings))
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield every sample; faster than asking for one after another."""
@@ -99,9 +99,9 @@ class SampleList(Sequence[Sample]):
             return NotImplemented
         return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
 
-    def take(self, places: ArrayLike) -> SampleList:
-        """Return the samples at `places`, in that order; the same object where these are all, in their order."""
-        wanted = np.asarray(places, dtype=np.int64)
+    def take(self, positions: ArrayLike) -> SampleList:
+        """Return the samples at `positions`, in that order; the same object where these are all, in their order."""
+        wanted = np.asarray(positions, dtype=np.int64)
         if len(wanted) == len(self) and (wanted == np.arange(len(self))).all():
             return self
         some = SampleList(())
@@ -153,8 +153,8 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def stamp(self, index: int) -> tuple[int, int]:
-        """Return (size in bytes, modification time in ns) of what sample `index` is read from, for cache keys."""
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
+        """Return for each sample at `indices` what its pixels depend on, for cache keys: the hash of a file's bytes."""
 
     def read_lr(self, index: int) -> Tensor | None:
         """Decode the real LR partner of sample `index`, or return None where LR is made by the degradation."""
@@ -170,6 +170,6 @@ def sample_list_sha256(samples: Iterable[Sample]) -> str:
     """Hash the ids and labels of a sample list, in order."""
     digest = hashlib.sha256(b"[")
     for number, sample in enumerate(samples):  # one by one, as one text of many samples is large
-        digest.update(("," if number else "").encode() + json.dumps(sample.said, separators=(",", ":")).encode())
+        digest.update(("," if number else "").encode() + json.dumps(sample.hash_fields, separators=(",", ":")).encode())
     digest.update(b"]")
     return digest.hexdigest()

@@ -63,9 +63,9 @@ class SelectedSource(Source):
         """Decode the real LR partner as `(3, h, w)`, RGB, uint8, if there is one."""
         return self._source.read_lr(self._indices[index])
 
-    def stamp(self, index: int) -> tuple[int, int]:
-        """Return (size in bytes, modification time in ns)."""
-        return self._source.stamp(self._indices[index])
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
+        """Return what the pixels of samples depend on."""
+        return self._source.stamps([self._indices[index] for index in indices])
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePath
 
 from torch import Tensor
 
+from srbench.data.content import content_hashes
 from srbench.data.dataset import check_split
 from srbench.data.source import SampleList, Source
 from srbench.errors import DataError, UsageError
@@ -54,22 +54,22 @@ class FileSource(Source):
         self.classes = classes
         ids = [stable_id(file) for file in files]
         order = sorted(range(len(files)), key=ids.__getitem__)
-        ordered = None if labels is None else [labels[place] for place in order]
-        self.samples = SampleList([ids[place] for place in order], ordered)
+        ordered = None if labels is None else [labels[number] for number in order]
+        self.samples = SampleList([ids[number] for number in order], ordered)
         self._root = root
         # an id is mostly the file's own name
-        self._other_names = {at: files[place] for at, place in enumerate(order) if files[place] != ids[place]}
+        self._other_names = {i: files[number] for i, number in enumerate(order) if files[number] != ids[number]}
         self._range = value_range
 
     @cached_property
     def channels(self) -> int:  # type: ignore[override]
         """Channels of the data: 1 where every file is grey; the headers are read up to the first in colour."""
-        found = 0
+        readable = 0
         for header in map(header_of, self._paths()):
             if header is not None and header.channels != 1:
                 return 3
-            found += header is not None
-        return 1 if found else 3
+            readable += header is not None
+        return 1 if readable else 3
 
     def _paths(self) -> Iterator[Path]:
         """Yield every file that is read."""
@@ -90,10 +90,10 @@ class FileSource(Source):
         """
         return decode(self._root / self._file(index), self.samples[index].id, self._range)
 
-    def stamp(self, index: int) -> tuple[int, int]:
-        """Return (size in bytes, modification time in ns) of the file of sample `index`; a range is mixed into them."""
-        size, changed = file_stamp(self._root / self._file(index))
-        return size, changed if self._range is None else changed ^ zlib.crc32(repr(self._range).encode())
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
+        """Return the hash of each file's bytes, and the range where there is one."""
+        hashes = content_hashes(self._root, (self._root / self._file(index) for index in indices))
+        return [(each, *(self._range or ())) for each in hashes]
 
 
 def split_range(argument: str, spec: str) -> tuple[str, Range | None]:
@@ -117,18 +117,6 @@ def split_range(argument: str, spec: str) -> tuple[str, Range | None]:
 def range_note(value_range: Range | None) -> str:
     """Return how a range stands in a SPEC, or ""."""
     return "" if value_range is None else f"{_RANGE}{value_range[0]:g}:{value_range[1]:g}"
-
-
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Return (size in bytes, modification time in ns), or zeros where the file cannot be reached.
-
-    Reading such a file fails later, with the sample's name, so that it is counted like any unreadable image.
-    """
-    try:
-        status = path.stat()
-    except OSError:
-        return 0, 0
-    return status.st_size, status.st_mtime_ns
 
 
 def existing_folder(path: Path, spec: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ class HubSource(Source):
             raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
         return decode_bytes(data, name)
 
-    def stamp(self, index: int) -> tuple[int, int]:
-        """Return (position, fingerprint of the dataset) in place of a file's size and time."""
-        return index, self._stamp
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
+        """Return (position, fingerprint of the dataset), on which its pixels depend alone."""
+        return [(index, self._stamp) for index in indices]
 
 
 def open_hub(repo: str, split: str | None) -> HubSource:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
 
+from srbench.data.content import content_hashes
 from srbench.data.dataset import DatasetInfo
 from srbench.data.readers.files import (
     FileSource,
     existing_folder,
-    file_stamp,
     folder_name,
     list_images,
     range_note,
@@ -96,10 +96,10 @@ class PairsSource(FileSource):
         yield from super()._paths()
         yield from (self._lr_root / file for file in self._lr_files)
 
-    def stamp(self, index: int) -> tuple[int, int]:
-        """Return the sums over both files of (size in bytes, modification time in ns)."""
-        hr, lr = super().stamp(index), file_stamp(self._lr_root / self._lr_files[index])
-        return hr[0] + lr[0], hr[1] + lr[1]
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
+        """Return the hashes of the bytes of HR and LR, and the range where there is one."""
+        lr = content_hashes(self._lr_root, (self._lr_root / self._lr_files[index] for index in indices))
+        return [(*stamp, of_lr) for stamp, of_lr in zip(super().stamps(indices), lr, strict=True)]
 
 
 def open_pairs(argument: str, split: str | None) -> PairsSource:

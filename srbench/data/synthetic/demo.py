@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,9 +120,9 @@ class DemoSource(Source):
         photograph = _muted(place.photograph)
         return photograph[:, place.top : place.top + PATCH, place.left : place.left + PATCH].clone()
 
-    def stamp(self, index: int) -> tuple[int, int]:
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
         """Return (bytes of the patch, revision of the demo task): its pixels depend on nothing else."""
-        return 3 * PATCH * PATCH, _REVISION
+        return [(3 * PATCH * PATCH, _REVISION)] * len(indices)
 
 
 def open_demo(split: str | None = None) -> DemoSource:

@@ -24,6 +24,7 @@ LR costs correlation, which is what methods are there to win back.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -200,9 +201,9 @@ class IqaSource(Source):
         generator = np.random.default_rng([_SEED, 10 + _STREAMS[self.split], index])
         return torch.from_numpy(distort(patch, self.distortions[index], generator))
 
-    def stamp(self, index: int) -> tuple[int, int]:
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
         """Return (bytes of the patch, revision of the set): its pixels depend on nothing else."""
-        return 3 * PATCH * PATCH, _REVISION
+        return [(3 * PATCH * PATCH, _REVISION)] * len(indices)
 
 
 def open_iqa(split: str | None = None) -> IqaSource:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -365,9 +366,9 @@ class LensSource(Source):
         lr = self._image(index)[1]
         return None if lr is None else _repeated(lr)
 
-    def stamp(self, index: int) -> tuple[int, int]:
+    def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
         """Return (bytes of the image, revision of the simulation): its pixels depend on nothing else."""
-        return SPACE.side**2 + (self.factor or 0), _REVISION
+        return [(SPACE.side**2 + (self.factor or 0), _REVISION)] * len(indices)
 
     def _image(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         return self._simulation.image(*divmod(index, self._count))
