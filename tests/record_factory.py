@@ -1,8 +1,8 @@
 """Synthetic records whose statistics are known, and the command that made the committed fixture.
 
-    python tests/record_factory.py tests/fixtures/records-v1
+    python tests/record_factory.py tests/fixtures/records-v2
 
-writes the records of schema version 1 and the golden leaderboard beside them. The records of a schema version are kept
+writes the records of schema version 2 and the golden leaderboard beside them. The records of a schema version are kept
 for good; only the golden leaderboard may be made again, when its columns change.
 """
 
@@ -24,6 +24,7 @@ from srbench.leaderboard import tables
 from srbench.records.cells import StoredCell, cell_folder, commit_cell, find_records
 from srbench.records.samples import samples_frame
 from srbench.records.schema import (
+    SCHEMA_VERSION,
     CellKey,
     ClassifierPart,
     ClassPart,
@@ -62,7 +63,7 @@ def make_record(
 ) -> Record:
     """Return the record of a cell; `changes` replace whole parts."""
     record = Record(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         cell=CellKey(task, method, weights, classifier, track),  # type: ignore[arg-type]
         status="ok",
         reason=None,

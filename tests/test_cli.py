@@ -430,8 +430,8 @@ def test_help_and_quick_refusals_import_nothing_heavy():
 
 
 def test_tables_of_records_are_made_without_torch(tmp_path):
-    folder = tmp_path / "records-v1"
-    shutil.copytree(Path(__file__).parent / "fixtures" / "records-v1", folder)
+    folder = tmp_path / "records-v2"
+    shutil.copytree(Path(__file__).parent / "fixtures" / "records-v2", folder)
     found = fresh(
         f"""
         import contextlib, io, json, sys

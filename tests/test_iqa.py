@@ -331,7 +331,7 @@ def test_the_record_and_the_table_hold_the_correlations(world):
         assert row["emd"] == pytest.approx(frame["emd"].mean())
         assert (record.metrics["srcc"].value, record.metrics["emd"].value) == pytest.approx((row["srcc"], row["emd"]))
         assert row.ci["srcc"][0] <= row["srcc"] <= row.ci["srcc"][1] and row["accuracy"] is None
-        assert record.dataset.kind == "iqa" and frame["label"].isna().all() and frame["pred"].isna().all()
+        assert record.dataset.task_type == "iqa" and frame["label"].isna().all() and frame["pred"].isna().all()
         # the stored distribution is what the numbers were made of
         scores = frame[score_columns(frame.columns)].to_numpy(dtype=np.float64)
         assert scores @ np.arange(1, 11) == pytest.approx(frame["mean_score"].to_numpy(), abs=1e-4)
@@ -359,13 +359,11 @@ def test_tables_and_report_show_the_columns_of_the_kind(world):
     assert "SRCC" in page and 'data-column="accuracy"' not in page
 
 
-def test_old_records_are_read_and_new_ones_say_their_kind_only_where_it_is_another(world):
+def test_a_record_says_its_type_of_task(world):
     _, _, _, result = world
     raw = result.cells[0].record.to_json()
-    assert raw["dataset"]["kind"] == "iqa" and records.Record.from_json(raw) == result.cells[0].record
-    del raw["dataset"]["kind"]
-    old = records.Record.from_json(raw)
-    assert old.dataset.kind == "classification" and "kind" not in old.to_json()["dataset"]
+    assert raw["dataset"]["task_type"] == "iqa"
+    assert records.Record.from_json(json.dumps(raw).encode()) == result.cells[0].record
 
 
 def test_networks_of_another_kind_are_refused_in_one_sentence(world, tmp_path):

@@ -26,7 +26,7 @@ from srbench.records.cells import cell_folder, commit_cell, find_records, load_c
 from srbench.records.schema import DatasetPart, Metric
 from srbench.task_types import classification
 
-FIXTURE = Path(__file__).parent / "fixtures" / "records-v1"
+FIXTURE = Path(__file__).parent / "fixtures" / "records-v2"
 LABELS = np.arange(200) % 4
 
 

@@ -55,7 +55,7 @@ def make_pairs(root, count=30, *, factor=2, classes=(), save=None):
 
 def one_record(out, method):
     for path in out.rglob("record.json"):
-        record = Record.from_json(json.loads(path.read_text()))
+        record = Record.from_json(path.read_bytes())
         if record.cell.method == method:
             return record
     raise AssertionError(f"no record of {method}")

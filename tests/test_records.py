@@ -15,17 +15,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from damage import damaged
+from hypothesis import given, settings
 
 import srbench
 from srbench.compute.numerics import Numerics
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_json
-from srbench.files.strict import read_json
+from srbench.files.strict import json_text, read_json
 from srbench.records import samples
 from srbench.records.cells import cell_folder, commit_cell, find_records, is_fresh, safe_name
 from srbench.records.provenance import code_state, environment
 from srbench.records.samples import read_samples, samples_frame, write_samples
 from srbench.records.schema import (
+    SCHEMA_VERSION,
     CellKey,
     ClassifierPart,
     ClassPart,
@@ -49,7 +52,7 @@ HASH = "ab" * 32
 def make_record(**changes: Any) -> Record:
     """Return a complete record of four samples."""
     record = Record(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         cell=CellKey("demo-0.32", "tiny", "demo-x4", "net", "frozen"),
         status="ok",
         reason=None,
@@ -114,21 +117,28 @@ def test_record_survives_json() -> None:
     record = make_record()
     text = json.dumps(record.to_json(), allow_nan=False)
     assert json.loads(text)["metrics"]["psnr"] == {"value": "inf", "n": 4, "n_infinite": 4, "reason": None}
-    assert Record.from_json(json.loads(text)) == record
+    assert Record.from_json(text.encode()) == record
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (lambda raw: raw.update(schema_version=99), "schema version 99"),
-        (lambda raw: raw.pop("timing"), "lacks field 'timing'"),
-        (lambda raw: raw.update(extra=1), "unknown field 'extra'"),
+        (lambda raw: raw.pop("timing"), "lacks the field 'timing'"),
+        (lambda raw: raw.update(extra=1), "has no field 'extra'"),
         (lambda raw: raw.update(status="fine"), "status must be"),
-        (lambda raw: raw["dataset"].update(n="4"), "dataset: n must be int"),
-        (lambda raw: raw["dataset"].update(n=True), "dataset: n must be int"),
+        (lambda raw: raw["dataset"].update(n="4"), "dataset.n must be a whole number of at least 0"),
+        (lambda raw: raw["dataset"].update(n=True), "dataset.n must be a whole number of at least 0"),
         (lambda raw: raw["metrics"].update(accuracy=0.5), "metrics.accuracy must be an object"),
-        (lambda raw: raw["per_class"][0].pop("f1"), r"per_class\[0\] lacks field 'f1'"),
-        (lambda raw: raw["method"].update(factor="some"), "factor must be"),
+        (lambda raw: raw["per_class"][0].pop("f1"), r"per_class\[0\] lacks the field 'f1'"),
+        (lambda raw: raw["method"].update(factor="some"), "factor must be a whole number .* or 'any', got 'some'"),
+        (lambda raw: raw["metrics"]["psnr"].update(value="infinite"), 'must be a number, "inf" or "-inf", or null'),
+        (lambda raw: raw["numerics"].update(device="tpu"), "numerics.device must be one of cpu, cuda, got 'tpu'"),
+        (lambda raw: raw["dataset"].update(n=10**400), "dataset.n must be a whole number"),
+        (lambda raw: raw["timing"].update(pass_s=10**400), "timing.pass_s must be a finite number"),
+        (lambda raw: raw["training"].update(epochs=10**400), "training.epochs is a whole number beyond 64 bits"),
+        (lambda raw: raw["training"].update(loss=math.nan), "training.loss is nan"),
+        (lambda raw: raw["cell"].update(task="\ud800"), "is damaged, it is not valid JSON"),
         (lambda raw: raw.update(status="error"), "needs a reason"),
     ],
 )
@@ -136,13 +146,38 @@ def test_record_is_read_strictly(change: Any, said: str) -> None:
     raw = make_record().to_json()
     change(raw)
     with pytest.raises(RecordError, match=said):
-        Record.from_json(raw, origin="x/record.json")
+        Record.from_json(json.dumps(raw).encode(), origin="x/record.json")
+
+
+@settings(max_examples=200, deadline=None)
+@given(damaged(make_record().to_json()))
+def test_any_record_is_read_or_refused_in_a_sentence(raw: Any) -> None:
+    try:
+        json_text(Record.from_json(json.dumps(raw).encode(), origin="x/record.json").to_json())
+    except RecordError as error:
+        assert str(error).startswith("x/record.json") or "a reason" in str(error)
+        assert "\n" not in str(error)
+
+
+def test_records_of_version_1_are_refused_with_what_to_do() -> None:
+    cells, problems = find_records([Path(__file__).parent / "fixtures" / "records-v1"])
+    assert cells == [] and len(problems) == 12
+    for problem in problems:
+        assert "has schema version 1, but this srbench reads 2" in problem
+        assert "run the evaluation again with --force" in problem
+
+
+def test_records_of_this_version_are_kept_as_they_were_written() -> None:
+    files = sorted((Path(__file__).parent / "fixtures" / f"records-v{SCHEMA_VERSION}").rglob("record.json"))
+    assert len(files) == 12
+    for file in files:
+        assert json_text(Record.from_json(file.read_bytes()).to_json()) == file.read_text(encoding="utf-8")
 
 
 def test_whole_numbers_are_floats_where_floats_are_meant() -> None:
     raw = make_record().to_json()
     raw["metrics"]["accuracy"]["value"] = 1
-    value = Record.from_json(raw).metrics["accuracy"].value
+    value = Record.from_json(json.dumps(raw).encode()).metrics["accuracy"].value
     assert value == 1.0
     assert isinstance(value, float)
 

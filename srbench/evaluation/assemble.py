@@ -192,7 +192,7 @@ def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol) -> Datas
         unreadable=tuple(name for name, _ in hr_store.unreadable[:MAX_UNREADABLE_NAMED]),
         n_not_degraded=not_degraded(hr_store, protocol),
         classes=source.classes if hr_store.labels is not None else None,
-        kind=source.task_type,
+        task_type=source.task_type,
     )
 
 

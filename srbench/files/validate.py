@@ -25,6 +25,8 @@ Syntax = Literal["json", "toml"]
 Count = Annotated[int, Interval(ge=0, le=MAX_WHOLE)]
 Positive = Annotated[int, Interval(ge=1, le=MAX_WHOLE)]
 Share = Annotated[float, Interval(ge=0, le=1)]
+NotNegative = Annotated[float, Ge(0)]
+Above0 = Annotated[float, Gt(0)]
 _WORDS: Mapping[Syntax, Mapping[str, str]] = {
     "json": {"mapping": "an object", "list": "a list", "none": "null"},
     "toml": {"mapping": "a table", "list": "a list", "none": "none"},

@@ -60,7 +60,7 @@ def build(
     tables: list[pd.DataFrame] = []
     for task in sorted({cell.record.cell.task for cell in kept}):
         ours = [cell for cell in kept if cell.record.cell.task == task]
-        asked = task_type(ours[0].record.dataset.kind)
+        asked = task_type(ours[0].record.dataset.task_type)
         check_comparable(task, ours)
         tasks[task] = _describe(ours)
         for classifier in sorted(

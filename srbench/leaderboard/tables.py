@@ -77,7 +77,7 @@ def columns(task_type_name: str = "classification") -> tuple[Column, ...]:
 
 def task_type_of(board: Leaderboard, task: str) -> TaskType:
     """Return the type of a task."""
-    return task_type(board.tasks[task]["dataset"].get("kind", "classification"))
+    return task_type(board.tasks[task]["dataset"].get("task_type", "classification"))
 
 
 def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Interval
 
 from srbench.errors import ProtocolError
-from srbench.files.validate import Count, Means, Positive, check
+from srbench.files.validate import Count, Means, NotNegative, Positive, check
 
 Kernel = Literal["nearest", "area", "bilinear", "bicubic", "lanczos"]
 SCALE_MEANS = "the share LR side / HR side, above 0 and at most 1, such as 0.32"
 Scale = Annotated[float, Interval(gt=0, le=1), Means(SCALE_MEANS)]
-Sigma = Annotated[float, Ge(0)]
 
 
 @dataclass(frozen=True)
@@ -69,8 +68,8 @@ class Degradation:
     kernel: Kernel = "bicubic"
     antialias: bool = True
     border: Literal["clamp", "symmetric"] = "clamp"
-    blur_sigma: Sigma = 0.0
-    noise_sigma: Sigma = 0.0
+    blur_sigma: NotNegative = 0.0
+    noise_sigma: NotNegative = 0.0
     jpeg_quality: Annotated[int, Interval(ge=1, le=100)] | None = None
     eight_bit: bool = True
     given: bool = False

@@ -23,7 +23,7 @@ import pandas as pd
 
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import write_error, write_text
-from srbench.files.strict import json_text, read_json
+from srbench.files.strict import json_text
 from srbench.records.parquet import column_names
 from srbench.records.samples import read_samples, score_columns, write_samples
 from srbench.records.schema import Record
@@ -144,7 +144,11 @@ def load_cell(folder: Path) -> StoredCell:
         RecordError: If it is missing, damaged, of an unknown schema version, or its samples are missing.
     """
     path = folder / RECORD_FILE
-    record = Record.from_json(read_json(path), origin=str(path))
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}; run the evaluation again") from error
+    record = Record.from_json(text, origin=str(path))
     if record.status == "ok" and not (folder / SAMPLES_FILE).is_file():
         raise RecordError(f"{folder} has a record but no {SAMPLES_FILE}; run the evaluation again")
     return StoredCell(folder, record)

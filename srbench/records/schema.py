@@ -7,20 +7,19 @@ Deltas are never part of a record: they are computed from the samples, between c
 from __future__ import annotations
 
 import dataclasses
-import functools
 import hashlib
 import math
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from srbench.compute.numerics import Numerics
 from srbench.errors import RecordError
 from srbench.files.strict import canonical_json
+from srbench.files.validate import Count, NotNegative, Number, PlainJson, Positive, Share, validated
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 2
 MAX_SCORE_CLASSES = 50
 MAX_UNREADABLE_NAMED = 20
 ORACLE = "original"  # the method whose cell is HR itself
@@ -28,6 +27,7 @@ BASELINE = "bilinear"  # the method that every difference refers to
 
 Status = Literal["ok", "skipped", "error"]
 Track = Literal["frozen", "adapted"]
+Anything = Annotated[dict[str, Any], PlainJson()]
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Metric:
         reason: Why `value` is None.
     """
 
-    value: float | None
-    n: int
-    n_infinite: int = 0
+    value: Annotated[float, Number()] | None
+    n: Count
+    n_infinite: Count = 0
     reason: str | None = None
 
 
@@ -72,7 +72,7 @@ class ProtocolPart:
 
     name: str
     fingerprint: str
-    fields: dict[str, dict[str, Any]]
+    fields: dict[str, Anything]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Environment:
     timm: str | None
     device: str
     driver: str | None
-    threads: int
+    threads: Count
     platform: str
 
 
@@ -105,7 +105,7 @@ class WeightsPart:
     label: str
     uri: str
     sha256: str
-    card: dict[str, Any]
+    card: Anything
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,10 @@ class MethodPart:
     role: Literal["baseline", "network", "control", "oracle"]
     family: str
     version: str
-    factor: int | Literal["any"]
-    parameters: dict[str, Any]
+    factor: Positive | Literal["any"]
+    parameters: Anything
     weights: WeightsPart | None
-    n_parameters: int | None
+    n_parameters: Count | None
     macs: float | None
     citation: str
 
@@ -132,10 +132,10 @@ class ClassifierPart:
     library: str
     name: str
     weights_sha256: str
-    input_size: int | None
+    input_size: Positive | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    n_classes: int
+    n_classes: Positive
     track: Track
 
 
@@ -155,7 +155,8 @@ class DatasetPart:
         unreadable: Names of the first of them.
         n_not_degraded: Samples whose degradation does nothing (already at or below the LR size).
         classes: Names of the classes present, in the order of their labels; None for unlabelled data.
-        kind: What a network is asked for; see `srbench.task_types`.
+        task_type: What a network is asked for; see `srbench.task_types`.
+        decode_s: Seconds of decoding and cropping all samples, whenever that was; None where it is not known.
     """
 
     name: str
@@ -164,24 +165,25 @@ class DatasetPart:
     unit: str
     note: str
     sample_list_sha256: str
-    n: int
-    n_unreadable: int
+    n: Count
+    n_unreadable: Count
     unreadable: tuple[str, ...]
-    n_not_degraded: int
+    n_not_degraded: Count
     classes: tuple[str, ...] | None
-    kind: str = "classification"
+    task_type: str = "classification"
+    decode_s: NotNegative | None = None
 
 
 @dataclass(frozen=True)
 class ClassPart:
     """Precision, recall and F1 of one class; `index` is its place among the classifier's outputs."""
 
-    index: int
+    index: Count
     name: str
-    support: int
-    precision: float
-    recall: float
-    f1: float
+    support: Count
+    precision: Share
+    recall: Share
+    f1: Share
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,7 @@ class TimingPart:
     classify_ms: Spread | None = None
     end_to_end_ms: Spread | None = None
     throughput: Spread | None = None
-    throughput_batch: int | None = None
+    throughput_batch: Positive | None = None
     peak_memory_mb: float | None = None
     dtype: str | None = None
 
@@ -246,9 +248,10 @@ class Record:
         timing: What it cost.
         training: How the weights were trained, as their card tells it, or None.
         created: UTC time in ISO 8601.
+        traceback: Where a cell with the status "error" failed in the code, as Python tells it; None where it is ok.
     """
 
-    schema_version: int
+    schema_version: Literal[2]
     cell: CellKey
     status: Status
     reason: str | None
@@ -263,10 +266,11 @@ class Record:
     dataset: DatasetPart
     metrics: dict[str, Metric]
     per_class: tuple[ClassPart, ...] | None
-    score_histograms: dict[str, Any] | None
+    score_histograms: Anything | None
     timing: TimingPart
-    training: dict[str, Any] | None
+    training: Anything | None
     created: str
+    traceback: str | None = None
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.reason is not None:
@@ -279,21 +283,19 @@ class Record:
         return typing.cast(dict[str, Any], _encode(self))
 
     @classmethod
-    def from_json(cls, raw: Any, *, origin: str = "record") -> Record:
-        """Read a record; `origin` names it in error messages.
+    def from_json(cls, text: bytes, *, origin: str = "record") -> Record:
+        """Read a record from the bytes of its file; `origin` names it in error messages.
 
         Raises:
             RecordError: If the schema version is unknown, a field is missing, unknown, or of another type.
         """
-        if not isinstance(raw, Mapping):
-            raise RecordError(f"{origin} is not a record: expected a JSON object, got {type(raw).__name__}")
-        version = raw.get("schema_version")
-        if version != SCHEMA_VERSION:
-            raise RecordError(
-                f"{origin} has schema version {version!r}, but this srbench reads {SCHEMA_VERSION};"
-                " read it with the srbench that wrote it, or run the evaluation again with --force"
+        try:
+            return validated(
+                cls, text, origin=origin, error=RecordError, remedy="; delete it and run the evaluation again"
             )
-        return typing.cast(Record, _decode(cls, raw, origin))
+        except RecordError:
+            _check_version(text, origin)
+            raise
 
 
 def hash_inputs(parts: Mapping[str, Any]) -> str:
@@ -312,9 +314,7 @@ def _encode(value: Any) -> Any:
             entry["value"] = "inf" if value.value > 0 else "-inf"
         return entry
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        entry = {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
-        later = _LATER.get(type(value), {})
-        return {name: part for name, part in entry.items() if name not in later or part != later[name]}
+        return {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return {key: _encode(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -322,65 +322,21 @@ def _encode(value: Any) -> Any:
     return value
 
 
-def _decode(kind: Any, raw: Any, where: str) -> Any:
-    """Build a value of the annotated type `kind` from JSON, strictly; `where` is its path in messages."""
-    if type(raw) is kind or kind is Any:
-        return raw
-    origin, arguments = _parts(kind)
-    if dataclasses.is_dataclass(kind):
-        return _decode_dataclass(typing.cast(type, kind), raw, where)
-    if origin in (types.UnionType, typing.Union):
-        options = [option for option in arguments if option is not type(None)]
-        if raw is None and len(options) < len(arguments):
-            return None
-        fitting = [option for option in options if len(options) == 1 or _fits(option, raw)]
-        if fitting:
-            return _decode(fitting[0], raw, where)
-    elif origin is Literal:
-        if raw in arguments:
-            return raw
-    elif origin is tuple and isinstance(raw, list):
-        return tuple(_decode(arguments[0], entry, f"{where}[{i}]") for i, entry in enumerate(raw))
-    elif origin is dict and isinstance(raw, Mapping):
-        return {key: _decode(arguments[1], entry, f"{where}.{key}") for key, entry in raw.items()}
-    elif origin is None and _fits(kind, raw):
-        return float(raw) if kind is float else raw
-    raise RecordError(f"{where} must be {_spell(kind)}, got {raw!r}")
+def _check_version(text: bytes, origin: str) -> None:
+    """Name the version of a record of another one: that says more than the first field that does not fit.
 
+    Raises:
+        RecordError: If the text is a JSON object of another version.
+    """
+    from pydantic_core import from_json
 
-# Fields that came after the first records of this version: what those meant, which is not written.
-_LATER: Mapping[type, Mapping[str, Any]] = {DatasetPart: {"kind": "classification"}}
-
-# A record has a part for each class; resolving its types anew would cost more than all the rest.
-_type_hints = functools.cache(typing.get_type_hints)
-_field_names = functools.cache(lambda kind: tuple(item.name for item in dataclasses.fields(kind)))
-_parts = functools.cache(lambda kind: (typing.get_origin(kind), typing.get_args(kind)))
-
-
-def _decode_dataclass(kind: type, raw: Any, where: str) -> Any:
-    if not isinstance(raw, Mapping):
-        raise RecordError(f"{where} must be an object, got {raw!r}")
-    names = _field_names(kind)
-    raw = {**_LATER.get(kind, {}), **raw}
-    if raw.keys() != set(names):
-        for verb, wrong in (("lacks", set(names) - set(raw)), ("has an unknown", set(raw) - set(names))):
-            if wrong:
-                raise RecordError(f"{where} {verb} field {min(wrong)!r}; expected exactly {', '.join(names)}")
-    if kind is Metric and raw["value"] in ("inf", "-inf"):
-        raw = {**raw, "value": float(raw["value"])}
-    hints = _type_hints(kind)
-    return kind(**{name: _decode(hints[name], raw[name], f"{where}: {name}") for name in names})
-
-
-def _fits(kind: Any, raw: Any) -> bool:
-    if typing.get_origin(kind) is Literal:
-        return raw in typing.get_args(kind)
-    if kind is float:
-        return isinstance(raw, int | float) and not isinstance(raw, bool)
-    if kind is int:
-        return isinstance(raw, int) and not isinstance(raw, bool)
-    return isinstance(kind, type) and isinstance(raw, kind)
-
-
-def _spell(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind)
+    try:
+        raw = from_json(text)
+    except ValueError:
+        return
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if isinstance(version, int) and version != SCHEMA_VERSION:
+        raise RecordError(
+            f"{origin} has schema version {version}, but this srbench reads {SCHEMA_VERSION};"
+            " read it with the srbench that wrote it, or run the evaluation again with --force"
+        )

@@ -9,17 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Interval
+from annotated_types import Interval
 
 from srbench.errors import UnknownNameError, UsageError
 from srbench.files.strict import read_toml
-from srbench.files.validate import Count, PlainJson, Positive, Share, check, validated
+from srbench.files.validate import Above0, Count, NotNegative, PlainJson, Positive, Share, check, validated
 
 TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd")
 CLASSIFIER_TERMS = ("ce_sr", "ce_hr", "ce_mix")
 
-Above0 = Annotated[float, Gt(0)]
-NotNegative = Annotated[float, Ge(0)]
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
 

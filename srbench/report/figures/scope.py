@@ -97,7 +97,7 @@ class Scope:
         """What ranks the rows: "psnr" without a classifier, else what the kind of task has, such as "accuracy"."""
         if self.classifier is None:
             return "psnr"
-        names = task_type(self.record.dataset.kind).ranks
+        names = task_type(self.record.dataset.task_type).ranks
         had = (name for name in names if any(entry.row[name] is not None for entry in self.entries))
         return next(had, names[-1])
 
