@@ -14,9 +14,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from damage import damaged
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import srbench
 from srbench.compute.numerics import Numerics
@@ -24,7 +27,7 @@ from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_json
 from srbench.files.strict import json_text, read_json
 from srbench.records import samples
-from srbench.records.cells import cell_folder, commit_cell, find_records, is_fresh, safe_name
+from srbench.records.cells import cell_folder, commit_cell, find_records, is_fresh, load_cell, safe_name
 from srbench.records.provenance import code_state, environment
 from srbench.records.samples import read_samples, samples_frame, write_samples
 from srbench.records.schema import (
@@ -45,6 +48,7 @@ from srbench.records.schema import (
     hash_inputs,
 )
 from srbench.records.shards import done_positions, merge_shards, merged_sums, write_shard
+from srbench.records.thumbnails import read_thumbnails, thumbnails_key, write_thumbnails
 
 HASH = "ab" * 32
 
@@ -88,6 +92,11 @@ def make_record(**changes: Any) -> Record:
         created="2026-01-01T00:00:00Z",
     )
     return dataclasses.replace(record, **changes)
+
+
+def two_samples() -> DatasetPart:
+    """Return the dataset of a record of two samples."""
+    return dataclasses.replace(make_record().dataset, n=2)
 
 
 def make_rows(positions: list[int], *, scores: bool = False) -> pd.DataFrame:
@@ -292,6 +301,51 @@ def test_samples_refuse_unknown_and_missing_columns(tmp_path: Path) -> None:
         write_samples(tmp_path / "s.parquet", make_rows([0]).drop(columns="ssim"))
     with pytest.raises(RecordError, match="scores must have shape"):
         samples_frame({"position": [0], "sample_id": ["a"]}, scores=np.zeros((1, 51)))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    column=st.sampled_from(["position", "sample_id", "label", "pred", "psnr", "score_000", "emd", "top5_hit"]),
+    values=st.sampled_from([[1.5, 2.0], ["a", "b"], [None, None], [1, 2**40], [b"x", b"y"], [[1], [2]], [True, None]]),
+    how=st.sampled_from(["replace", "drop", "twice"]),
+)
+def test_samples_with_wrong_columns_are_read_or_refused(tmp_path: Path, column: str, values: Any, how: str) -> None:
+    path = tmp_path / "cell" / "samples.parquet"
+    commit_cell(tmp_path / "cell", make_record(dataset=two_samples()), make_rows([0, 1], scores=True))
+    table = pq.ParquetFile(path).read()
+    index = table.schema.get_field_index(column)
+    if how == "drop" and index >= 0:
+        table = table.remove_column(index)
+    elif how == "twice" and index >= 0:
+        table = table.append_column(column, table.column(index))
+    elif index >= 0:
+        table = table.set_column(index, column, pa.array(values))
+    else:
+        table = table.append_column(column, pa.array(values))
+    pq.write_table(table, path)
+    (cell,), _ = find_records([tmp_path])
+    try:
+        frame = cell.samples()
+    except RecordError as error:
+        assert "run the evaluation again with --force" in str(error) and "\n" not in str(error)
+    else:
+        assert len(frame) == 2 and frame["position"].tolist() == [0, 1]
+
+
+def test_samples_of_another_number_than_the_record_says_are_refused(tmp_path: Path) -> None:
+    commit_cell(tmp_path, make_record(), make_rows([0, 1, 2, 3]))
+    write_samples(tmp_path / "samples.parquet", make_rows([0, 1, 2]))
+    with pytest.raises(RecordError, match="has 3 samples, its record says 4; run the evaluation again"):
+        load_cell(tmp_path).samples()
+
+
+def test_damaged_thumbnails_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "thumbnails.parquet"
+    pq.write_table(pa.table({"position": ["a"], "name": ["sr"], "png": [b""]}), path)
+    with pytest.raises(RecordError, match=r"is damaged .*run the evaluation again"):
+        read_thumbnails(path)
+    write_thumbnails(path, {1: {"sr": np.zeros((2, 3, 3), np.uint8)}}, key="k")
+    assert thumbnails_key(path) == "k" and read_thumbnails(path)[1]["sr"].shape == (2, 3, 3)
 
 
 # --- shards ------------------------------------------------------------------------------------------------------

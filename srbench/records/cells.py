@@ -47,9 +47,15 @@ class StoredCell:
         """Read the samples, in order of position; `columns` reads only those.
 
         Raises:
-            RecordError: If the file is missing or damaged.
+            RecordError: If the file is missing or damaged, or has another number of samples than the record says.
         """
-        return read_samples(self.folder / SAMPLES_FILE, columns)
+        frame = read_samples(self.folder / SAMPLES_FILE, columns)
+        if len(frame) != self.record.dataset.n:
+            raise RecordError(
+                f"{self.folder / SAMPLES_FILE} has {len(frame)} samples, its record says {self.record.dataset.n};"
+                " run the evaluation again with --force"
+            )
+        return frame
 
     def score_columns(self) -> list[str]:
         """Name the columns of the samples that hold the scores, in order of class; none where there are many classes.

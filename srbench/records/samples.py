@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ SAMPLE_COLUMNS: Mapping[str, pa.DataType] = {
 }
 _ROW_GROUP = 2**16  # rows that are compressed together: what writing holds in memory does not grow with the samples
 _SUMS_KEY = b"srbench.sums"
+_ADDED_TYPES = (pa.int32(), pa.bool_(), pa.float32(), pa.string())  # what a column that a task adds may be
 
 
 def samples_frame(
@@ -125,17 +127,37 @@ def read_sums(path: Path) -> dict[str, np.ndarray]:
     text = read_metadata(path).get(_SUMS_KEY)
     if not text:
         return {}
-    with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise RecordError(f"{path} has damaged sums ({error}); run the evaluation again with --force") from None
 
 
 def samples_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
-    """Read samples, positions always among them, in the order of the file."""
+    """Read samples, positions always among them, in the order of the file.
+
+    Raises:
+        RecordError: If the file is missing or damaged, or lacks a column, or has one of another type.
+    """
     wanted = None if columns is None else list(dict.fromkeys(["position", *columns]))
     table = read_table(path, wanted)
     lacking = sorted(set(wanted or SAMPLE_COLUMNS) - set(table.column_names))
     if lacking:
         raise RecordError(f"{path} lacks the column {lacking[0]!r}; run the evaluation again with --force")
+    if len(set(table.column_names)) != len(table.column_names):
+        raise RecordError(f"{path} has a column twice; run the evaluation again with --force")
+    for field in table.schema:
+        added = [pa.float32()] if field.name in score_columns([field.name]) else _ADDED_TYPES
+        expected = [SAMPLE_COLUMNS[field.name]] if field.name in SAMPLE_COLUMNS else added
+        if field.type not in expected:
+            raise RecordError(
+                f"{path}: column {field.name!r} is of type {field.type}, expected {' or '.join(map(str, expected))};"
+                " run the evaluation again with --force"
+            )
+    for name in ("position", "sample_id"):
+        if name in table.column_names and table.column(name).null_count:
+            raise RecordError(f"{path}: column {name!r} has gaps; run the evaluation again with --force")
     return table
 
 
@@ -168,11 +190,9 @@ def _pandas_dtype(name: str, kind: pa.DataType) -> Any:
 
 
 def _arrow_type(column: pd.Series) -> pa.DataType:
-    for kind in (pa.int32(), pa.bool_(), pa.float32()):
+    for kind in _ADDED_TYPES:
         if column.dtype == _pandas_dtype("", kind):
             return kind
-    if column.dtype == _pandas_dtype("", pa.string()):
-        return pa.string()
     raise RecordError(f"samples: column {column.name!r} is of type {column.dtype}; build it with samples_frame")
 
 

@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 
 from srbench.errors import RecordError
-from srbench.records.parquet import read_table
 from srbench.records.samples import in_order, read_sums, samples_table, write_samples
 
 PARTIAL_FOLDER = ".partial"
@@ -44,7 +43,7 @@ def done_positions(folder: Path, input_hash: str) -> set[int]:
     done: set[int] = set()
     for path in _shard_files(folder, input_hash):
         try:
-            done.update(read_table(path, ["position"]).column("position").to_pylist())
+            done.update(samples_table(path, ["position"]).column("position").to_pylist())
         except RecordError:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -58,6 +57,8 @@ def merge_shards(folder: Path, input_hash: str, positions: Iterable[int]) -> pd.
         RecordError: If a position is missing, stored twice, or not wanted.
     """
     shards = [samples_table(path, None) for path in _shard_files(folder, input_hash)]
+    if any(shard.schema != shards[0].schema for shard in shards):
+        raise RecordError(f"{folder} has stored rows of unequal columns; run the evaluation again with --force")
     wanted = np.unique(np.fromiter(positions, dtype=np.int64))
     if not shards:
         raise RecordError(f"{folder} has no stored rows to merge, expected {len(wanted)}; run the evaluation again")

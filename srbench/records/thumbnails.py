@@ -51,7 +51,10 @@ def read_thumbnails(path: Path) -> dict[int, dict[str, np.ndarray]]:
         return {}
     images: dict[int, dict[str, np.ndarray]] = {}
     try:
-        for line in read_table(path, _SCHEMA.names).to_pylist():
+        table = read_table(path, _SCHEMA.names)
+        if table.schema != _SCHEMA:
+            raise ValueError(f"its columns are {', '.join(table.column_names)}")
+        for line in table.to_pylist():
             with Image.open(io.BytesIO(line["png"])) as image:
                 pixels = np.array(image)
             images.setdefault(line["position"], {})[line["name"]] = pixels.reshape(*pixels.shape[:2], -1)
