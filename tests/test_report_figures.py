@@ -24,9 +24,11 @@ from srbench import leaderboard
 from srbench.leaderboard import Leaderboard, Row
 from srbench.records.cells import StoredCell, find_records
 from srbench.records.schema import DatasetPart, Record, TimingPart
-from srbench.report.drawn import INK, SECTIONS, Drawn
-from srbench.report.figures import correlation, draw_all
+from srbench.report.drawn import INK, Drawn
+from srbench.report.figures import correlation, draw_all, sections
 from srbench.report.figures.style import NEUTRAL, PALETTE, Looks, counted, metric_prefix, plain, slug
+
+SECTIONS = tuple(section.name for section in sections())
 
 N = 240
 NAMES = ("ant", "bee", "cat", "dog", "eel", "fox")

@@ -19,7 +19,6 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 INK = "#12345a"
-SECTIONS = ("cost", "sweep", "training", "classes", "scores", "transfer", "correlation", "resampler")
 FONT_PT = 9.5
 RASTER_DPI = 120
 PNG_DPI = 150
@@ -72,7 +71,7 @@ class Drawn:
 
     Attributes:
         name: File stem, unique within a report: lower-case letters, digits and hyphens only.
-        section: One of `SECTIONS`.
+        section: Name of its section; see `figures.section.Section`.
         task: Id of the task, None where the figure spans several.
         classifier: Id of the classifier, None where the figure spans several or has none.
         title: Plain text.

@@ -22,22 +22,13 @@ from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, tables
 from srbench.metrics.catalogue import ESSENTIAL_PRIORITY
 from srbench.records.cells import StoredCell
 from srbench.report.best import Lead, leads, scored
+from srbench.report.figures import sections
 from srbench.report.galleries import Pictures
 from srbench.report.inline import script_json
 from srbench.task_types import TaskType
 
 # Columns that a page of ordinary width has room for; the others are one click away.
 GAP_RANGE = (-1.0, 1.5)  # a bar beyond these is cut off; its number says how far it goes
-SECTIONS: Mapping[str, str] = {
-    "cost": "Accuracy and its price",
-    "sweep": "From scale to scale",
-    "training": "Training",
-    "classes": "Class by class",
-    "scores": "Decisions and their confidence",
-    "transfer": "With another classifier",
-    "correlation": "Does PSNR tell?",
-    "resampler": "Which resampling kernel?",
-}
 HEAT_COLOURS, HEAT_STOPS = "magma", 17
 _PACKAGE = "srbench.report"
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -132,7 +123,7 @@ class FigureBlock:
 
     Attributes:
         name: Its file stem.
-        section: One of `SECTIONS`.
+        section: Name of its section; see `figures.section.Section`.
         task: Id of the task, or None.
         classifier: Id of the classifier, or None.
         title: Plain text.
@@ -192,7 +183,7 @@ def render(page: Page) -> str:
                 f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:;"
                 " base-uri 'none'; form-action 'none'"
             ),
-            sections=[(name, title) for name, title in SECTIONS.items() if _any_of(page, name)],
+            sections=[(each.name, each.title) for each in sections() if _any_of(page, each.name)],
             data=_json,
             groups=lambda section: _grouped(page, section),
             heat=_heat_colours(),

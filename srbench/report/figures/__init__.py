@@ -1,30 +1,41 @@
-"""The report's figures: each module draws one kind from leaderboard and records, its numbers beside it."""
+"""The report's figures, one module a section.
+
+A module of this folder that has a `SECTION` and a function `draw(material)` is a part of the report; no list names it.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import pkgutil
 from collections.abc import Iterator, Sequence
+from functools import cache
+from types import ModuleType
 
 from srbench.leaderboard import Leaderboard
 from srbench.records.cells import StoredCell
-from srbench.report.drawn import SECTIONS, Drawn
-from srbench.report.figures import across, classes, correlation, cost, scores, training
-from srbench.report.figures.scope import Scope, scopes
+from srbench.report.drawn import Drawn
+from srbench.report.figures.scope import scopes
+from srbench.report.figures.section import Material, Section
 from srbench.report.figures.style import Looks
 
 
+def sections() -> tuple[Section, ...]:
+    """Return the sections in the order in which they stand in the page."""
+    return tuple(module.SECTION for module in _modules())
+
+
 def draw_all(board: Leaderboard, cells: Sequence[StoredCell]) -> Iterator[Drawn]:
-    """Yield every figure that the records carry the numbers for, in the order of `drawn.SECTIONS`.
+    """Yield every figure that the records carry the numbers for, in the order of `sections`.
 
     Args:
         board: The leaderboard of these cells, with its per-class table.
         cells: The cells that it was built from.
     """
-    looks = Looks(board.rows)
-    found = list(scopes(board, cells))
+    material = Material(tuple(scopes(board, cells)), cells, Looks(board.rows))
     taken: set[str] = set()
-    for section in SECTIONS:
-        for drawn in _section(section, found, cells, looks):
+    for module in _modules():
+        for drawn in module.draw(material):
             name = drawn.name
             while name in taken:
                 name = f"{name}-x"
@@ -32,16 +43,7 @@ def draw_all(board: Leaderboard, cells: Sequence[StoredCell]) -> Iterator[Drawn]
             yield drawn if name == drawn.name else dataclasses.replace(drawn, name=name)
 
 
-def _section(section: str, found: Sequence[Scope], cells: Sequence[StoredCell], looks: Looks) -> Iterator[Drawn]:
-    if section == "training":
-        yield from training.draw(cells)
-    elif section == "sweep":
-        yield from across.sweeps(found, looks)
-    elif section == "transfer":
-        yield from across.transfers(found)
-    elif section == "resampler":
-        yield from across.resamplers(found, looks)
-    else:
-        draw = {"cost": cost.draw, "classes": classes.draw, "scores": scores.draw, "correlation": correlation.draw}
-        for scope in found:
-            yield from draw[section](scope, looks)
+@cache
+def _modules() -> tuple[ModuleType, ...]:
+    modules = [importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    return tuple(sorted((each for each in modules if hasattr(each, "SECTION")), key=lambda each: each.SECTION.order))

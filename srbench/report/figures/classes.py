@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from srbench.leaderboard import BASELINE, ORACLE
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
+from srbench.report.figures.section import Material, Section
 from srbench.report.figures.style import (
     Looks,
     canvas,
@@ -29,6 +30,8 @@ from srbench.report.figures.style import (
     percent_axis,
 )
 
+SECTION = Section("classes", "Class by class", order=40)
+
 Floats = NDArray[np.float64]
 
 DISTRIBUTION_METHODS = 4
@@ -40,7 +43,12 @@ _RASTER_FROM = 150
 _MINIMUM_CLASSES = 2
 
 
-def draw(scope: Scope, looks: Looks) -> Iterator[Drawn]:
+def draw(material: Material) -> Iterator[Drawn]:
+    """Yield the figures of every task and classifier."""
+    yield from material.each(_draw_scope)
+
+
+def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     """Yield the per-class figures of a task and classifier with labels."""
     tables = {id(entry): table for entry in scope.entries if (table := scope.classes(entry)) is not None}
     oracle, reference = scope.oracle, scope.reference

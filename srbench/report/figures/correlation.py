@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 from srbench.metrics.stats import bootstrap_means, interval
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
+from srbench.report.figures.section import Material, Section
 from srbench.report.figures.style import Looks, canvas, counted, dress, finite, handle, legend_below, percent_axis
+
+SECTION = Section("correlation", "Does PSNR tell?", order=70)
 
 Floats = NDArray[np.float64]
 
@@ -29,7 +32,12 @@ _Z = 1.959963984540054
 _QUALITY = {"psnr": "PSNR, dB", "ssim": "SSIM"}
 
 
-def draw(scope: Scope, looks: Looks) -> Iterator[Drawn]:
+def draw(material: Material) -> Iterator[Drawn]:
+    """Yield the figures of every task and classifier."""
+    yield from material.each(_draw_scope)
+
+
+def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     """Yield the correlation over methods and that over images, for a task and classifier with labels."""
     if scope.score_name != "accuracy":
         return

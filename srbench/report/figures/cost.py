@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from srbench.metrics.catalogue import metric
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Scope
+from srbench.report.figures.section import Material, Section
 from srbench.report.figures.style import (
     Looks,
     canvas,
@@ -21,6 +22,8 @@ from srbench.report.figures.style import (
     log_axis,
     percent_axis,
 )
+
+SECTION = Section("cost", "Accuracy and its price", order=10)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,12 @@ _COSTS = (
 _LINES = {"frozen": "-", "adapted": "--"}
 
 
-def draw(scope: Scope, looks: Looks) -> Iterator[Drawn]:
+def draw(material: Material) -> Iterator[Drawn]:
+    """Yield the figures of every task and classifier."""
+    yield from material.each(_draw_scope)
+
+
+def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     """Yield one figure a kind of cost that at least one method has."""
     for cost in _COSTS:
         points, left_out = _points(scope, cost.field)

@@ -13,6 +13,7 @@ from srbench.records.cells import SAMPLES_FILE
 from srbench.records.samples import score_columns
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
+from srbench.report.figures.section import Material, Section
 from srbench.report.figures.style import (
     WIDE,
     WIDTH,
@@ -28,6 +29,8 @@ from srbench.report.figures.style import (
 )
 from srbench.task_types.classification import class_name, class_names
 
+SECTION = Section("scores", "Decisions and their confidence", order=50)
+
 Floats = NDArray[np.float64]
 
 MATRIX_CLASSES = 30
@@ -38,7 +41,12 @@ ROC_POINTS = 200
 _TEXT_CLASSES = 12
 
 
-def draw(scope: Scope, looks: Looks) -> Iterator[Drawn]:
+def draw(material: Material) -> Iterator[Drawn]:
+    """Yield the figures of every task and classifier."""
+    yield from material.each(_draw_scope)
+
+
+def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     """Yield the figures of a task and classifier with labels."""
     labelled = [entry for entry in scope.chosen() if entry.row["accuracy"] is not None]
     for entry in labelled:

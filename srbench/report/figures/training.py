@@ -11,10 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from srbench.leaderboard import newest_cells
-from srbench.records.cells import StoredCell
 from srbench.records.schema import Record
 from srbench.report.drawn import INK, Drawn, drawing
+from srbench.report.figures.section import Material, Section
 from srbench.report.figures.style import MARKERS, PALETTE, canvas, dress, log_axis, percent_axis, plain, slug
+
+SECTION = Section("training", "Training", order=30)
 
 _LOG_FROM = 20.0
 _MAXIMUM_MARKED = 25
@@ -66,10 +68,10 @@ _SCORES = (
 )
 
 
-def draw(cells: Sequence[StoredCell]) -> Iterator[Drawn]:
+def draw(material: Material) -> Iterator[Drawn]:
     """Yield one figure a set of weights whose card tells its history."""
     seen: set[tuple[str, str]] = set()
-    kept, _ = newest_cells(cells)
+    kept, _ = newest_cells(material.cells)
     for record in sorted((cell.record for cell in kept), key=lambda each: (each.method.name, each.cell.weights or "")):
         weights = record.method.weights
         if weights is None or (record.method.name, weights.sha256) in seen:
