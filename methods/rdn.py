@@ -45,7 +45,7 @@ _GAN = dataclasses.replace(
     decay_every=30,
     patch=160,
     patches_per_image=8,
-    flatness=0.03,
+    min_detail=0.03,
     unit_scale=None,
     select="none",
 )
@@ -103,7 +103,13 @@ class RDN(Trainable):
             half=True,
         ),
     }
-    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 2, "layers": 2, "growth": 4, "features": 6, "critic": 4}
+    tiny: ClassVar[Mapping[str, Any]] = {
+        "blocks": 2,
+        "layers": 2,
+        "growth": 4,
+        "features": 6,
+        "discriminator_features": 4,
+    }
 
     def __init__(
         self,
@@ -115,7 +121,7 @@ class RDN(Trainable):
         factor: int = 4,
         channels: int = 3,
         upsampler: str = "paper",
-        critic: int = 64,
+        discriminator_features: int = 64,
     ) -> None:
         """Build an untrained network.
 
@@ -128,18 +134,24 @@ class RDN(Trainable):
             channels: Channels of LR and SR: 3, or 1 for grey images.
             upsampler: "paper" enlarges features and makes the image of them at SR size; "direct" makes all sub-pixels
                 of the image at LR size by one convolution, which takes a fraction of the time.
-            critic: Filters of the discriminator's first layer; only training has one.
+            discriminator_features: Filters of the discriminator's first layer; only training has one.
 
         Raises:
             UsageError: If a number or the upsampler is none of these.
         """
         super().__init__()
-        counts = {"blocks": blocks, "layers": layers, "growth": growth, "features": features, "critic": critic}
+        counts = {
+            "blocks": blocks,
+            "layers": layers,
+            "growth": growth,
+            "features": features,
+            "discriminator_features": discriminator_features,
+        }
         low = [name for name, count in counts.items() if count < 1]
         if low or factor not in _FACTORS or channels not in {1, 3} or upsampler not in {"paper", "direct"}:
             raise UsageError(
-                "rdn takes blocks, layers, growth, features and critic >= 1, factor 2, 3 or 4, channels 1 or 3 and"
-                f" upsampler paper or direct; got {counts}, factor={factor}, channels={channels},"
+                "rdn takes blocks, layers, growth, features and discriminator_features >= 1, factor 2, 3 or 4, channels"
+                f" 1 or 3 and upsampler paper or direct; got {counts}, factor={factor}, channels={channels},"
                 f" upsampler={upsampler!r}; the paper's are blocks=16, layers=8, growth=64, features=64"
             )
         self.shallow = nn.Conv2d(channels, features, 3, padding=1)
@@ -159,7 +171,7 @@ class RDN(Trainable):
         if width >= channels:
             start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), self.last)
         self.info = dataclasses.replace(type(self).info, factor=factor, channels=channels)
-        self.critic = critic
+        self.discriminator_features = discriminator_features
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""

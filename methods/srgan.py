@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from srbench.errors import UsageError
 from srbench.method import MethodInfo
-from srbench.training.networks import (
-    start_sub_pixel_as_bilinear,
-)
+from srbench.training.networks import start_sub_pixel_as_bilinear
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 
@@ -50,7 +48,13 @@ _CPU = dataclasses.replace(
     norm_steps=50,
 )
 _DEMO = dataclasses.replace(
-    _CPU, epochs=2, steps_per_epoch=100, warmup_steps=20, patch=None, ema=0.0, parameters=_SMALL | {"critic": 16}
+    _CPU,
+    epochs=2,
+    steps_per_epoch=100,
+    warmup_steps=20,
+    patch=None,
+    ema=0.0,
+    parameters=_SMALL | {"discriminator_features": 16},
 )
 
 
@@ -90,7 +94,7 @@ class SRGAN(Trainable):
         "demo": _DEMO,
         "demo-gan": dataclasses.replace(_DEMO, losses=_VARIANT_B, lr=1e-4, select="none", unit_scale=None),
     }
-    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 2, "features": 6, "critic": 4}
+    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 2, "features": 6, "discriminator_features": 4}
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class SRGAN(Trainable):
         factor: int = 4,
         channels: int = 3,
         upsampler: str = "paper",
-        critic: int = 64,
+        discriminator_features: int = 64,
     ) -> None:
         """Build an untrained network.
 
@@ -111,19 +115,19 @@ class SRGAN(Trainable):
             channels: Channels of LR and SR: 3, or 1 for grey images such as a telescope's.
             upsampler: "paper" enlarges features and makes the image of them at SR size; "direct" makes all sub-pixels
                 of the image at LR size by one convolution, which takes a fraction of the time.
-            critic: Filters of the discriminator's first layer; only training has one.
+            discriminator_features: Filters of the discriminator's first layer; only training has one.
 
         Raises:
             UsageError: If a number or the upsampler is none of these.
         """
         super().__init__()
-        counts = {"blocks": blocks, "features": features, "critic": critic}
+        counts = {"blocks": blocks, "features": features, "discriminator_features": discriminator_features}
         low = [name for name, count in counts.items() if count < 1]
         if low or factor not in _FACTORS or channels not in {1, 3} or upsampler not in {"paper", "direct"}:
             raise UsageError(
-                "srgan takes blocks, features and critic >= 1, factor 2, 3 or 4, channels 1 or 3 and upsampler paper or"
-                f" direct; got {counts}, factor={factor}, channels={channels}, upsampler={upsampler!r}; the paper's are"
-                " blocks=16, features=64"
+                "srgan takes blocks, features and discriminator_features >= 1, factor 2, 3 or 4, channels 1 or 3 and"
+                f" upsampler paper or direct; got {counts}, factor={factor}, channels={channels},"
+                f" upsampler={upsampler!r}; the paper's are blocks=16, features=64"
             )
         self.shallow = nn.Conv2d(channels, features, 9, padding=4)
         self.shallow_slope = nn.PReLU()
@@ -139,7 +143,7 @@ class SRGAN(Trainable):
         self.last = None if direct else nn.Conv2d(features, channels, 9, padding=4)
         start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), self.last)
         self.info = dataclasses.replace(type(self).info, factor=factor, channels=channels)
-        self.critic = critic
+        self.discriminator_features = discriminator_features
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
@@ -151,13 +155,13 @@ class SRGAN(Trainable):
                 found = self.slopes[place](found)
         return found if self.last is None else self.last(found)
 
-    def adversarial(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
+    def adversarial(self, discriminator: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
         """Return -log of the discriminator's trust in SR, a scalar."""
-        return _trust(critic(sr), 1.0)
+        return _trust(discriminator(sr), 1.0)
 
-    def discriminating(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
+    def discriminating(self, discriminator: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
         """Return the discriminator's cross-entropy on HR, which is real, and on SR, which is not."""
-        return _trust(critic(hr), 1.0) + _trust(critic(sr), 0.0)
+        return _trust(discriminator(hr), 1.0) + _trust(discriminator(sr), 0.0)
 
 
 class _ResidualBlock(nn.Module):

@@ -230,7 +230,14 @@ class TestTask:
         assert record["protocol"]["fields"]["lr"] == {"given": True, "scale": 0.25}
 
     def test_super_resolution_of_one_channel_from_simulation_to_pairs(self, own_folders, tmp_path):
-        small = {"channels": 1, "factor": 2, "blocks": 1, "features": 4, "critic": 4, "upsampler": "direct"}
+        small = {
+            "channels": 1,
+            "factor": 2,
+            "blocks": 1,
+            "features": 4,
+            "discriminator_features": 4,
+            "upsampler": "direct",
+        }
         few = ["--limit", 24, "--epochs", 1, "--device", "cpu", "--set", "batch_size=8", "--set", "norm_steps=1"]
         shape = [each for name, value in small.items() for each in ("--set", f"parameters.{name}={value}")]
         first = invoke("train", "srgan", "--data", "lens", "--scale", 0.5, "--recipe", "deeplense-a", *shape, *few,

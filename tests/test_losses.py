@@ -174,15 +174,15 @@ def test_features_of_library_classifiers_and_a_probe_that_leaves_no_trace(name, 
 
 @pytest.mark.parametrize("per_patch", [False, True])
 def test_the_discriminator_takes_any_size_and_freezing_it_lets_gradients_through(per_patch):
-    critic = Discriminator(features=4, stages=3, per_patch=per_patch)
+    discriminator = Discriminator(features=4, stages=3, per_patch=per_patch)
     for side in (17, 32):
         image = torch.rand(2, 3, side, side + 3, requires_grad=True)
-        with frozen(critic):
-            scores = critic(image)
+        with frozen(discriminator):
+            scores = discriminator(image)
         assert scores.shape[:2] == (2, 1)
         scores.sum().backward()
         assert image.grad.abs().sum() > 0
-        assert all(parameter.grad is None and parameter.requires_grad for parameter in critic.parameters())
+        assert all(parameter.grad is None and parameter.requires_grad for parameter in discriminator.parameters())
 
 
 def test_a_network_of_fixed_factor_is_brought_to_the_size_that_is_asked_for():

@@ -388,21 +388,21 @@ def test_psnr_stage_is_the_mean_absolute_difference():
 def test_adversarial_stage_is_relativistic():
     method = _by_hand(1.2)
     method.recipe = Recipe(losses={"l1": 1.0, "adversarial": 0.1})
-    method._helpers["discriminator"] = critic = _Mean()
+    method._helpers["discriminator"] = discriminator = _Mean()
     found = method.training_step(_flat(0.9), None, None)
-    # The critic gives HR 1.8 and SR 1.2: HR is ahead by 0.6. The generator wants it the other way round.
+    # The discriminator gives HR 1.8 and SR 1.2: HR is ahead by 0.6. The generator wants it the other way round.
     softplus = math.log1p(math.exp(0.6))
     assert found["adversarial"].item() == pytest.approx(softplus)
     found["adversarial"].backward()
-    assert method.network.gain.grad is not None and critic.slope.grad is None
+    assert method.network.gain.grad is not None and discriminator.slope.grad is None
     loss = method.helper_step("discriminator", _flat(0.9), torch.full((2, 3, 16, 16), 0.6))
     assert loss.item() == pytest.approx(math.log1p(math.exp(-0.6)))
     loss.backward()
-    assert critic.slope.grad is not None
+    assert discriminator.slope.grad is not None
 
 
 def test_the_discriminator_exists_for_adversarial_recipes_only_and_is_never_saved():
-    method = ESRGAN(blocks=1, features=4, critic=4)
+    method = ESRGAN(blocks=1, features=4, discriminator_features=4)
     method.recipe = ESRGAN.recipes["demo-psnr"]
     assert method.helpers() == {}
     method.recipe = ESRGAN.recipes["demo-gan"]

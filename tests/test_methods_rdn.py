@@ -77,7 +77,7 @@ def test_losses_that_were_worked_out_by_hand():
     torch.testing.assert_close(method.helper_step("discriminator", batch, SR), F.softplus(-gap), rtol=1e-5, atol=0)
     assert method._helpers["discriminator"].gain.grad is None
     found["adversarial"].backward()
-    assert method._helpers["discriminator"].gain.grad is None, "the generator's step leaves the critic alone"
+    assert method._helpers["discriminator"].gain.grad is None, "the generator's step leaves the discriminator alone"
     assert method.shallow.weight.grad.abs().max() > 0
 
 
@@ -138,7 +138,15 @@ def test_grey_images_and_few_channels():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"blocks": 0}, {"growth": 0}, {"factor": 5}, {"channels": 2}, {"upsampler": "bicubic"}, {"critic": 0}]
+    "wrong",
+    [
+        {"blocks": 0},
+        {"growth": 0},
+        {"factor": 5},
+        {"channels": 2},
+        {"upsampler": "bicubic"},
+        {"discriminator_features": 0},
+    ],
 )
 def test_a_wrong_size_gets_a_sentence(wrong):
     with pytest.raises(UsageError, match=r"rdn takes .*factor 2, 3 or 4.* got .*the paper's are blocks=16"):
@@ -151,7 +159,7 @@ def test_recipes_are_the_papers_and_idealos():
     assert (paper.steps_per_epoch, paper.schedule, paper.gamma, paper.decay_every) == (1000, "step", 0.5, 200)
     assert paper.augment == Augment(flip=True, rotate=True) and not paper.scales_terms and not paper.parameters
     gan = RDN.recipes["gan"]
-    assert gan.patches_per_image == gan.batch_size and gan.flatness == 0.03, "one image, a batch of its patches"
+    assert gan.patches_per_image == gan.batch_size and gan.min_detail == 0.03, "one image, a batch of its patches"
     assert {recipe.patch for recipe in RDN.recipes.values()} == {128, 160, 96, None}
 
 

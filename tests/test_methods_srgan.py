@@ -75,13 +75,13 @@ def test_variant_a_is_the_squared_error_and_b_adds_a_plain_adversarial_term():
     assert method.helpers() == {}
     method.recipe = Recipe(losses={"l2": 1.0, "adversarial": 0.1})
     assert method.helpers()["discriminator"](torch.rand(2, 1, 32, 32)).shape == (2, 1)
-    critic = method._helpers["discriminator"] = MeanCritic()
+    discriminator = method._helpers["discriminator"] = MeanCritic()
     found = method.training_step(batch, None, None)
     torch.testing.assert_close(found["adversarial"], F.softplus(-SR.mean()), rtol=1e-4, atol=0)
     expected = F.softplus(torch.tensor(-0.25)) + F.softplus(SR.mean())
     torch.testing.assert_close(method.helper_step("discriminator", batch, SR), expected, rtol=1e-4, atol=0)
     found["adversarial"].backward()
-    assert critic.gain.grad is None and method.shallow.weight.grad.abs().max() > 0
+    assert discriminator.gain.grad is None and method.shallow.weight.grad.abs().max() > 0
 
 
 def test_sizes_are_the_papers():

@@ -67,7 +67,7 @@ def test_what_recipes_without_the_new_settings_draw_has_not_moved(place, recipe,
                 raw = read_cropped(images, positions, recipe, np.random.default_rng([3, 3, 2, number, rank]))
                 for array in (raw.positions, raw.hr.numpy(), raw.flipped):
                     seen.update(np.ascontiguousarray(array).tobytes())
-    assert seen.hexdigest()[:16] == digest, "recorded before patches_per_image, flatness and rotate were added"
+    assert seen.hexdigest()[:16] == digest, "recorded before patches_per_image, min_detail and rotate were added"
 
 
 def test_a_batch_comes_from_few_images_and_an_epoch_still_sees_each_equally_often(place):
@@ -157,27 +157,27 @@ def test_flat_patches_are_drawn_again_and_the_least_flat_is_kept(tmp_path):
         raw = read_cropped(images, positions, recipe, np.random.default_rng(2))
         return np.array([detail(patch) for patch in raw.hr]), raw.hr
 
-    (plain, first), (chosen, second), (again, third) = details(), details(flatness=0.1), details(flatness=0.1)
+    (plain, first), (chosen, second), (again, third) = details(), details(min_detail=0.1), details(min_detail=0.1)
     assert (plain < 0.1).mean() > 0.3 and (chosen < 0.1).mean() < 0.05
     assert torch.equal(second, third) and (again == chosen).all()
     kept = plain >= 0.1
     assert torch.equal(first[torch.from_numpy(kept)], second[torch.from_numpy(kept)]), "a good first draw stays"
-    unreachable, _ = details(flatness=0.9)
+    unreachable, _ = details(min_detail=0.9)
     assert (unreachable >= plain).all() and (unreachable > plain).mean() > 0.5, "then the most detailed of eight"
 
 
 def test_settings_about_patches_need_patches(place, tmp_path):
     shared = {"data": [f"folder:{place / 'photos'}"], "recipe": "pixels", "plugins": [place / "tiny_method.py"]}
-    for setting in ("patches_per_image=4", "flatness=0.1"):
+    for setting in ("patches_per_image=4", "min_detail=0.1"):
         with pytest.raises(UsageError, match=rf"{setting.split('=')[0]} is about patches, but none are cut.*patch=96"):
             train("tiny_method", out=tmp_path / "run", device="cpu", overrides=[setting], **shared)
-    for setting in ("patches_per_image=0", "flatness=1", "flatness=-0.1"):
+    for setting in ("patches_per_image=0", "min_detail=1", "min_detail=-0.1"):
         with pytest.raises(UsageError, match=f"recipe setting {setting.split('=')[0]} must be"):
             apply_overrides(Recipe(), [setting])
 
 
 def test_training_on_worn_turned_patches_resumes_to_the_bit(place, tmp_path, monkeypatch):
-    options = ["patch=12", "patches_per_image=4", "flatness=0.12", "augment.rotate=true", "augment.flip=true"]
+    options = ["patch=12", "patches_per_image=4", "min_detail=0.12", "augment.rotate=true", "augment.flip=true"]
 
     def run(out, **more):
         result = train(

@@ -92,9 +92,9 @@ class Gan(Method):
 
     def training_step(self, batch, teacher, classifier):
         sr = restore(self, batch.lr, batch.sr_size, restoration=Restoration(), numerics=None)
-        critic = self._helpers["discriminator"]
-        with frozen(critic):
-            adversarial = losses.adversarial(critic(batch.hr).detach(), critic(sr))
+        discriminator = self._helpers["discriminator"]
+        with frozen(discriminator):
+            adversarial = losses.adversarial(discriminator(batch.hr).detach(), discriminator(sr))
         return losses.terms(self.recipe.losses, sr, batch) | {"adversarial": adversarial}
 '''
 

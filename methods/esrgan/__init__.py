@@ -103,11 +103,11 @@ class ESRGAN(Trainable):
             batch_size=16,
             schedule="cosine",
             patch=None,
-            parameters=_DEMO | {"critic": 16},
+            parameters=_DEMO | {"discriminator_features": 16},
             init="demo-psnr-x4",
         ),
     }
-    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 1, "features": 8, "critic": 4}
+    tiny: ClassVar[Mapping[str, Any]] = {"blocks": 1, "features": 8, "discriminator_features": 4}
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class ESRGAN(Trainable):
         *,
         factor: int = 4,
         arch: str = "rrdb",
-        critic: int = 64,
+        discriminator_features: int = 64,
         tile: int = 0,
         overlap: int = 32,
     ) -> None:
@@ -128,7 +128,7 @@ class ESRGAN(Trainable):
             factor: Enlargement: 2, 4 or 8.
             arch: "rrdb", or "basicsr:NAME(option=value, ...)" for an architecture of BasicSR (extra `basicsr`), for
                 which blocks and features have no meaning.
-            critic: Filters of the discriminator's first layer; only training has one.
+            discriminator_features: Filters of the discriminator's first layer; only training has one.
             tile: Side of the core of a tile in LR pixels, for images that do not fit into memory; 0 never tiles.
             overlap: LR pixels that a tile sees around its core.
 
@@ -136,10 +136,11 @@ class ESRGAN(Trainable):
             UsageError: If a number is out of range, or the architecture cannot be built.
         """
         super().__init__()
-        if blocks < 1 or features < 1 or critic < 1 or factor not in {2, 4, 8}:
+        if blocks < 1 or features < 1 or discriminator_features < 1 or factor not in {2, 4, 8}:
             raise UsageError(
-                f"esrgan takes blocks, features and critic >= 1 and factor 2, 4 or 8, got blocks={blocks},"
-                f" features={features}, critic={critic}, factor={factor}; choose numbers in these ranges"
+                "esrgan takes blocks, features and discriminator_features >= 1 and factor 2, 4 or 8, got"
+                f" blocks={blocks}, features={features}, discriminator_features={discriminator_features},"
+                f" factor={factor}; choose numbers in these ranges"
             )
         if tile < 0 or overlap < 0:
             raise UsageError(
@@ -148,7 +149,7 @@ class ESRGAN(Trainable):
             )
         if arch != "rrdb" and not arch.startswith(BASICSR):
             raise UsageError(f"esrgan takes arch 'rrdb' or 'basicsr:NAME', got {arch!r}")
-        self.tile, self.overlap, self.critic = tile, overlap, critic
+        self.tile, self.overlap, self.discriminator_features = tile, overlap, discriminator_features
         if arch == "rrdb":
             self._install(build_rrdb(blocks, features, factor), factor, SizeRequirements(minimum=_MINIMUM_SIDE))
         else:

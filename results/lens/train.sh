@@ -18,7 +18,7 @@ srbench train srgan --data lens --scale 0.5 --recipe deeplense-a --set parameter
   --set parameters.blocks=8 --set parameters.features=32 --set parameters.upsampler=direct --epochs 4 --device cpu \
   --name lens-a --out "$out/lens-a"
 srbench train srgan --data lens --scale 0.5 --recipe deeplense-b --init-from lens-a --classifier lens-resnet \
-  --set parameters.critic=16 --set lr=1e-5 --epochs 1 --device cpu --name lens-b --out "$out/lens-b"
+  --set parameters.discriminator_features=16 --set lr=1e-5 --epochs 1 --device cpu --name lens-b --out "$out/lens-b"
 
 # (III) 300 pairs, the LR of a second telescope
 for variant in a b; do

@@ -38,7 +38,7 @@ def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generat
     draws = generator.random((len(positions), 3))
     flipped = draws[:, 2] < (0.5 if recipe.augment.flip else 0.0)
     # What other settings need is drawn after that, so that none of them moves what a recipe without it has drawn.
-    again = _DRAWS_AGAIN if recipe.flatness and recipe.patch is not None else 0
+    again = _DRAWS_AGAIN if recipe.min_detail and recipe.patch is not None else 0
     corners = np.concatenate([draws[:, None, :2], generator.random((len(positions), again, 2))], axis=1)
     turns = generator.integers(4, size=len(positions)) if recipe.augment.rotate else np.zeros(len(positions), np.int64)
     if recipe.patch is None and not recipe.augment.shift and not turns.any():
@@ -88,7 +88,7 @@ def _cropped(whole: _Whole, recipe: Recipe, tries: NDArray[np.float64]) -> tuple
         amount = detail(crop[0])
         if amount > most:
             best, most = crop, amount
-        if amount >= recipe.flatness:
+        if amount >= recipe.min_detail:
             break
     assert best is not None
     return best

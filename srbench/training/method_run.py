@@ -230,24 +230,26 @@ class MethodRun(Trainee):
     def _build(self, method_class: type[Method]) -> tuple[Method, dict[str, Any], weights.WeightsFile | None]:
         """Return the method, its constructor arguments, and the weights that it starts from."""
         recipe, known = self.recipe, inspect.signature(method_class).parameters
+        parameters = weights.current_arguments(method_class, recipe.parameters)
         if recipe.init is None:
-            unknown = sorted(set(recipe.parameters) - set(known))
+            unknown = sorted(set(parameters) - set(known))
             if unknown:
                 raise UsageError(f"{self.who} takes no parameter {unknown[0]!r}; it takes {', '.join(known) or 'none'}")
-            return method_class(**recipe.parameters), dict(recipe.parameters), None
+            return method_class(**parameters), parameters, None
         owner, colon, spec = recipe.init.partition(":")
         if not colon or owner not in self._registry.names():
             owner, spec = self.who, recipe.init
         ref = weights.find(owner, spec, self._registry.get(owner).weights)
         loaded = weights.load(ref)
-        for key, value in recipe.parameters.items():
-            if key in loaded.parameters and loaded.parameters[key] != value:
+        made_with = weights.current_arguments(method_class, loaded.parameters)
+        for key, value in parameters.items():
+            if made_with.get(key, value) != value:
                 raise UsageError(
-                    f"the weights {ref.label!r} were made with {key}={loaded.parameters[key]}, the recipe asks for"
+                    f"the weights {ref.label!r} were made with {key}={made_with[key]}, the recipe asks for"
                     f" {key}={value}; leave the parameter out, or start without --init-from"
                 )
-        fresh = {key: value for key, value in recipe.parameters.items() if key in known} if ref.card else {}
-        loaded = dataclasses.replace(loaded, parameters=dict(loaded.parameters) | fresh)
+        fresh = {key: value for key, value in parameters.items() if key in known} if ref.card else {}
+        loaded = dataclasses.replace(loaded, parameters=made_with | fresh)
         return method_class.from_weights(loaded), dict(loaded.parameters), loaded
 
     def _adapted(self, teacher: Classifier, loaded: weights.WeightsFile | None) -> Classifier:

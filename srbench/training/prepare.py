@@ -167,11 +167,11 @@ def _check_patches(recipe: Recipe, protocol: Protocol) -> None:
             f"protocol {protocol.name!r} fixes the side of SR ({protocol.sr.side}), so patches have no meaning;"
             " leave them out with --set patch=none"
         )
-    if recipe.patch is None and (recipe.patches_per_image > 1 or recipe.flatness):
-        setting = "patches_per_image" if recipe.patches_per_image > 1 else "flatness"
+    if recipe.patch is None and (recipe.patches_per_image > 1 or recipe.min_detail):
+        setting = "patches_per_image" if recipe.patches_per_image > 1 else "min_detail"
         raise UsageError(
             f"recipe setting {setting} is about patches, but none are cut; give their side with --set patch=96, or set"
-            " patches_per_image=1 and flatness=0"
+            " patches_per_image=1 and min_detail=0"
         )
 
 

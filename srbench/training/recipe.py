@@ -27,7 +27,7 @@ class Augment:
 
     Attributes:
         flip: Mirror left to right with probability 1/2.
-        rotate: Phase by 0, 90, 180 or 270 degrees with equal probability, by 0 or 180 where a crop is not square. With
+        rotate: Turn by 0, 90, 180 or 270 degrees with equal probability, by 0 or 180 where a crop is not square. With
             `flip` these are all eight ways to lay down a square.
         shift: Crop up to this many pixels off the border on each side, at random, so that the content moves.
         blur: Largest standard deviation of a Gaussian blur, pixels; drawn uniformly from 0.
@@ -68,7 +68,7 @@ class Recipe:
         patch: Train on random HR patches of this side, pixels, cut at native size; None takes the protocol's HR.
         patches_per_image: Patches that are cut from an image each time it is drawn; with `batch_size` of them a batch
             comes from one image. One pass over the data shows so many patches of each image.
-        flatness: A patch with less detail than this is drawn again from the same image, at most seven times; then the
+        min_detail: A patch with less detail than this is drawn again from the same image, at most seven times; then the
             one with the most detail is taken. Detail is the larger of the mean standard deviations along the columns
             and along the rows of the patch, in units of [0, 1]; 0 takes every patch.
         augment: What is drawn anew for every image.
@@ -109,7 +109,7 @@ class Recipe:
     label_smoothing: BelowOne = 0.0
     patch: Positive | None = None
     patches_per_image: Positive = 1
-    flatness: BelowOne = 0.0
+    min_detail: BelowOne = 0.0
     augment: Augment = field(default_factory=Augment)
     ema: BelowOne = 0.0
     clip_norm: Above0 | None = None
@@ -211,13 +211,16 @@ def _parse(text: str) -> Any:
         return text
 
 
+RENAMED = {"flatness": "min_detail"}  # a setting as older recipes and checkpoints call it, and its name today
+
 _WEIGHTS = ("losses", "classifier_losses")
 _TABLES = (*_WEIGHTS, "parameters", "augment")
 
 
 def _changed(recipe: Recipe, raw: Mapping[str, Any], origin: str) -> Recipe:
     settings = recipe.to_json()
-    for key, value in raw.items():
+    for given, value in raw.items():
+        key = RENAMED.get(given, given)
         if key in _TABLES:
             if not isinstance(value, Mapping):
                 raise UsageError(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from srbench.errors import UsageError
-from srbench.training.recipe import Recipe
+from srbench.training.recipe import RENAMED, Recipe
 
 
 @dataclass
@@ -89,8 +89,9 @@ def check_settings(then: Mapping[str, Any], now: Mapping[str, Any], recipe: Reci
         UsageError: Naming the settings that differ.
     """
     defaults = Recipe().to_json()  # settings that did not exist then were at their defaults
-    augment = defaults["augment"] | then["recipe"].get("augment", {})
-    flat_then = {**defaults, **then["recipe"], "augment": augment, **then}
+    given = {RENAMED.get(key, key): value for key, value in then["recipe"].items()}
+    augment = defaults["augment"] | given.get("augment", {})
+    flat_then = {**defaults, **given, "augment": augment, **then}
     flat_now = {**now["recipe"], **now}
     for settings in (flat_then, flat_now):
         del settings["recipe"]

@@ -25,12 +25,13 @@ class Trainable(Method):
     features come from, or which game is played with the discriminator.
 
     Attributes:
-        critic: Filters of the discriminator's first layer; only training with the term "adversarial" has one.
+        discriminator_features: Filters of the discriminator's first layer; only training with the term "adversarial"
+            has one.
         feature_layer: Layer of the classifier that the terms "features" and "perceptual" compare; see
             `FeatureExtractor`.
     """
 
-    critic: int = 64
+    discriminator_features: int = 64
     feature_layer: ClassVar[str] = "auto"
 
     def __init__(self) -> None:
@@ -66,14 +67,16 @@ class Trainable(Method):
             smoothing=self.recipe.label_smoothing,
         )
         if "adversarial" in wanted:
-            with frozen(self.helpers()["discriminator"]) as critic:
-                found["adversarial"] = self.adversarial(critic, batch.hr, sr)
+            with frozen(self.helpers()["discriminator"]) as discriminator:
+                found["adversarial"] = self.adversarial(discriminator, batch.hr, sr)
         return found
 
     def helpers(self) -> Mapping[str, nn.Module]:
         """Return the discriminator, where the recipe has an adversarial term."""
         if "adversarial" in self.recipe.losses and not self._helpers:
-            self._helpers["discriminator"] = Discriminator(channels=self.info.channels, features=self.critic)
+            self._helpers["discriminator"] = Discriminator(
+                channels=self.info.channels, features=self.discriminator_features
+            )
         return self._helpers
 
     def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
@@ -84,13 +87,13 @@ class Trainable(Method):
         """Return the classifier whose features are compared: the frozen teacher."""
         return teacher
 
-    def adversarial(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
+    def adversarial(self, discriminator: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
         """Return the method's part of the game, a scalar: the relativistic average loss of ESRGAN."""
-        return losses.adversarial(critic(hr).detach(), critic(sr))
+        return losses.adversarial(discriminator(hr).detach(), discriminator(sr))
 
-    def discriminating(self, critic: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
+    def discriminating(self, discriminator: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
         """Return the discriminator's part of the game, a scalar: the relativistic average loss of ESRGAN."""
-        return losses.discriminator(critic(hr), critic(sr))
+        return losses.discriminator(discriminator(hr), discriminator(sr))
 
     def _extractor(self, source: nn.Module | None) -> FeatureExtractor | None:
         if source is None or not _FEATURE_TERMS & set(self.recipe.losses):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from srbench.errors import WeightsError
 from srbench.weights.files import WeightsFile
@@ -15,6 +15,21 @@ if TYPE_CHECKING:
     Network = TypeVar("Network", bound=nn.Module)
 
 
+# A constructor argument as older cards, recipes and SPECs call it, and its name today.
+_RENAMED = {"critic": "discriminator_features"}
+
+
+def current_arguments(network_class: type[nn.Module], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return constructor arguments under the names of today; a class that takes the old name keeps it."""
+    known = inspect.signature(network_class).parameters
+
+    def name(given: str) -> str:
+        new = _RENAMED.get(given, given)
+        return new if given not in known and new in known else given
+
+    return {name(given): value for given, value in arguments.items()}
+
+
 def build(network_class: type[Network], loaded: WeightsFile) -> Network:
     """Build the empty network that a weights file was made for.
 
@@ -22,18 +37,18 @@ def build(network_class: type[Network], loaded: WeightsFile) -> Network:
         WeightsError: If the file names a constructor argument that the class does not have, or gives it a value that
             the class cannot take.
     """
-    known = inspect.signature(network_class).parameters
-    unknown = sorted(set(loaded.parameters) - set(known))
+    known, arguments = inspect.signature(network_class).parameters, current_arguments(network_class, loaded.parameters)
+    unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise WeightsError(
             f"{loaded.ref.path.name}: {network_class.__name__} takes no argument {unknown[0]!r}; it takes"
             f" {', '.join(known) or 'none'}"
         )
     try:
-        return network_class(**loaded.parameters)
+        return network_class(**arguments)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise WeightsError(
-            f"{loaded.ref.path.name}: {network_class.__name__} cannot be built with {loaded.parameters} ({error});"
+            f"{loaded.ref.path.name}: {network_class.__name__} cannot be built with {arguments} ({error});"
             " mend the card, or what stands behind the ?"
         ) from error
 
