@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +31,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def main() -> None:
     """Prepare the process, which is the command line's own, and run the command."""
     prepare_process()
+    _stop_on_sigterm()
     app()
+
+
+def _stop_on_sigterm() -> None:
+    """Have SIGTERM end a command as Ctrl-C does: with a sentence, and nothing half-written.
+
+    A rank of torchrun may wait inside a collective, where Python sees no signal, so there SIGTERM ends the process.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        signal.signal(signal.SIGTERM, stop)
 
 
 def _guarded(command: Command) -> Command:
@@ -42,8 +58,8 @@ def _guarded(command: Command) -> Command:
         except SrbenchError as error:
             typer.echo(f"srbench: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            typer.echo("srbench: stopped; the same command goes on where it was", err=True)
+        except KeyboardInterrupt as stop:
+            typer.echo(f"srbench: {str(stop) or 'stopped; the same command goes on where it was'}", err=True)
             raise typer.Exit(130) from None
         except BrokenPipeError:
             sys.stderr.close()
@@ -51,6 +67,8 @@ def _guarded(command: Command) -> Command:
 
     return run  # type: ignore[return-value]
 
+
+_NETWORKS = ("classifier", "network")  # what `srbench train` calls the network that says what an image shows
 
 Methods = Annotated[list[str] | None, typer.Argument(help="Names of methods; see `srbench list methods`.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="File of a further method; repeatable.")]
@@ -140,9 +158,12 @@ def eval_(
 @app.command()
 @_guarded
 def train(
-    method: Annotated[str, typer.Argument(help="Name of a method that can be trained, or `classifier`.")],
+    method: Annotated[
+        str, typer.Argument(help="Name of a method that can be trained, or `classifier`, also called `network`.")
+    ],
     arch: Annotated[
-        str | None, typer.Argument(help="With `classifier`: name of a timm architecture, such as resnet18.")
+        str | None,
+        typer.Argument(help="With `classifier`: architecture of timm, such as resnet18, or torchvision:NAME."),
     ] = None,
     data: Annotated[list[str] | None, typer.Option(help="SPEC of the training data; repeatable.")] = None,
     val: Annotated[
@@ -165,48 +186,44 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Start over where --out holds a checkpoint.")] = False,
     device: Device = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, tf32 or bf16.")] = "auto",
     seed: Seed = 0,
     plugin: Plugins = None,
 ) -> None:
     """Train a method against a frozen classifier, or together with it, or train a classifier."""
-    if method != "classifier" and arch is not None:
+    if method not in _NETWORKS and arch is not None:
         raise UsageError(f"`srbench train {method}` takes no second name, got {arch!r}; options start with --")
+    if method in _NETWORKS and arch is None:
+        raise UsageError(f"`srbench train {method}` needs an architecture of timm, such as resnet18")
     from srbench.protocol import parse_scale
+    from srbench.training.options import TrainOptions
 
-    parsed = parse_scale(scale) if scale is not None else None
-    shared: dict[str, Any] = {
-        "data": data or ["demo"],
-        "val": val,
-        "protocol": protocol,
-        "scale": parsed,
-        "recipe": recipe,
-        "overrides": set_ or [],
-        "epochs": epochs,
-        "limit": limit,
-        "out": out if out is not None else Path("out") / "train" / (name or arch or method),
-        "name": name,
-        "init_from": init_from,
-        "licence": licence,
-        "resume": resume,
-        "force": force,
-        "device": device,
-        "precision": precision,
-        "seed": seed,
-        "command": shlex.join(["srbench", *sys.argv[1:]]),
-    }
-    if method == "classifier":
-        if arch is None:
-            raise UsageError("`srbench train classifier` needs an architecture of timm, such as resnet18")
-        with _waiting("loading torch, timm and Lightning"):
-            from srbench.training.api import train_network
-            from srbench.training.options import TrainOptions
-        result = train_network(arch, TrainOptions(**shared), in_chans=in_chans)
+    options = TrainOptions(
+        data=data or ["demo"],
+        val=val,
+        protocol=protocol,
+        scale=parse_scale(scale) if scale is not None else None,
+        recipe=recipe,
+        overrides=set_ or [],
+        epochs=epochs,
+        limit=limit,
+        out=out if out is not None else Path("out") / "train" / (name or arch or method),
+        name=name,
+        init_from=init_from,
+        licence=licence,
+        resume=resume,
+        force=force,
+        device=device,
+        precision=precision,
+        seed=seed,
+        command=shlex.join(["srbench", *sys.argv[1:]]),
+    )
+    with _waiting("loading torch, timm and Lightning"):
+        from srbench.training.api import train_method, train_network
+    if arch is not None:
+        result = train_network(arch, options, in_chans=in_chans)
     else:
-        with _waiting("loading torch, timm and Lightning"):
-            from srbench.training.api import train_method
-            from srbench.training.options import TrainOptions
-        result = train_method(method, TrainOptions(**shared), classifier=classifier, plugins=plugin or ())
+        result = train_method(method, options, classifier=classifier, plugins=plugin or ())
     typer.echo(result.summary())
 
 
