@@ -162,3 +162,26 @@ def test_training_variant_b_saves_the_generator_alone(tmp_path, own_folders):
     assert all(row[name] > 0 for name in ("loss_l2", "loss_features", "loss_adversarial", "loss_helper_discriminator"))
     assert set(weights.read_state(result.weights.path)) == set(SRGAN(**SRGAN.tiny).state_dict())
     assert result.criterion == "none" and result.weights.card.teacher["id"] == "tiny"
+
+
+def test_the_old_name_of_discriminator_features_is_read_in_cards_and_recipes(tmp_path, own_folders):
+    world.make_images(tmp_path / "photos")
+    tiny = {("critic" if key == "discriminator_features" else key): value for key, value in SRGAN.tiny.items()}
+    card = weights.Card(owner="srgan", name="old", parameters=tiny, factor=4)
+    ref = weights.save(tmp_path / "old.safetensors", SRGAN(**SRGAN.tiny).state_dict(), card)
+    assert SRGAN.from_weights(weights.load(ref)).discriminator_features == 4
+    result = train(
+        "srgan",
+        data=[f"folder:{tmp_path / 'photos'}"],
+        protocol=load_protocol("demo"),
+        recipe="cpu-small",
+        overrides=["steps_per_epoch=1", "patch=none", *(f"parameters.{key}={value}" for key, value in tiny.items())],
+        epochs=1,
+        init_from=str(ref.path),
+        out=tmp_path / "run",
+        device="cpu",
+        progress=False,
+    )
+    assert (
+        result.weights.card.parameters["discriminator_features"] == 4 and "critic" not in result.weights.card.parameters
+    )

@@ -109,3 +109,11 @@ def test_a_recipe_goes_into_json_and_back_through_toml_types():
     raw = json.loads(json.dumps(BASE["small"].to_json()))
     assert raw["losses"] == {"logits": 1.0} and raw["augment"]["flip"] is False
     assert Recipe(**(raw | {"augment": Augment(**raw["augment"])})) == BASE["small"]
+
+
+def test_settings_of_older_recipes_are_read_under_their_names_of_today(tmp_path):
+    (tmp_path / "old.toml").write_text("flatness = 0.03\npatch = 96\n[losses]\nl1 = 1.0\n")
+    assert load_recipe(str(tmp_path / "old.toml"), {}).min_detail == 0.03
+    assert apply_overrides(BASE["small"], ["flatness=0.1"]).to_json()["min_detail"] == 0.1
+    with pytest.raises(UsageError, match=r"min_detail must be .* got 1"):
+        apply_overrides(BASE["small"], ["flatness=1"])

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from srbench.errors import TrainingError
+
 
 class Curves:
     """Writes the history of a run; every call leaves whole files behind."""
@@ -25,13 +27,23 @@ class Curves:
         self._board = SummaryWriter(str(out / "tensorboard"))
 
     def write(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Write the whole history as CSV, and its last row to TensorBoard."""
+        """Write the whole history as CSV, and its last row to TensorBoard.
+
+        Raises:
+            TrainingError: If the disk is full or fails otherwise.
+        """
         part = self._csv.with_suffix(".csv.part")
-        with part.open("w", encoding="utf-8") as stream:
-            pd.DataFrame(list(history)).to_csv(stream, index=False)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.replace(self._csv)
+        try:
+            with part.open("w", encoding="utf-8") as stream:
+                pd.DataFrame(list(history)).to_csv(stream, index=False)
+                stream.flush()
+                os.fsync(stream.fileno())
+            part.replace(self._csv)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            raise TrainingError(
+                f"{self._csv} cannot be written: {error.strerror or error}; free some space or choose another --out"
+            ) from error
         if self._board is not None and history:
             row = history[-1]
             for name, value in row.items():
