@@ -174,7 +174,7 @@ def test_the_old_name_of_discriminator_features_is_read_in_cards_and_recipes(tmp
         "srgan",
         data=[f"folder:{tmp_path / 'photos'}"],
         protocol=load_protocol("demo"),
-        recipe="cpu-small",
+        recipe="deeplense-a",
         overrides=["steps_per_epoch=1", "patch=none", *(f"parameters.{key}={value}" for key, value in tiny.items())],
         epochs=1,
         init_from=str(ref.path),

@@ -172,7 +172,7 @@ def test_settings_about_patches_need_patches(place, tmp_path):
         with pytest.raises(UsageError, match=rf"{setting.split('=')[0]} is about patches, but none are cut.*patch=96"):
             train("tiny_method", out=tmp_path / "run", device="cpu", overrides=[setting], **shared)
     for setting in ("patches_per_image=0", "min_detail=1", "min_detail=-0.1"):
-        with pytest.raises(UsageError, match=f"recipe setting {setting.split('=')[0]} must be"):
+        with pytest.raises(UsageError, match=f"{setting.partition('=')[0]} must be"):
             apply_overrides(Recipe(), [setting])
 
 
