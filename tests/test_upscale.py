@@ -432,6 +432,20 @@ def test_grey_pictures_stay_grey(here):
         upscale(["colour.png"], "net", out="refused.png", plugins=[one])
 
 
+def test_grey_pictures_are_the_mean_of_what_a_network_tints_as_in_an_evaluation(here):
+    Path("tinted.py").write_text(
+        "import torch\nfrom srbench.imaging.resample import resize\nfrom srbench.method import Method, MethodInfo\n"
+        "class Tinted(Method):\n    info = MethodInfo(role='baseline', family='test', version='1')\n"
+        "    def forward(self, lr, size):\n"
+        "        tint = torch.tensor([24.0, -12.0, -12.0]).view(1, 3, 1, 1) / 255\n"
+        "        return resize(lr, size, 'bilinear') * 0.5 + 0.25 + tint\n"
+    )
+    array = noise(12, 14)
+    upscale([save(here / "in.png", array)], "tinted", out="out.png", factor=2, plugins=["tinted.py"])
+    expected = direct(array, (24, 28), "bilinear") * 0.5 + 255 / 4
+    assert np.abs(opened(Path("out.png")) - expected).max() <= 1.0
+
+
 def test_arrays_are_pictures_too(here):
     array = noise(5, 6, 3)
     np.save("in.npy", array)
