@@ -32,6 +32,7 @@ from srbench.records.schema import DatasetPart, TimingPart
 from srbench.records.thumbnails import THUMBNAILS_FILE, write_thumbnails
 from srbench.report import best, galleries, inline
 from srbench.report.drawn import INK, Drawn
+from srbench.report.galleries.selection import shown_rows
 
 NASTY = (
     "<img src=x onerror=alert(1)>",
@@ -725,9 +726,9 @@ def test_the_plan_keeps_the_yardsticks(kept):
     folder, _ = kept
     cells, _ = find_records([folder])
     board = leaderboard.build(cells, draws=DRAWS)
-    shelves, problems = galleries.collect(board, cells)
-    assert problems == [] and len(shelves) == 1
-    rows = galleries._rows(shelves[0].racks[0], galleries.Plan(80, 0, 3, 2))
+    tasks, problems = galleries.collect(board, cells)
+    assert problems == [] and len(tasks) == 1
+    rows = shown_rows(tasks[0].networks[0], galleries.Plan(80, 0, 3, 2))
     assert [row.method for row in rows] == ["esrgan", "bicubic", "bilinear"]
 
 

@@ -68,14 +68,14 @@ def write_report(
         shown = page.compose(board, cells)
         limit = int(max_mb * 1e6)
         paths: list[Path] = []
-        plates: list[page.FigureBlock] = []
+        figure_blocks: list[page.FigureBlock] = []
         for drawn in figures.draw_all(board, cells):
-            files, plate = _keep(drawn, out / FIGURES_FOLDER)
+            files, block = _keep(drawn, out / FIGURES_FOLDER)
             paths += files
-            plates.append(plate)
+            figure_blocks.append(block)
             done(1)
-        plates, left_out = _fitted(plates, int(limit * FIGURES_SHARE))
-        shown = dataclasses.replace(shown, plates=tuple(plates), left_out=tuple(left_out))
+        figure_blocks, left_out = _fitted(figure_blocks, int(limit * FIGURES_SHARE))
+        shown = dataclasses.replace(shown, figure_blocks=tuple(figure_blocks), left_out=tuple(left_out))
         text = _with_pictures(shown, board, cells, limit)
     write_text(out / PAGE_FILE, text)
     _tidy(out / FIGURES_FOLDER, paths)
@@ -137,7 +137,7 @@ def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.FigureBlock]:
     else:
         uri = f"data:image/png;base64,{base64.b64encode(png).decode()}"
         body = Markup('<img src="{}" alt="{}">').format(uri, drawn.title)
-    plate = page.FigureBlock(
+    block = page.FigureBlock(
         drawn.name,
         drawn.section,
         drawn.task,
@@ -147,7 +147,7 @@ def _keep(drawn: Drawn, folder: Path) -> tuple[list[Path], page.FigureBlock]:
         body,
         Markup(inline.script_json(dict(drawn.data))),
     )
-    return files, plate
+    return files, block
 
 
 def _tidy(folder: Path, paths: Sequence[Path]) -> None:
@@ -186,21 +186,21 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _fitted(plates: Sequence[page.FigureBlock], budget: int) -> tuple[list[page.FigureBlock], list[str]]:
+def _fitted(figure_blocks: Sequence[page.FigureBlock], budget: int) -> tuple[list[page.FigureBlock], list[str]]:
     """Take the largest numbers out of the page, which their files hold too, until the figures fit."""
-    size = sum(len(plate.body) + len(plate.data or "") for plate in plates)
+    size = sum(len(block.body) + len(block.data or "") for block in figure_blocks)
     dropped: set[str] = set()
-    for plate in sorted(plates, key=lambda plate: -len(plate.data or "")):
+    for block in sorted(figure_blocks, key=lambda block: -len(block.data or "")):
         if size <= budget:
             break
-        size -= len(plate.data or "")
-        dropped.add(plate.name)
-    kept = [dataclasses.replace(plate, data=None) if plate.name in dropped else plate for plate in plates]
+        size -= len(block.data or "")
+        dropped.add(block.name)
+    kept = [dataclasses.replace(block, data=None) if block.name in dropped else block for block in figure_blocks]
     if not dropped:
         return kept, []
     return kept, [
         f"for the page's size the numbers of {len(dropped)} figures are only in {FIGURES_FOLDER}/: "
-        + ", ".join(f"{plate.name}.json" for plate in plates if plate.name in dropped)
+        + ", ".join(f"{block.name}.json" for block in figure_blocks if block.name in dropped)
     ]
 
 
@@ -209,14 +209,14 @@ def _fitted(plates: Sequence[page.FigureBlock], budget: int) -> tuple[list[page.
 
 def _with_pictures(shown: page.Page, board: Leaderboard, cells: Sequence[StoredCell], limit: int) -> str:
     """The page's text with as many pictures as its size allows."""
-    shelves, problems = galleries.collect(board, cells)
+    tasks, problems = galleries.collect(board, cells)
     bare = len(page.render(shown).encode())
     if bare > limit:
         note = f"tables and figures alone take {bare / 1e6:.1f} MB, more than the {limit / 1e6:g} MB of --max-mb"
         shown = dataclasses.replace(shown, left_out=(*shown.left_out, note))
     text = ""
     for share in (1.0, 0.8, 0.5, 0.0):
-        pictures = galleries.arrange(shelves, budget=int((limit - bare) * share), problems=problems)
+        pictures = galleries.arrange(tasks, budget=int((limit - bare) * share), problems=problems)
         text = page.render(dataclasses.replace(shown, pictures=pictures))
         if len(text.encode()) <= limit:
             break

@@ -150,7 +150,7 @@ class Page:
     tasks: tuple[Task, ...]
     warnings: tuple[str, ...]
     bootstrap: str
-    plates: tuple[FigureBlock, ...] = ()
+    figure_blocks: tuple[FigureBlock, ...] = ()
     pictures: Pictures | None = None
     left_out: tuple[str, ...] = ()
     filters: tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...] = ()
@@ -196,7 +196,7 @@ def render(page: Page) -> str:
 
 
 def _any_of(page: Page, section: str) -> bool:
-    return any(plate.section == section for plate in page.plates)
+    return any(block.section == section for block in page.figure_blocks)
 
 
 def _grouped(page: Page, section: str) -> list[tuple[tuple[tuple[str, str], ...], list[FigureBlock]]]:
@@ -204,8 +204,8 @@ def _grouped(page: Page, section: str) -> list[tuple[tuple[tuple[str, str], ...]
     several_tasks = len(page.tasks) > 1
     several_classifiers = len({table.classifier for task in page.tasks for table in task.tables}) > 1
     found = []
-    plates = [plate for plate in page.plates if plate.section == section]
-    for (task, classifier), ours in itertools.groupby(plates, key=lambda plate: (plate.task, plate.classifier)):
+    figure_blocks = [block for block in page.figure_blocks if block.section == section]
+    for (task, classifier), ours in itertools.groupby(figure_blocks, key=lambda block: (block.task, block.classifier)):
         names = []
         if several_classifiers and classifier:
             names.append(("classifier", classifier))
