@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from damage import damaged
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from record_factory import FIELDS, commit, make_record, make_samples, predictions
 from rich.console import Console
 from scipy.stats import binomtest
@@ -22,6 +26,7 @@ from srbench import leaderboard
 from srbench.compute.numerics import Numerics
 from srbench.errors import IncomparableError, RecordError
 from srbench.leaderboard import Leaderboard, Row, tables
+from srbench.leaderboard.compare import compare, parse_rule
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
 from srbench.records.schema import DatasetPart, Metric
 from srbench.task_types import classification
@@ -130,8 +135,29 @@ def test_json_round_trip(board: Leaderboard) -> None:
     assert back.tasks == board.tasks
     with pytest.raises(RecordError, match="schema version 1, its version is 7"):
         Leaderboard.from_json({"schema_version": 7}, origin="x")
-    with pytest.raises(RecordError, match="not a leaderboard"):
-        Leaderboard.from_json({"schema_version": 1, "rows": [{}], "tasks": {}}, origin="x")
+    head = {"schema_version": 1, "tasks": {}, "bootstrap": {}, "warnings": []}
+    with pytest.raises(RecordError, match=r"x: rows\[0\] lacks the field 'task'.*; make the leaderboard again"):
+        Leaderboard.from_json(head | {"rows": [{}]}, origin="x")
+    with pytest.raises(RecordError, match="x lacks the field 'rows'"):
+        Leaderboard.from_json(head, origin="x")
+
+
+@functools.cache
+def compared_with() -> dict[str, Any]:
+    """Return the committed leaderboard.json, of few rows."""
+    raw = json.loads((FIXTURE / "golden.json").read_text(encoding="utf-8"))
+    return raw | {"rows": raw["rows"][:3]}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_leaderboard_file_is_compared_or_refused(data: st.DataObject) -> None:
+    good = Leaderboard.from_json(compared_with(), origin="good")
+    try:
+        other = Leaderboard.from_json(data.draw(damaged(compared_with())), origin="x")
+        compare(other, good, [parse_rule("accuracy -0.3pp")])
+    except (RecordError, IncomparableError) as error:
+        assert "\n" not in str(error)
 
 
 # --- against independent computations ----------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class Outer:
     parts: tuple[Inner, ...] = ()
     by_name: dict[str, Inner] | None = None
     value: Annotated[float, Number()] | None = None
+    span: tuple[float, float] = (0, 1)
     anything: Annotated[dict[str, Any], PlainJson()] | None = None
 
 
@@ -79,6 +80,9 @@ def test_what_fits_is_read_with_defaults_and_tuples():
         ({"inner": {"side": 9}}, "a.json: inner.side must be a whole number from 1 to 8, or null, got 9"),
         ({"parts": [{}, {"kernel": "c"}]}, r"a.json: parts\[1\].kernel must be one of a, b, got 'c'"),
         ({"by_name": {"k": {"side": 0}}}, "a.json: by_name.k.side must be a whole number from 1 to 8"),
+        ({"span": [0.5]}, r"a.json: span must be a list of 2, got \[0.5\]"),
+        ({"span": [0, 1, 2]}, r"a.json: span must be a list of 2, got \[0, 1, 2\]"),
+        ({"span": [0, "x"]}, r"a.json: span\[1\] must be a finite number, got 'x'"),
         ({"value": "nan"}, "a.json: value must be a number"),
         ({"anything": {"a": [1, float("inf")]}}, r"a.json: anything.a\[1\] is inf"),
         ({"anything": {"a": HUGE}}, "a.json: anything.a is a whole number beyond 64 bits"),

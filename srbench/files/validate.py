@@ -174,15 +174,19 @@ def _sentence(kind: type, problem: ValidationError, syntax: Syntax) -> str:
     if rank == 0:
         reason = first["msg"].removeprefix("Invalid JSON: ")
         return f" is damaged, it is not valid JSON ({reason})"
+    loc = first["loc"]
+    holder = _without_none(_type_at(kind, loc[:-1])[0])
+    if rank in (1, 2) and not dataclasses.is_dataclass(holder):  # a list that is too short
+        loc, rank = loc[:-1], 3
     if rank in (1, 2):
-        path, name = _path(first["loc"][:-1]), str(first["loc"][-1])
-        names = [item.name for item in dataclasses.fields(_without_none(_type_at(kind, first["loc"][:-1])[0]))]
+        path, name = _path(loc[:-1]), str(loc[-1])
+        names = [item.name for item in dataclasses.fields(holder)]
         place = f": {path}" if path else ""
         if rank == 2:
             return f"{place} lacks the field {name!r}; expected {', '.join(names)}"
         return f"{place} has no field {name!r}; {nearest_names(name, names)}"
-    expected, depth = _type_at(kind, first["loc"])
-    path = _path(first["loc"][:depth])
+    expected, depth = _type_at(kind, loc)
+    path = _path(loc[:depth])
     if first["type"] == "value_error":
         where, what = first["ctx"]["error"].args
         return f": {path}{'.' if where and where[0] != '[' else ''}{where} is {what}, which JSON cannot hold"
@@ -242,7 +246,7 @@ def _spell(kind: Any, syntax: Syntax) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(str, arguments))}" if len(arguments) > 1 else repr(arguments[0])
     if origin is tuple:
-        return words["list"]
+        return words["list"] if Ellipsis in arguments else f"{words['list']} of {len(arguments)}"
     if dataclasses.is_dataclass(kind) or origin is not None:
         return words["mapping"]
     return {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}.get(kind, "a value")

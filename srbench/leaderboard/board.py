@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 
 from srbench.errors import RecordError
 from srbench.files.strict import read_json
+from srbench.files.validate import Count, PlainJson, validated
 from srbench.leaderboard.rows import IDENTITY, Row, interval_names
 from srbench.metrics.catalogue import metric_names
+from srbench.records.schema import ProtocolPart
 from srbench.task_types.classification import PER_CLASS_COLUMNS
 
 SCHEMA_VERSION = 1
@@ -82,20 +84,45 @@ class Leaderboard:
             raise RecordError(
                 f"{origin} is not a leaderboard of schema version {SCHEMA_VERSION}, its version is {version!r}"
             )
-        try:
-            rows = tuple(Row.from_json(entry) for entry in raw["rows"])
-            for task in raw["tasks"].values():
-                _ = task["protocol"]["fingerprint"], task["protocol"]["fields"], task["classifiers"].keys()
-                _ = task["dataset"]["sample_list_sha256"], task["dataset"]["n"], task["dataset"]["unit"]
-            return cls(
-                tasks=raw["tasks"],
-                rows=rows,
-                per_class=pd.DataFrame(columns=list(PER_CLASS_COLUMNS)),
-                bootstrap=raw["bootstrap"],
-                warnings=tuple(raw["warnings"]),
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise RecordError(f"{origin} is not a leaderboard: {type(error).__name__} {error}; make it again") from None
+        remedy = "; make the leaderboard again"
+        head = validated(_Head, raw, origin=origin, error=RecordError, unknown="ignore", remedy=remedy)
+        return cls(
+            tasks=raw["tasks"],
+            rows=tuple(Row.from_json(entry, origin=f"{origin}: rows[{i}]") for i, entry in enumerate(head.rows)),
+            per_class=pd.DataFrame(columns=list(PER_CLASS_COLUMNS)),
+            bootstrap=head.bootstrap,
+            warnings=head.warnings,
+        )
+
+
+# What must stand in leaderboard.json for two of them to be compared; there is more, for people and their scripts.
+
+
+@dataclass(frozen=True)
+class _DatasetHead:
+    sample_list_sha256: str
+    n: Count
+    unit: str
+
+
+@dataclass(frozen=True)
+class _NetworkHead:
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class _TaskHead:
+    protocol: ProtocolPart
+    dataset: _DatasetHead
+    classifiers: dict[str, _NetworkHead]
+
+
+@dataclass(frozen=True)
+class _Head:
+    tasks: dict[str, _TaskHead]
+    rows: tuple[Annotated[dict[str, Any], PlainJson()], ...]
+    bootstrap: Annotated[dict[str, Any], PlainJson()]
+    warnings: tuple[str, ...]
 
 
 def read_leaderboard(path: Path) -> Leaderboard:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from srbench.errors import RecordError
+from srbench.files.validate import Count, Number, validated
 from srbench.metrics.catalogue import all_metrics, metric, metric_names
 from srbench.records.schema import ORACLE, Record
 from srbench.task_types import Interval
@@ -48,8 +50,8 @@ class Row:
     reason: str | None
     partial: bool
     rank: int | None = None
-    n: int = 0
-    values: Mapping[str, float] = field(default_factory=dict)
+    n: Count = 0
+    values: Mapping[str, Annotated[float, Number()]] = field(default_factory=dict)
     ci: Mapping[str, Interval] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
 
@@ -87,15 +89,15 @@ class Row:
         return entry | {"ci": {name: list(ends) for name, ends in self.ci.items()}, "notes": dict(self.notes)}
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Row:
-        """Read an entry of leaderboard.json; metrics that this srbench does not know are left out."""
-        values = {name: math.inf if entry[name] == "inf" else entry[name] for name in metric_names() if name in entry}
-        return cls(
-            **{name: entry[name] for name in IDENTITY if name in entry},
-            values={name: value for name, value in values.items() if value is not None},
-            ci={name: (float(low), float(high)) for name, (low, high) in entry["ci"].items()},
-            notes=dict(entry["notes"]),
-        )
+    def from_json(cls, entry: Mapping[str, Any], *, origin: str) -> Row:
+        """Read an entry of leaderboard.json; metrics that this srbench does not know are left out.
+
+        Raises:
+            RecordError: If a field is missing or of another type; `origin` begins the sentence.
+        """
+        raw = {name: entry[name] for name in (*IDENTITY, "ci", "notes") if name in entry}
+        raw["values"] = {name: entry[name] for name in metric_names() if entry.get(name) is not None}
+        return validated(cls, raw, origin=origin, error=RecordError, remedy="; make the leaderboard again")
 
 
 IDENTITY = ("task", "method", "weights", "classifier", "track", "role", "status", "reason", "partial", "rank", "n")
