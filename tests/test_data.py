@@ -150,6 +150,22 @@ class TestDecode:
         options = {"lossless": True} if suffix == "webp" else {}
         assert torch.equal(decode(save(tmp_path / f"a.{suffix}", **options)), planes(picture()))
 
+    @pytest.mark.parametrize("kind", ["int64", "int32", "uint32", "int16", "int8"])
+    def test_integers_that_do_not_say_what_is_white_are_refused_without_a_range(self, tmp_path, kind):
+        values = np.array([[0, 100, 127]], dtype=kind)
+        np.save(tmp_path / "a.npy", values)
+        with pytest.raises(UnreadableImageError, match=rf"a.npy holds {kind} values from 0 to 127, .*\?range=0:255"):
+            decode(tmp_path / "a.npy")
+        assert decode(tmp_path / "a.npy", value_range=(0, 255))[0].tolist() == values.tolist()
+        if kind == "int32":
+            Image.fromarray(values).save(tmp_path / "a.tif")
+            with pytest.raises(UnreadableImageError, match=r"a\.tif holds int32 values"):
+                decode(tmp_path / "a.tif")
+
+    def test_sixteen_bits_of_a_pgm_are_read_as_such(self, tmp_path):
+        Image.fromarray(np.array([[0, 257 * 7, 65535]], dtype=np.uint16)).save(tmp_path / "a.pgm")
+        assert decode(tmp_path / "a.pgm")[0].tolist() == [[0, 7, 255]]
+
     @pytest.mark.parametrize("progressive", [False, True])
     @pytest.mark.parametrize("keep", [0.02, 0.5, 0.98])
     def test_truncated_jpeg_is_refused(self, tmp_path, keep, progressive):

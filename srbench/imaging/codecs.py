@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from srbench.errors import SrbenchError, UnreadableImageError, UsageError
-from srbench.imaging.decode import decode_bytes, from_array
+from srbench.imaging.decode import decode_bytes, deep_pixels, from_array
 
 Pixels = NDArray[np.uint8]
 
@@ -208,7 +208,7 @@ def _picture(image: Image.Image, sha256: str, name: str) -> Picture:
     icc = image.info.get("icc_profile")
     exif, notes, alpha = _kept_exif(image), [], None
     if image.mode.startswith(("I", "F")):
-        raw = np.array(image)
+        raw = deep_pixels(image)
         pixels = from_array(raw, name).numpy()[0][..., None].copy()
         notes.append("has more than 8 bits a channel, the result has 8")
         if isinstance(image.info.get("transparency"), int):

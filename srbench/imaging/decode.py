@@ -84,7 +84,7 @@ def decode(path: Path, name: str | None = None, value_range: Range | None = None
     Grey and palette images are repeated or looked up, CMYK is converted, 16 bits are divided by 257 (a 16-bit
     colour PNG keeps its high byte), an alpha channel is dropped as ImageFolder's loader does, EXIF orientation
     is ignored. A .npy holds (H, W), or one or three channels first or last (first where both fit), as uint8,
-    uint16, or floats in [0, 1]. Floats are rounded to 8 bits.
+    uint16, or floats in [0, 1]. Floats are rounded to 8 bits. Other integers do not say what is white and need a range.
 
     Args:
         path: The file.
@@ -155,10 +155,13 @@ def _to_eight_bit(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
         return pixels
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255)
-    if pixels.dtype.kind in "iu":
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise UnreadableImageError(f"{name} holds integers beyond 16 bits; save it with 8 or 16 bits")
+    if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if pixels.dtype.kind in "iu":  # 0..255 kept as int64 is as likely as 0..65535: nothing says which value is white
+        raise UnreadableImageError(
+            f"{name} holds {pixels.dtype} values from {pixels.min()} to {pixels.max()}, which do not say what is white;"
+            " save it as uint8 or uint16, or read it with ?range=0:255"
+        )
     if pixels.dtype.kind == "f":
         low, high = float(pixels.min()), float(pixels.max())
         if not (low >= 0.0 and high <= 1.0):  # NaN is refused as well
@@ -181,7 +184,7 @@ def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> Tensor:
     try:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
-                pixels = np.array(image)
+                pixels = deep_pixels(image)
             elif value_range is not None and _is_deep_png(data):
                 raise UnreadableImageError(
                     f"{name} has 16 bits in colour, of which Pillow keeps the high byte, so a range cannot apply;"
@@ -196,6 +199,15 @@ def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> Tensor:
     except _PILLOW_ERRORS as error:
         raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
     return from_array(pixels, name, value_range)
+
+
+def deep_pixels(image: Image.Image) -> NDArray[Any]:
+    """Return the values `(H, W)` of a grey image of more than 8 bits.
+
+    PNG and PGM hold at most 16 bits, which some versions of Pillow give as int32.
+    """
+    pixels = np.array(image)
+    return pixels.astype(np.uint16) if image.mode == "I" and image.format in ("PNG", "PPM") else pixels
 
 
 def _is_deep_png(data: bytes) -> bool:
