@@ -158,6 +158,16 @@ def test_sha256_of_a_card_may_be_short_and_of_either_case(card, tmp_path):
     assert load_classifier(str(changed(card, tmp_path, sha256=sha256[:12].upper()))).info.weights_sha256 == sha256
 
 
+@pytest.mark.parametrize("names", [[str(number) for number in range(12)], ["Zebra", "ant", "bee"], ["img10", "img9"]])
+def test_unnamed_outputs_are_not_matched_by_an_order_that_could_be_another(names):
+    info = ClassifierInfo("c", "timm", ARCH, {}, "", (0.5,) * 3, (0.5,) * 3, None, 3, None, len(names))
+    with pytest.raises(DataError, match=r"unnamed outputs, .* \(2 before 10\) .* different orders: give the names"):
+        label_map(info, sorted(names))
+    assert label_map(info, [f"{number:02d}" for number in range(len(names))]).tolist() == list(range(len(names)))
+    if sorted(names) != names:  # data that give an order of their own mean it
+        assert label_map(info, names).tolist() == list(range(len(names)))
+
+
 def test_network_that_does_not_run_at_any_size_says_so(tmp_path):
     args = {"num_classes": 3, "img_size": 80, "dynamic_img_size": False}
     network = timm.create_model("test_vit", **args)

@@ -342,6 +342,63 @@ class TestFolder:
         root = class_folders(tmp_path / "one", ("train",))
         assert open_source(f"folder:{root}").classes == ("train",)
 
+    def test_split_folders_in_any_case(self, tmp_path):
+        class_folders(tmp_path / "set" / "Train")
+        class_folders(tmp_path / "set" / "TEST", count=1)
+        source = open_source(f"folder:{tmp_path / 'set'}", "test")
+        assert (source.split, source.classes, len(source.samples)) == ("test", ("cat", "dog"), 2)
+        assert len(open_source(f"images:{tmp_path / 'set'}", "train").samples) == 6
+        with pytest.raises(UsageError, match="holds the splits test, train; choose one"):
+            open_source(f"folder:{tmp_path / 'set'}")
+        class_folders(tmp_path / "set" / "train")
+        with pytest.raises(DataError, match=r"TEST/ and Train/ and train/, which differ in case alone"):
+            open_source(f"folder:{tmp_path / 'set'}")
+
+    def test_half_a_layout_is_refused(self, tmp_path):
+        class_folders(tmp_path / "set" / "train")
+        save(tmp_path / "set" / "test" / "a.png")
+        for split in (None, "train", "test"):
+            with pytest.raises(DataError, match=r"train/ with class folders, but test/ holds images .*set/train"):
+                open_source(f"folder:{tmp_path / 'set'}", split)
+        assert open_source(f"folder:{tmp_path / 'set' / 'train'}").classes == ("cat", "dog")
+        class_folders(tmp_path / "other" / "train")
+        class_folders(tmp_path / "other" / "val")
+        save(tmp_path / "other" / "samples" / "a.png")
+        with pytest.raises(DataError, match=r"train/ and val/ with class folders, but samples/ beside them is none"):
+            open_source(f"folder:{tmp_path / 'other'}")
+
+    def test_images_that_are_not_read_are_counted(self, tmp_path):
+        root = class_folders(tmp_path / "photos")
+        save(root / "cat" / "a.jfif", format="JPEG")
+        (root / "cat" / "b.gif").write_bytes(b"GIF")
+        (root / "dog" / "c.HEIC").write_bytes(b"x")
+        (root / "dog" / "d.heic").write_bytes(b"x")
+        for spec in (f"folder:{root}", f"images:{root}"):
+            source = open_source(spec)
+            assert source.note == "left out: 1 .gif, 2 .heic" and len(source.samples) == 7
+        assert "cat/a.jfif" in [sample.id for sample in source.samples]
+        (root / "emu").mkdir()
+        (root / "emu" / "e.heic").write_bytes(b"x")
+        with pytest.raises(DataError, match=r"the class emu has images as \.heic alone.*pillow-heif"):
+            open_source(f"folder:{root}")
+        with pytest.raises(DataError, match=r"holds no images .*; left out: 1 \.heic"):
+            open_source(f"images:{root / 'emu'}")
+
+    def test_results_and_what_systems_leave_are_no_data(self, tmp_path):
+        root = class_folders(tmp_path / "photos")
+        for folder, file in (("out/photos", "leaderboard.json"), ("page", "report.html"), ("run", "checkpoint.pt")):
+            save(root / folder / "figures" / "a.png")
+            (root / folder / file).write_text("{}")
+        for folder in ("cat/@eaDir", "$RECYCLE.BIN", "__MACOSX"):
+            save(root / folder / "a.png")
+        source = open_source(f"folder:{root}")
+        assert source.classes == ("cat", "dog") and len(source.samples) == 6
+        assert source.note == (
+            "left out: the folders $RECYCLE.BIN, __MACOSX, cat/@eaDir and 3 more (results of srbench, or a system's)"
+        )
+        (root / "report.html").write_text("")  # results beside the data do not hide them
+        assert len(open_source(f"folder:{root}").samples) == 6
+
     def test_links_that_lead_back_up_end(self, tmp_path):
         root = class_folders(tmp_path / "photos")
         (root / "cat" / "up").symlink_to(root, target_is_directory=True)

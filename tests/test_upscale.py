@@ -768,6 +768,13 @@ def test_a_single_picture_that_cannot_be_read_exits_1(here):
     assert not Path("o.png").exists()
 
 
+def test_a_folder_says_which_pictures_it_left_out(here):
+    save(here / "in" / "a.png", noise(4, 4, 3))
+    (here / "in" / "b.gif").write_bytes(b"GIF89a")
+    result = upscale([here / "in"], "nearest", out="out", factor=2)
+    assert len(result.images) == 1 and result.notes == (f"{here / 'in'}: left out: 1 .gif",)
+
+
 def test_progress_counts_tiles(here, monkeypatch):
     from contextlib import contextmanager
 

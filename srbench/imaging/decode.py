@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 import struct
 import zlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +25,13 @@ try:
 except ImportError:  # torchvision has announced to remove it; Pillow gives the same pixels, more slowly
     decode_jpeg = None
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".ppm", ".pgm", ".tif", ".tiff", ".webp", ".npy"})
+_HEIF = frozenset({".heic", ".heif"})
+# Images too, which are counted where they are left out: no decoder here, several frames, or no pixels yet.
+UNREAD_SUFFIXES = _HEIF | {
+    *(".avif", ".gif", ".jp2", ".j2k", ".jxl", ".psd", ".svg", ".tga", ".exr", ".hdr", ".dcm", ".fits", ".npz"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+}
 
 _GREY_MODES = ("1", "L", "I", "F")
 
@@ -42,6 +51,15 @@ _PILLOW_ERRORS = (
     RuntimeError,
     Image.DecompressionBombError,
 )
+
+
+@cache
+def readable_suffixes() -> frozenset[str]:
+    """Return the suffixes of files that are read as images: HEIC too where the package pillow-heif is installed."""
+    if importlib.util.find_spec("pillow_heif") is None:
+        return IMAGE_SUFFIXES
+    importlib.import_module("pillow_heif").register_heif_opener()
+    return IMAGE_SUFFIXES | _HEIF
 
 
 @dataclass(frozen=True)

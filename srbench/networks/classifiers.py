@@ -108,6 +108,12 @@ def label_map(info: ClassifierInfo, classes: Sequence[str]) -> np.ndarray:
                 f"the data has {len(classes)} classes and classifier {info.id} has {info.n_classes} unnamed outputs;"
                 " give its class names in a card (classes = a file with one name a line)"
             )
+        if list(classes) == sorted(classes) and not _same_order(classes):
+            raise DataError(
+                f"classifier {info.id} has unnamed outputs, so the data's {len(classes)} classes are matched by their"
+                " order; sorted by letters, by numbers (2 before 10) and without regard to case they come in different"
+                " orders: give the names in the order of the outputs in a card (classes = a file with one name a line)"
+            )
         return np.arange(len(classes))
     index = {name: position for position, name in enumerate(info.classes)}
     missing = [name for name in classes if name not in index]
@@ -122,6 +128,26 @@ def label_map(info: ClassifierInfo, classes: Sequence[str]) -> np.ndarray:
             f" {missing[0]!r}; its classes are {kind}: rename the folders or use another classifier"
         )
     return np.array([index[name] for name in classes], dtype=np.int64)
+
+
+def _natural_key(name: str) -> list[tuple[bool, int, str]]:
+    """Return what sorts names as people count: 2 before 10, and without regard to case."""
+    parts, digits = [], ""
+    for letter in f"{name.casefold()}\0":
+        if letter.isdecimal():
+            digits += letter
+            continue
+        if digits:
+            parts.append((False, int(digits), ""))
+            digits = ""
+        parts.append((True, 0, letter))
+    return parts
+
+
+def _same_order(names: Sequence[str]) -> bool:
+    """Whether names are in one order however they are sorted: plainly, without regard to case, or by their numbers."""
+    plain = sorted(names)
+    return plain == sorted(names, key=str.casefold) == sorted(names, key=_natural_key)
 
 
 @cache

@@ -60,28 +60,28 @@ def upscale(
     cls = registry.get(method)
     check_numbers(factor, tile)
     where = use_device(device)
-    jobs, alone = plan_jobs(images, out)
+    plan = plan_jobs(images, out)
     network = load_classifier(classifier) if classifier is not None else None
     ref = choose_weights(method, cls, weights, network)
     protocol = protocol_of_factor(factor)
     engine = Engine(load_method(method, cls, ref, protocol), protocol, factor, tile, where)
     check_applies(engine, network)
     guesser = Guesser.of(engine, network) if network is not None else None
-    if not alone:
-        refuse_foreign(jobs, engine)
+    if not plan.alone:
+        refuse_foreign(plan.jobs, engine)
     done: list[Upscaled] = []
     problems: list[str] = []
-    counts = [count_steps(job.source, factor, tile) for job in jobs]
+    counts = [count_steps(job.source, factor, tile) for job in plan.jobs]
     unit = "images" if tile is None else "tiles"
     with torch.inference_mode(), track("upscale", sum(counts), show=progress, unit=unit) as advance:
-        for job, count in zip(jobs, counts, strict=True):
+        for job, count in zip(plan.jobs, counts, strict=True):
             counter = StepCounter(advance, count)
             try:
-                image, lr, sr = enlarge_file(job, engine, counter, look=guesser is not None, again=alone)
+                image, lr, sr = enlarge_file(job, engine, counter, look=guesser is not None, again=plan.alone)
             except RecordError:
                 raise  # the disk, not the picture
             except SrbenchError as error:
-                if alone:
+                if plan.alone:
                     raise
                 problems.append(str(error))
             else:
@@ -100,5 +100,5 @@ def upscale(
         weights=engine.loaded.label,
         factor=factor,
         classifier=network.id if network is not None else None,
-        notes=weights_notes(ref),
+        notes=(*weights_notes(ref), *plan.notes),
     )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from srbench.data.readers.files import list_images
+from srbench.data.scan import Scan, scan
 from srbench.errors import UsageError
 from srbench.files.atomic import check_out_dir
 from srbench.imaging.codecs import WRITABLE, size_of
@@ -38,8 +38,23 @@ def check_numbers(factor: float, tile: int | None) -> None:
         )
 
 
-def plan_jobs(images: Sequence[Path | str], out: Path | str) -> tuple[list[Job], bool]:
-    """Pair every picture with its target; say too whether it is one picture whose target is named itself.
+@dataclass(frozen=True)
+class Plan:
+    """What a call enlarges.
+
+    Attributes:
+        jobs: The pictures, in the order of the call.
+        alone: Whether it is one picture whose target is named itself.
+        notes: What was left out of folders, one sentence each.
+    """
+
+    jobs: tuple[Job, ...]
+    alone: bool
+    notes: tuple[str, ...]
+
+
+def plan_jobs(images: Sequence[Path | str], out: Path | str) -> Plan:
+    """Pair every picture with its target.
 
     Raises:
         UsageError: If there is nothing to enlarge, or a result would be written over an input or over another one.
@@ -61,17 +76,23 @@ def plan_jobs(images: Sequence[Path | str], out: Path | str) -> tuple[list[Job],
     if not folder and not alone and target.suffix.lower() in WRITABLE:
         raise UsageError(f"--out {out} is the name of one image, but several may be written; give a folder")
     check_out_dir(target.parent if alone else target)
-    if alone:
-        jobs = [Job(given[0], target, given[0].name)]
-    else:
-        jobs = [job for path in given for job in _jobs_of(path, target)]
+    jobs: list[Job] = []
+    notes: list[str] = []
+    for path in given:
+        if path.is_dir():
+            files = _scan(path, target)
+            jobs += [
+                Job(path / file, target / Path(file).parent / _file_name(Path(file)), file) for file in files.images
+            ]
+            notes += [f"{path}: {files.note}"] if files.note else []
+        else:
+            jobs.append(Job(path, target if alone else target / _file_name(path), path.name))
     _refuse_losses(jobs)
-    return jobs, alone
+    return Plan(tuple(jobs), alone, tuple(notes))
 
 
-def _jobs_of(path: Path, out: Path) -> list[Job]:
-    if not path.is_dir():
-        return [Job(path, out / _file_name(path), path.name)]
+def _scan(path: Path, out: Path) -> Scan:
+    """Look into a folder of pictures; refuse one that is empty, or that the results would be written into."""
     if not os.access(path, os.R_OK | os.X_OK):
         raise UsageError(f"the folder {path} cannot be read; check its permissions")
     if out.resolve().is_relative_to(path.resolve()):
@@ -79,10 +100,10 @@ def _jobs_of(path: Path, out: Path) -> list[Job]:
             f"--out {out} lies inside the folder {path}, so that a second call would enlarge the results too;"
             " choose another place with --out DIR"
         )
-    files = [Path(file) for file in list_images(path)]
-    if not files:
+    files = scan(path)
+    if not files.images:
         raise UsageError(f"the folder {path} holds no images; give files, or a folder that does")
-    return [Job(path / file, out / file.parent / _file_name(file), str(file)) for file in files]
+    return files
 
 
 def _file_name(path: Path) -> str:

@@ -18,11 +18,11 @@ from srbench.data.readers.files import (
     FileSource,
     existing_folder,
     folder_name,
-    list_images,
     select_split,
     split_range,
     stable_id,
 )
+from srbench.data.scan import scan
 from srbench.data.source import SampleList
 from srbench.errors import DataError, UnreadableImageError
 
@@ -101,7 +101,7 @@ def open_ava(argument: str, split: str | None = None) -> AvaSource:
     table = _table_in(root, spec)
     rows = _rows(table, spec)
     by_name: dict[str, str] = {}
-    for file in list_images(root):
+    for file in scan(root).images:
         for name in dict.fromkeys((PurePosixPath(file).name, PurePosixPath(file).stem)):
             if name in rows and name in by_name:
                 raise DataError(

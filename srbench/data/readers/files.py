@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from srbench.data.content import content_hashes
 from srbench.data.dataset import check_split
 from srbench.data.source import SampleList, Source
 from srbench.errors import DataError, UsageError
-from srbench.imaging.decode import IMAGE_SUFFIXES, Range, decode, header_of
+from srbench.imaging.decode import Range, decode, header_of
 
 HASH_SPLITS = ("train", "val", "test")
 _RANGE = "?range="
@@ -140,21 +140,6 @@ def folder_name(path: Path) -> str:
     return path.expanduser().resolve().name or "root"
 
 
-def list_images(root: Path) -> list[str]:
-    """List image files at any depth, as relative paths with forward slashes; hidden files and folders are left out."""
-    return sorted(_walk(root, "", frozenset()))
-
-
-def has_images(root: Path) -> bool:
-    """Whether a folder holds an image file at any depth; stops at the first."""
-    return next(_walk(root, "", frozenset()), None) is not None
-
-
-def list_folders(root: Path) -> list[str]:
-    """List the folders directly in a folder by name, hidden ones left out."""
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
 def stable_id(relative: str) -> str:
     """Return a relative path as an id that any file format can hold."""
     return os.fsencode(relative).decode("utf-8", "backslashreplace")
@@ -182,18 +167,3 @@ def select_split(files: Sequence[str], split: str, *, spec: str) -> list[str]:
             f"--data {spec}: none of its {len(files)} images falls into the split {split!r}; use --split all"
         )
     return chosen
-
-
-def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:  # a link that leads back up
-        return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", above | {here})
-            elif PurePath(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                yield f"{prefix}{entry.name}"

@@ -11,11 +11,9 @@ from srbench.data.readers.files import (
     FileSource,
     existing_folder,
     folder_name,
-    has_images,
-    list_folders,
-    list_images,
 )
 from srbench.data.readers.folders import split_folder_source
+from srbench.data.scan import has_images, list_folders, scan
 from srbench.errors import DataError
 from srbench.paths import data_dir
 
@@ -82,7 +80,12 @@ def _open_layout(info: DatasetInfo, argument: str | None, split: str | None) -> 
     edition = re.search(r"-(160|320)$", folder_name(root))
     name = dataset + (edition.group(0) if edition else "")
     return split_folder_source(
-        root, splits, split, name=name, spec=_stored(dataset, argument, root), note=_NOTES.get(dataset, "")
+        root,
+        {each: each for each in splits},
+        split,
+        name=name,
+        spec=_stored(dataset, argument, root),
+        note=_NOTES.get(dataset, ""),
     )
 
 
@@ -114,7 +117,7 @@ def open_tiny_imagenet(argument: str | None, split: str | None) -> FileSource:
     annotations = root / "val" / "val_annotations.txt"
     if split == "train" or not annotations.is_file():  # some keep val in class folders as well
         labelled = ["train"] if annotations.is_file() else splits
-        source = split_folder_source(root, labelled, split, name=dataset, spec=stored)
+        source = split_folder_source(root, {each: each for each in labelled}, split, name=dataset, spec=stored)
         if not source.samples:
             raise DataError(f"--data {spec}: {root / split} holds no images in class folders")
         return source
@@ -124,7 +127,7 @@ def open_tiny_imagenet(argument: str | None, split: str | None) -> FileSource:
     unknown = sorted(set(wnids.values()) - set(classes))
     if unknown:
         raise DataError(f"--data {spec}: val_annotations.txt names {unknown[0]}, for which train/ has no folder")
-    files = list_images(root / "val" / "images")
+    files = scan(root / "val" / "images").images
     missing = [file for file in files if file not in wnids]
     if not files or missing:
         what = f"{missing[0]} has no line in val_annotations.txt" if missing else "val/images holds no images"

@@ -14,12 +14,12 @@ from srbench.data.readers.files import (
     FileSource,
     existing_folder,
     folder_name,
-    list_images,
     range_note,
     select_split,
     split_range,
     stable_id,
 )
+from srbench.data.scan import join_notes, scan
 from srbench.errors import DataError, UsageError
 from srbench.imaging.decode import Range, decode, header_of
 
@@ -53,6 +53,7 @@ class PairsSource(FileSource):
         name: str,
         spec: str,
         split: str,
+        note: str,
         value_range: Range | None,
     ) -> None:
         """Sort the pairs by id, the relative path of the HR file.
@@ -67,6 +68,7 @@ class PairsSource(FileSource):
             name: Short name for task ids.
             spec: The SPEC without the folders above the data.
             split: Name of the split.
+            note: A caution for the tables.
             value_range: Values that are black and white; None takes those of the files' types.
         """
         super().__init__(
@@ -77,7 +79,7 @@ class PairsSource(FileSource):
             name=name,
             spec=spec,
             split=split,
-            note=NOTE,
+            note=note,
             value_range=value_range,
         )
         self.factor = factor
@@ -120,11 +122,11 @@ def open_pairs(argument: str, split: str | None) -> PairsSource:
     if len(parts) != 2 or not all(parts):
         raise UsageError(f"--data {spec}: expected two folders, pairs:LR_DIR,HR_DIR")
     lr_root, hr_root = (existing_folder(Path(part), spec) for part in parts)
-    lr_files, hr_files = list_images(lr_root), list_images(hr_root)
+    lr_files, hr_files = scan(lr_root), scan(hr_root)
     for root, files in ((lr_root, lr_files), (hr_root, hr_files)):
-        if not files:
+        if not files.images:
             raise DataError(f"--data {spec}: {root} holds no images (.png, .tif, .npy ...)")
-    partners = _match(lr_files, hr_files, spec)
+    partners = _match(lr_files.images, hr_files.images, spec)
     factor = _factor(lr_root, hr_root, partners, spec)
     split = split or PAIRS.splits[0]
     chosen = select_split(sorted(partners), split, spec=spec)
@@ -142,6 +144,7 @@ def open_pairs(argument: str, split: str | None) -> PairsSource:
         name=name,
         spec=f"pairs:{lr_name},{hr_name}{range_note(value_range)}",
         split=split,
+        note=join_notes(NOTE, hr_files.note, lr_files.note),
         value_range=value_range,
     )
 
@@ -155,7 +158,7 @@ def _classes(files: Iterable[str]) -> tuple[dict[str, int] | None, tuple[str, ..
     return {file: names.index(str(folder)) for file, folder in folders.items()}, tuple(map(stable_id, names))
 
 
-def _match(lr_files: list[str], hr_files: list[str], spec: str) -> dict[str, str]:
+def _match(lr_files: Sequence[str], hr_files: Sequence[str], spec: str) -> dict[str, str]:
     hr_by_stem, lr_by_stem = _by_stem(hr_files, "HR", spec), _by_stem(lr_files, "LR", spec)
     partners: dict[str, str] = {}
     lonely = []
@@ -177,7 +180,7 @@ def _match(lr_files: list[str], hr_files: list[str], spec: str) -> dict[str, str
     return partners
 
 
-def _by_stem(files: list[str], which: str, spec: str) -> dict[str, str]:
+def _by_stem(files: Sequence[str], which: str, spec: str) -> dict[str, str]:
     stems: dict[str, str] = {}
     for file in files:
         stem = file.rsplit(".", 1)[0]
