@@ -43,7 +43,7 @@ _GPU = Recipe(
     ema=0.999,
     clip_norm=10.0,
     parameters={"blocks": 8, "features": 64},
-    half=True,
+    store_fp16=True,
 )
 _CPU = Recipe(
     losses={"logits": 1.0},
@@ -54,7 +54,7 @@ _CPU = Recipe(
     schedule="cosine",
     augment=Augment(flip=True),
     parameters=_SMALL,
-    half=True,
+    store_fp16=True,
 )
 
 

@@ -75,7 +75,7 @@ class RDN(Trainable):
             ema=0.999,
             clip_norm=1.0,
             parameters={"blocks": 8, "layers": 6, "growth": 32, "features": 64},
-            half=True,
+            store_fp16=True,
         ),
         "cpu-small": dataclasses.replace(
             _PSNR,
@@ -88,7 +88,7 @@ class RDN(Trainable):
             ema=0.999,
             clip_norm=1.0,
             parameters=_SMALL,
-            half=True,
+            store_fp16=True,
         ),
         "demo": dataclasses.replace(
             _PSNR,
@@ -100,7 +100,7 @@ class RDN(Trainable):
             patch=None,
             clip_norm=1.0,
             parameters=_SMALL,
-            half=True,
+            store_fp16=True,
         ),
     }
     tiny: ClassVar[Mapping[str, Any]] = {

@@ -30,7 +30,7 @@ _DEFAULT = Recipe(
     augment=Augment(flip=True),
     track="adapted",
     unit_scale=False,
-    half=True,
+    store_fp16=True,
 )
 
 

@@ -57,7 +57,7 @@ _CPU = dataclasses.replace(
     clip_norm=10.0,
     classifier_lr=3e-3,
     parameters=_SMALL,
-    half=True,
+    store_fp16=True,
 )
 _DEMO = dataclasses.replace(_CPU, epochs=6, steps_per_epoch=50, batch_size=16, parameters={"blocks": 2, "features": 32})
 

@@ -173,6 +173,6 @@ def trainable(folder: Path, stem: str = "gain") -> Path:
     return path
 
 
-def save_gain(path: Path, gain: float = 1.0, *, owner: str = "gain", **card: Any) -> weights.WeightsRef:
+def save_gain(path: Path, gain: float = 1.0, *, namespace: str = "gain", **card: Any) -> weights.WeightsRef:
     """Save weights of `trainable`."""
-    return weights.save(path, {"gain": torch.tensor([gain])}, Card(owner=owner, name=path.stem, **card))
+    return weights.save(path, {"gain": torch.tensor([gain])}, Card(namespace=namespace, name=path.stem, **card))

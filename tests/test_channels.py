@@ -90,7 +90,7 @@ def grey_classifier(name="grey"):
         "in_chans": 1,
     }
     network = timm.create_model("resnet10t", **args)
-    card = weights.Card(owner="classifiers", name=name, extra=extra)
+    card = weights.Card(namespace="classifiers", name=name, extra=extra)
     weights.save(weights.weights_dir() / "classifiers" / f"{name}.safetensors", network.state_dict(), card)
     return name
 
@@ -144,7 +144,7 @@ class TestSources:
 def save_untrained(name="mine"):
     """Save weights with which the grey method is bilinear resizing, to the bit."""
     state = {"tail.weight": torch.zeros(1, 1, 3, 3), "tail.bias": torch.zeros(1)}
-    card = weights.Card(owner="grey_method", name=name)
+    card = weights.Card(namespace="grey_method", name=name)
     weights.save(weights.weights_dir() / "grey_method" / f"{name}.safetensors", state, card)
     return {"grey_method": [name]}
 

@@ -70,8 +70,8 @@ def test_starts_from_any_compact_network_of_factor_4_and_writes_its_names(tmp_pa
 
 def test_starts_from_weights_that_esrgan_was_trained_to(tmp_path):
     network = RRDBNet(num_filters=8, num_blocks=1)
-    card = weights.Card(owner="esrgan", name="demo-psnr-x4", parameters={"blocks": 1, "features": 8, "critic": 16})
-    weights.save(tmp_path / "w.safetensors", network.state_dict(), card, half=True)
+    card = weights.Card(namespace="esrgan", name="demo-psnr-x4", parameters={"blocks": 1, "features": 8, "critic": 16})
+    weights.save(tmp_path / "w.safetensors", network.state_dict(), card, store_fp16=True)
     method = load(tmp_path / "w.safetensors")
     assert method.network.model[0].weight.dtype == torch.float32
     torch.testing.assert_close(method.network.model[0].weight, network.model[0].weight, atol=1e-3, rtol=1e-3)

@@ -245,7 +245,7 @@ def test_named_weights_must_be_what_they_are_declared_as(tmp_path, monkeypatch):
 
 def test_card_and_network_must_agree_on_the_factor(tmp_path):
     method = ESRGAN(blocks=1, features=4, factor=2)
-    card = weights.Card(owner="esrgan", name="w", parameters={"blocks": 1, "features": 4, "factor": 2}, factor=4)
+    card = weights.Card(namespace="esrgan", name="w", parameters={"blocks": 1, "features": 4, "factor": 2}, factor=4)
     weights.save(tmp_path / "w.safetensors", method.state_dict(), card)
     with pytest.raises(WeightsError, match=r"declared as ESRGAN x4, but w\.safetensors holds ESRGAN x2"):
         load(tmp_path / "w.safetensors")

@@ -122,7 +122,9 @@ def test_recipes_are_the_papers_and_deeplenses():
     assert set(b.losses) == {"l2", "features", "adversarial"} and (b.lr, b.epochs, b.batch_size) == (1e-6, 25, 32)
     paper = SRGAN.recipes["psnr"]
     assert (paper.lr, paper.batch_size, paper.patch, paper.epochs * paper.steps_per_epoch) == (1e-4, 16, 96, 1_000_000)
-    assert all(recipe.norm_steps >= 50 and not recipe.half for recipe in SRGAN.recipes.values()), "batch norm: see docs"
+    assert all(recipe.norm_steps >= 50 and not recipe.store_fp16 for recipe in SRGAN.recipes.values()), (
+        "batch norm: see docs"
+    )
 
 
 def train_tiny(tmp_path, recipe, **more):
@@ -167,7 +169,7 @@ def test_training_variant_b_saves_the_generator_alone(tmp_path, own_folders):
 def test_the_old_name_of_discriminator_features_is_read_in_cards_and_recipes(tmp_path, own_folders):
     world.make_images(tmp_path / "photos")
     tiny = {("critic" if key == "discriminator_features" else key): value for key, value in SRGAN.tiny.items()}
-    card = weights.Card(owner="srgan", name="old", parameters=tiny, factor=4)
+    card = weights.Card(namespace="srgan", name="old", parameters=tiny, factor=4)
     ref = weights.save(tmp_path / "old.safetensors", SRGAN(**SRGAN.tiny).state_dict(), card)
     assert SRGAN.from_weights(weights.load(ref)).discriminator_features == 4
     result = train(

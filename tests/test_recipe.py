@@ -99,6 +99,13 @@ def test_a_wrong_override_names_the_setting(override, words):
         apply_overrides(BASE["small"], [override])
 
 
+def test_names_of_0_1_0_are_still_read(tmp_path):
+    (tmp_path / "old.toml").write_text("half = true\nflatness = 0.1\n")
+    recipe = load_recipe(str(tmp_path / "old.toml"), BASE)
+    assert recipe.store_fp16 and recipe.min_detail == 0.1
+    assert apply_overrides(Recipe(), ["half=true"]).store_fp16
+
+
 def test_terms_are_scaled_to_unit_size_only_where_there_are_two_or_more():
     assert not Recipe(losses={"logits": 1.0}).scales_terms
     assert Recipe(losses={"logits": 1.0, "l1": 1.0}).scales_terms

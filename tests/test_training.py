@@ -105,7 +105,7 @@ def test_training_lowers_the_loss_and_the_weights_resolve_by_name(run, place, tm
     ref = weights.find("tiny_method", "default-tiny")
     assert ref.sha256 == result.weights.sha256 == weights.file_sha256(tmp_path / "run/weights/default-tiny.safetensors")
     card = ref.card
-    assert card.owner == "tiny_method" and card.track == "frozen" and card.scale == 0.5 and card.factor is None
+    assert card.namespace == "tiny_method" and card.track == "frozen" and card.scale == 0.5 and card.factor is None
     assert card.teacher == {"id": "tiny", "sha256": load_classifier("tiny").info.weights_sha256}
     assert card.recipe["epochs"] == 4 and card.recipe["losses"] == {"logits": 1.0, "l1": 1.0}
     assert card.data["train"][0]["split"] == "train" and card.data["val"][0]["split"] == "val"
@@ -813,7 +813,7 @@ def test_a_trained_classifier_loads_by_name_and_knows_its_classes(place, tmp_pat
     hr = images.read(np.arange(len(images)))[0].float() / 255
     with torch.no_grad():
         torch.testing.assert_close(loaded(hr), result.network.cpu()(hr))
-    assert result.weights.card.owner == "classifiers" and result.weights.card.extra["args"]["num_classes"] == 3
+    assert result.weights.card.namespace == "classifiers" and result.weights.card.extra["args"]["num_classes"] == 3
     assert "--classifier shapes" in result.summary()
 
 

@@ -685,7 +685,12 @@ def test_adapted_weights_bring_their_own_classifier(here, card, own_folders):
     weights.save(
         own_folders / "weights" / "gain" / "joint.safetensors",
         {"gain": torch.ones(1)},
-        Card(owner="gain", name="joint", track="adapted", teacher={"id": "dummy", "sha256": judge.info.weights_sha256}),
+        Card(
+            namespace="gain",
+            name="joint",
+            track="adapted",
+            teacher={"id": "dummy", "sha256": judge.info.weights_sha256},
+        ),
         classifier_state=turned,
     )
     source = save(here / "in.png", pixels(0, 2, 12))

@@ -39,7 +39,7 @@ def state(width: int = 2, seed: int = 0) -> dict[str, torch.Tensor]:
 
 
 def card(name: str = "w", **changes) -> Card:
-    return Card(**({"owner": "net", "name": name, "parameters": {"width": 2}} | changes))
+    return Card(**({"namespace": "net", "name": name, "parameters": {"width": 2}} | changes))
 
 
 def put(folder: Path, name: str, seed: int = 0, **changes) -> weights.WeightsRef:
@@ -311,9 +311,9 @@ def test_damaged_card_is_refused(tmp_path):
     for text, sentence in (
         ("{", "is damaged, it is not valid JSON"),
         ("[1]", "must be an object"),
-        ('{"name": "w"}', "lacks the field 'owner'"),
+        ('{"name": "w"}', "lacks the field 'namespace'"),
         ("null", "must be an object"),
-        (good.replace('"net"', "null"), "owner must be text, got none"),
+        (good.replace('"net"', "null"), "namespace must be text, got none"),
         (good.replace('"frozen"', '"thawed"'), "track must be one of frozen, adapted, got 'thawed'"),
         (good.replace('"parameters": {"width": 2}', '"parameters": [2]'), "parameters must be an object"),
         (good.replace('"parameters": {"width": 2}', '"parameters": {"width": NaN}'), r"parameters\.width is nan"),
@@ -334,6 +334,12 @@ def test_any_card_is_read_or_refused(raw):
         json.dumps(Card.from_json(json.dumps(raw)).to_json(), allow_nan=False)
     except WeightsError as error:
         assert "\n" not in str(error)
+
+
+def test_cards_of_0_1_0_are_read():
+    raw = card().to_json()
+    old = {("owner" if key == "namespace" else key): value for key, value in raw.items()}
+    assert Card.from_json(json.dumps(old)) == card()
 
 
 def test_every_card_that_ships_is_read():
@@ -448,7 +454,7 @@ def test_adapted_weights_hold_method_and_classifier(tmp_path):
 
 
 def test_half_precision_keeps_integers_and_fills_full_precision(tmp_path):
-    ref = weights.save(tmp_path / "w.safetensors", state(), card(), half=True)
+    ref = weights.save(tmp_path / "w.safetensors", state(), card(), store_fp16=True)
     loaded = weights.load(ref)
     assert loaded.state["conv.weight"].dtype == torch.float16
     assert loaded.state["norm.num_batches_tracked"].dtype == torch.int64

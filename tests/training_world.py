@@ -128,7 +128,7 @@ def make_classifier(name: str = "tiny", classes: tuple[str, ...] = CLASSES, *, s
         "std": [0.25, 0.25, 0.25],
         "classes": list(classes),
     }
-    card = weights.Card(owner="classifiers", name=name, extra=extra)
+    card = weights.Card(namespace="classifiers", name=name, extra=extra)
     weights.save(weights.weights_dir() / "classifiers" / f"{name}.safetensors", network.state_dict(), card)
     return name
 

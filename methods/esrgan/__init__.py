@@ -36,7 +36,7 @@ _PSNR = Recipe(  # Wang et al. 2018, section 4.1: a million steps of 16 patches
     patch=128,
     augment=Augment(flip=True),
     select="psnr",
-    half=True,
+    store_fp16=True,
 )
 _GAN = dataclasses.replace(
     # Section 4.1 again, with the classifier's features in the place of VGG-19's; weights are of unit-scaled terms

@@ -49,7 +49,7 @@ def main() -> None:
             "mean_of": [{"name": each.ref.label, "sha256": each.ref.sha256} for each in given],
         },
     )
-    weights.save(arguments.out / f"{arguments.name}{weights.SUFFIX}", state, made, half=True)
+    weights.save(arguments.out / f"{arguments.name}{weights.SUFFIX}", state, made, store_fp16=True)
 
 
 if __name__ == "__main__":

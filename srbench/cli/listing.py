@@ -86,18 +86,18 @@ def weights_of_all(plugins: Sequence[Path | str] = ()) -> Listing:
 
     registry = _registry(plugins)
     rows = []
-    for owner, declared in [
+    for namespace, declared in [
         (CLASSIFIERS, {}),
         *((name, dict(cls.weights)) for name, cls in registry.working().items()),
     ]:
-        here = {ref.label: ref for ref in weights.local(owner, declared)}
-        for name in weights.names(owner, declared):
+        here = {ref.label: ref for ref in weights.local(namespace, declared)}
+        for name in weights.names(namespace, declared):
             card = here[name].card if name in here else None
             where = here[name].uri.split(":")[0] if name in here else "to be fetched"
             licence = card.licence if card else declared[name].licence if name in declared else ""
             note = card.track if card else declared[name].note if name in declared else ""
-            rows.append((owner, name, where, licence, note))
-    return Listing(("owner", "weights", "where", "licence", "note"), tuple(rows), _problems(registry))
+            rows.append((namespace, name, where, licence, note))
+    return Listing(("namespace", "weights", "where", "licence", "note"), tuple(rows), _problems(registry))
 
 
 def show(listing: Listing) -> None:

@@ -120,7 +120,7 @@ def same_after_saving(subject: Subject, method: Method, classifier: nn.Module | 
     before = raw(method, lr, UP)
     factor = method.info.factor
     card = weights.Card(
-        owner=subject.name,
+        namespace=subject.name,
         name="conformance",
         parameters=dict(subject.cls.tiny),
         track="adapted" if classifier is not None else "frozen",

@@ -101,7 +101,7 @@ class MethodRun(Trainee):
         taught = run.recipe.track == "adapted" or not set(run.recipe.losses) <= set(TERMS) - NEED_CLASSIFIER
         teacher = self._teacher.info if self._teacher is not None and taught else None
         card = weights.Card(
-            owner=self.who,
+            namespace=self.who,
             name=run.name,
             parameters=self._parameters,
             scale=run.protocol.effective_scale,
@@ -236,10 +236,10 @@ class MethodRun(Trainee):
             if unknown:
                 raise UsageError(f"{self.who} takes no parameter {unknown[0]!r}; it takes {', '.join(known) or 'none'}")
             return method_class(**parameters), parameters, None
-        owner, colon, spec = recipe.init.partition(":")
-        if not colon or owner not in self._registry.names():
-            owner, spec = self.who, recipe.init
-        ref = weights.find(owner, spec, self._registry.get(owner).weights)
+        namespace, colon, spec = recipe.init.partition(":")
+        if not colon or namespace not in self._registry.names():
+            namespace, spec = self.who, recipe.init
+        ref = weights.find(namespace, spec, self._registry.get(namespace).weights)
         loaded = weights.load(ref)
         made_with = weights.current_arguments(method_class, loaded.parameters)
         for key, value in parameters.items():

@@ -102,7 +102,7 @@ class NetworkRun(Trainee):
         }
         saved = save_weights(
             run,
-            weights.Card(owner=CLASSIFIERS, name=run.name, extra=extra),
+            weights.Card(namespace=CLASSIFIERS, name=run.name, extra=extra),
             self._classifier.network.state_dict(),
             outcome,
             images=self.images,

@@ -24,7 +24,7 @@ class TrainOptions:
         epochs: Number of epochs, instead of the recipe's.
         out: Folder of the run; None is out/train/ and the name of what is trained.
         name: Name of the weights; None is made of the recipe and the classifier, or of the architecture and the data.
-        init_from: Weights to start from, a name or a file, instead of the recipe's; for a method "owner:name" takes
+        init_from: Weights to start from, a name or a file, instead of the recipe's; for a method "namespace:name" takes
             another method's.
         licence: Licence of the weights, for their card; None is that of `init_from`, where it is known.
         resume: Go on from the checkpoint in `out`.

@@ -89,7 +89,7 @@ class Recipe:
         validate_every: Epochs between validations; the last epoch is always validated.
         checkpoint_every: Optimiser steps between checkpoints inside an epoch; 0 is at the epochs' ends only.
         norm_steps: Batches over which batch-norm statistics are estimated anew before each validation; 0 is none.
-        half: Store the weights in 16 bits.
+        store_fp16: Store the weights in 16 bits.
     """
 
     losses: Mapping[str, Above0] = field(default_factory=dict)
@@ -125,7 +125,7 @@ class Recipe:
     validate_every: Positive = 1
     checkpoint_every: Count = 0
     norm_steps: Count = 0
-    half: bool = False
+    store_fp16: bool = False
 
     def __post_init__(self) -> None:
         """Refuse values out of range.
@@ -211,7 +211,7 @@ def _parse(text: str) -> Any:
         return text
 
 
-RENAMED = {"flatness": "min_detail"}  # a setting as older recipes and checkpoints call it, and its name today
+RENAMED = {"flatness": "min_detail", "half": "store_fp16"}  # a setting as recipes of 0.1.0 call it, and its name
 
 _WEIGHTS = ("losses", "classifier_losses")
 _TABLES = (*_WEIGHTS, "parameters", "augment")

@@ -75,16 +75,16 @@ class TrainingResult:
     def summary(self) -> str:
         """Say in a few lines what was trained, how good it is, and how to use it."""
         card = self.weights.card
-        owner = card.owner if card is not None else ""
+        namespace = card.namespace if card is not None else ""
         metrics = ", ".join(f"{name} {value:.4g}" for name, value in sorted(self.metrics.items()))
         by = "the last" if self.criterion == "none" else f"the best by {self.criterion}"
         use = (
             f"--classifier {self.weights.label}"
-            if owner == "classifiers"
-            else f"srbench eval {owner} --weights {owner}={self.weights.label}"
+            if namespace == "classifiers"
+            else f"srbench eval {namespace} --weights {namespace}={self.weights.label}"
         )
         return (
-            f"{owner} {self.weights.label}: epoch {self.epoch} is {by} ({metrics})\n"
+            f"{namespace} {self.weights.label}: epoch {self.epoch} is {by} ({metrics})\n"
             f"{self.steps} steps, {self.images} images, {self.seconds:.0f} s;"
             f" {self.images_per_s:.3g} images/s while training, {self.wait_share:.0%} of it waiting for data\n"
             f"weights in {self.out / 'weights' / self.weights.path.name}, curves in {self.out / 'curves.csv'}\n"
@@ -129,7 +129,7 @@ def save_weights(
     Raises:
         TrainingError: If the weights cannot be copied into the user's folder.
     """
-    target = weights.weights_dir() / card.owner / f"{card.name}{weights.SUFFIX}"
+    target = weights.weights_dir() / card.namespace / f"{card.name}{weights.SUFFIX}"
     own = run.out / "weights" / target.name
     if run.fabric.is_global_zero:
         card = dataclasses.replace(
@@ -146,10 +146,10 @@ def save_weights(
             licence=run.options.licence or (started.ref.licence if started is not None else ""),
             extra=_outcome_fields(run, outcome) | dict(card.extra),
         )
-        weights.save(own, state, card, classifier_state=classifier_state, half=run.recipe.half)
+        weights.save(own, state, card, classifier_state=classifier_state, store_fp16=run.recipe.store_fp16)
         _install(own, target)
     run.fabric.barrier()
-    return weights.find(card.owner, str(own))
+    return weights.find(card.namespace, str(own))
 
 
 def to_result(

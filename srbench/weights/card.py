@@ -19,7 +19,7 @@ class Card:
     """What one must know about trained weights; it travels inside the file.
 
     Attributes:
-        owner: Method the weights belong to, or "classifiers".
+        namespace: Method the weights belong to, or "classifiers".
         name: Name of the weights.
         parameters: Constructor arguments of the network.
         track: "frozen", or "adapted" when the file also holds the classifier trained along.
@@ -38,7 +38,7 @@ class Card:
         extra: Anything else worth keeping (input size, mean and std, class names, seconds, steps).
     """
 
-    owner: str
+    namespace: str
     name: str
     parameters: Anything = field(default_factory=dict)
     track: Literal["frozen", "adapted"] = "frozen"
@@ -67,10 +67,16 @@ class Card:
         Raises:
             WeightsError: If the text is no JSON, or a field is missing or of another type.
         """
+        from pydantic_core import from_json
+
         remedy = "; save the weights again"
-        card = validated(
-            cls, text.encode(errors="replace"), origin=origin, error=WeightsError, unknown="ignore", remedy=remedy
-        )
+        try:
+            raw = from_json(text.encode(errors="replace"))
+        except ValueError as error:
+            raise WeightsError(f"{origin} is damaged, it is not valid JSON ({error}){remedy}") from None
+        if isinstance(raw, dict) and "owner" in raw:  # what cards of 0.1.0 call it
+            raw = {"namespace": raw["owner"], **raw}
+        card = validated(cls, raw, origin=origin, error=WeightsError, unknown="ignore", remedy=remedy)
         if card.teacher is not None and not {"id", "sha256"} <= card.teacher.keys():
             raise WeightsError(f"{origin}: teacher must have id and sha256, got {card.teacher}{remedy}")
         return card

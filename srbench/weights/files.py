@@ -140,7 +140,7 @@ def save(
     card: Card,
     *,
     classifier_state: Mapping[str, Tensor] | None = None,
-    half: bool = False,
+    store_fp16: bool = False,
 ) -> WeightsRef:
     """Write weights and card atomically: `<name>.safetensors` with the card inside, and `<name>.json` to read.
 
@@ -149,30 +149,29 @@ def save(
         state: Parameters of the method's network.
         card: The card.
         classifier_state: Parameters of the classifier trained along; goes with `card.track == "adapted"`.
-        half: Store floating-point tensors in 16 bits.
+        store_fp16: Store floating-point tensors in 16 bits.
 
     Raises:
         RecordError: If the disk is full or fails; the target is as it was then.
     """
-    import torch
     from safetensors.torch import save as packed_bytes
 
     tensors = dict(state)
     if classifier_state is not None:
         tensors = {f"{_METHOD_PREFIX}{key}": value for key, value in state.items()}
         tensors |= {f"{_CLASSIFIER_PREFIX}{key}": value for key, value in classifier_state.items()}
-    packed = {
-        key: (value.detach().cpu().to(torch.float16) if half and value.is_floating_point() else value.detach().cpu())
-        .contiguous()
-        .clone()
-        for key, value in tensors.items()
-    }
+    packed = {key: _to_disk(value, store_fp16=store_fp16) for key, value in tensors.items()}
     content = packed_bytes(packed, metadata={_METADATA_KEY: json.dumps(card.to_json(), sort_keys=True)})
     write_bytes(path, lambda file: _discard(file.write(content)))
     ref = reference(path, label=path.stem, uri=f"file:{path.name}")
     readable = json.dumps(card.to_json() | {"sha256": ref.sha256}, indent=2, sort_keys=True) + "\n"
     write_text(path.with_suffix(".json"), readable)
     return ref
+
+
+def _to_disk(value: Tensor, *, store_fp16: bool) -> Tensor:
+    value = value.detach().cpu()
+    return (value.half() if store_fp16 and value.is_floating_point() else value).contiguous().clone()
 
 
 def read_card(path: Path) -> Card | None:

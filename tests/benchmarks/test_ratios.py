@@ -198,7 +198,7 @@ def save_esrgan(folder, blocks: int, features: int) -> dict[str, list[str]]:
     torch.manual_seed(0)
     network = Registry().get("esrgan")(blocks=blocks, features=features)
     path = folder / f"rrdb-{blocks}-{features}.safetensors"
-    save(path, network.state_dict(), Card(owner="esrgan", name=path.stem, factor=4))
+    save(path, network.state_dict(), Card(namespace="esrgan", name=path.stem, factor=4))
     return {"esrgan": [str(path)]}
 
 
