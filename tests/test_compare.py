@@ -53,6 +53,8 @@ def row(method: str = "esrgan", **values: Any) -> Row:
         ("psnr -0.1 dB", 25.2, 25.15, False),
         ("psnr -0.1dB", math.inf, math.inf, False),
         ("psnr -0.1dB", math.inf, 50.0, True),
+        ("psnr -0.1dB", math.inf, 99.95, False),  # every image exact counts 100 dB
+        ("psnr -0.1dB", math.inf, 99.8, True),
         ("latency_ms +10%", 10.0, 11.0, False),
         ("latency_ms +10%", 10.0, 11.1, True),
         ("latency_ms +10%", 10.0, 1.0, False),

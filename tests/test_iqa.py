@@ -29,7 +29,7 @@ from srbench.records.samples import score_columns
 from srbench.registry import Registry
 from srbench.report import write_report
 from srbench.task_types import task_type, task_type_names
-from srbench.task_types.iqa import NAMES, earth_movers, emd, mean_rating
+from srbench.task_types.image_quality import NAMES, earth_movers, emd, mean_rating
 from srbench.training import losses
 from srbench.training.api import train_network
 from srbench.training.options import TrainOptions
@@ -113,7 +113,7 @@ def test_what_does_not_vary_correlates_with_nothing():
 def test_kinds_are_reached_by_name():
     assert task_type_names() == ("classification", "iqa")
     assert (task_type("iqa").loss_term, task_type("classification").loss_term) == ("emd", "ce")
-    with pytest.raises(UnknownNameError, match="kind of task"):
+    with pytest.raises(UnknownNameError, match="task type"):
         task_type("depth")
     assert default_task_type(["iqa"]) == default_task_type(["ava:x"]) == "iqa"
     assert default_task_type(["demo"]) == default_task_type(["demo", "iqa"]) == "classification"

@@ -24,7 +24,7 @@ from sklearn.metrics import f1_score
 
 from srbench import leaderboard
 from srbench.compute.numerics import Numerics
-from srbench.errors import IncomparableError, RecordError
+from srbench.errors import IncomparableError, RecordError, UsageError
 from srbench.leaderboard import Leaderboard, Row, tables
 from srbench.leaderboard.compare import compare, parse_rule
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
@@ -156,7 +156,7 @@ def test_any_leaderboard_file_is_compared_or_refused(data: st.DataObject) -> Non
     try:
         other = Leaderboard.from_json(data.draw(damaged(compared_with())), origin="x")
         compare(other, good, [parse_rule("accuracy -0.3pp")])
-    except (RecordError, IncomparableError) as error:
+    except (RecordError, IncomparableError, UsageError) as error:  # a usage error where no ok row is left
         assert "\n" not in str(error)
 
 
@@ -652,3 +652,50 @@ def test_partial_rows_of_other_arithmetic_are_not_paired(tmp_path: Path) -> None
 def test_a_note_says_the_arithmetic(tmp_path: Path) -> None:
     put(tmp_path, "bilinear", 0.5, numerics=Numerics("cuda", tf32=True))
     assert "- computed in tf32 on a GPU\n" in tables.markdown(built(tmp_path))
+
+
+# --- exact images --------------------------------------------------------------------------------------------------
+
+
+def put_errors(root: Path, method: str, mse: np.ndarray, **options: Any) -> None:
+    """Store a cell without a network."""
+    options = {"classifier": None, "n": len(mse), **options}
+    commit(root, make_record(method, **options), make_samples(None, None, mse=mse))
+
+
+def test_exact_images_count_for_their_method(tmp_path: Path) -> None:
+    # "offbyone" is a little worse on every image; of "bilinear" five are exact, whose PSNR is infinite.
+    exact = np.where(np.arange(60) < 5, 0.0, 0.004)
+    put_errors(tmp_path, "bilinear", exact)
+    put_errors(tmp_path, "offbyone", exact + 1e-5)
+    put_errors(tmp_path, "original", np.zeros(60), role="control")
+    board = built(tmp_path)
+    bilinear, worse = row_of(board, "bilinear"), row_of(board, "offbyone")
+    assert bilinear["psnr"] == pytest.approx((5 * 100 + 55 * -10 * math.log10(0.004)) / 60, abs=1e-5)
+    assert (bilinear.rank, worse.rank) == (1, 2)
+    low, high = bilinear.ci["psnr"]
+    assert low < bilinear["psnr"] < high
+    assert bilinear.notes["exact.psnr"] == "5 of 60 are exact and count as 100 dB"
+    assert "PSNR: 5 of 60 are exact and count as 100 dB: bilinear" in tables.markdown(board)
+    oracle = row_of(board, "original")
+    assert oracle["psnr"] == math.inf and "exact.psnr" not in oracle.notes and "psnr" not in oracle.ci
+    assert oracle.to_json()["psnr"] == "inf"
+
+
+def test_a_version_that_is_better_everywhere_breaks_no_rule(tmp_path: Path) -> None:
+    before = np.linspace(0.001, 0.01, 60)
+    for name, errors in (("old", before), ("new", np.where(np.arange(60) < 20, 0.0, before - 1e-6))):
+        put_errors(tmp_path / name, "bilinear", errors)
+    old, new = built(tmp_path / "old"), built(tmp_path / "new")
+    assert compare(old, new, [parse_rule("psnr -0.1dB")]).fired == ()
+    assert compare(new, old, [parse_rule("psnr -0.1dB")]).fired
+
+
+def test_batches_without_error_count_at_the_cap(tmp_path: Path) -> None:
+    fields = {**FIELDS, "score": {"psnr_reduction": "batch", "psnr_batch": 10}}
+    errors = np.where(np.arange(60) < 10, 0.0, 0.01)
+    put_errors(tmp_path, "bilinear", errors, fields=fields)
+    row = row_of(built(tmp_path), "bilinear")
+    assert row["psnr"] == pytest.approx((100 + 5 * 20) / 6, abs=1e-5)
+    low, high = row.ci["psnr"]
+    assert 20 <= low < row["psnr"] < high <= 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,13 +12,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from srbench import metrics
 from srbench.compute.numerics import Numerics
 from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source, sample_list_sha256
 from srbench.evaluation.costs import Costs
 from srbench.evaluation.loaded_methods import LoadedMethod, parameters_of
-from srbench.evaluation.plan import ORACLE_VERSION, PlannedCell, ScoredNetwork
+from srbench.evaluation.plan import ORACLE_VERSION, PlannedCell
+from srbench.metrics.catalogue import metric
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.records.schema import (
@@ -29,14 +30,12 @@ from srbench.records.schema import (
     DatasetPart,
     Environment,
     MethodPart,
-    Metric,
     ProtocolPart,
     Record,
     Status,
     TimingPart,
     WeightsPart,
 )
-from srbench.task_types import mean_metric
 
 
 @dataclass(frozen=True)
@@ -97,15 +96,12 @@ def make_record(
         scored: What was computed, where it is ok.
     """
     source, protocol, network = surroundings.source, surroundings.protocol, cell.scored
-    computed: dict[str, Metric] = {}
     per_class, histograms = None, None
     if scored is not None:
         histograms = network.task_type.histograms(scored.sums)
-        quality = why_no_quality(cell.loaded, protocol)
-        computed = metrics_of(scored.samples, protocol, network, why_no_quality=quality, histograms=histograms)
         if network.outputs is not None:
             per_class = network.task_type.per_class(scored.samples, network.outputs, source.classes)
-    return Record(
+    record = Record(
         schema_version=SCHEMA_VERSION,
         cell=cell.key,
         status=status,
@@ -119,13 +115,24 @@ def make_record(
         method=method_part(cell.loaded, scored.costs if scored is not None else None),
         classifier=classifier_part(network.classifier, cell.key.track),
         dataset=dataset_part(source, surroundings.hr_store, protocol),
-        metrics=computed,
+        metrics={},
         per_class=per_class,
         score_histograms=histograms,
         timing=scored.timing if scored is not None else TimingPart(),
         training=training_part(cell.loaded),
         created=now(),
     )
+    return record if scored is None else with_metrics(record, scored.samples, cell, protocol)
+
+
+def with_metrics(record: Record, samples: pd.DataFrame, cell: PlannedCell, protocol: Protocol) -> Record:
+    """Return an ok record with its metrics, as the leaderboard computes them from the samples."""
+    task_type = cell.scored.task_type
+    missing = why_no_quality(cell.loaded, protocol) or "no image is large enough for it"
+    values = task_type.values(task_type.samples_of(record, samples), why_no_image=missing)
+    if cell.scored.outputs is None:
+        values = {name: value for name, value in values.items() if metric(name).group == "image"}
+    return dataclasses.replace(record, metrics=values)
 
 
 def protocol_part(protocol: Protocol) -> ProtocolPart:
@@ -208,29 +215,6 @@ def not_degraded(hr_store: HRStore, protocol: Protocol) -> int:
     )
 
 
-def metrics_of(
-    samples: pd.DataFrame,
-    protocol: Protocol,
-    scored: ScoredNetwork,
-    *,
-    why_no_quality: str | None,
-    histograms: dict[str, Any] | None = None,
-) -> dict[str, Metric]:
-    """Return the metrics of a cell by name; what does not apply is None with its reason.
-
-    Args:
-        samples: The values, one row a sample.
-        protocol: The protocol.
-        scored: The classifier.
-        why_no_quality: Why there is no PSNR and SSIM, or None.
-        histograms: Histograms of the scores, from `TaskType.histograms`.
-    """
-    quality = {"psnr": _psnr(samples, protocol, why_no_quality), "ssim": mean_metric(samples, "ssim", why_no_quality)}
-    if scored.outputs is None:
-        return quality
-    return quality | scored.task_type.metrics(samples, scored.outputs, histograms=histograms)
-
-
 def why_no_quality(loaded: LoadedMethod | None, protocol: Protocol) -> str | None:
     """Return why a cell has no PSNR and SSIM, or None if it has."""
     if protocol.lr.none:
@@ -254,10 +238,3 @@ def training_part(loaded: LoadedMethod | None) -> dict[str, Any] | None:
 def now() -> str:
     """Return the UTC time in ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _psnr(samples: pd.DataFrame, protocol: Protocol, reason: str | None) -> Metric:
-    if reason is not None or protocol.score.psnr_reduction == "image":
-        return mean_metric(samples, "psnr", reason)
-    pooled = metrics.psnr_pooled(samples["mse"].to_numpy(dtype=np.float64), protocol.score.psnr_batch)
-    return Metric(pooled.value, pooled.n_images, n_infinite=pooled.n_infinite * protocol.score.psnr_batch)

@@ -133,7 +133,7 @@ class _Planner:
         if classifier is None:
             return ScoredNetwork(None, asked, None)
         present = self._protocol.score.logits == "present"
-        return ScoredNetwork(classifier, asked, asked.answers(classifier.info, source, present=present))
+        return ScoredNetwork(classifier, asked, asked.map_outputs(classifier.info, source, present=present))
 
     def cell(self, loaded: LoadedMethod | None, scored: ScoredNetwork) -> PlannedCell:
         classifier = scored.classifier

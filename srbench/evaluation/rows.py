@@ -80,13 +80,12 @@ class CellRows:
             "position": np.concatenate(self._positions[first:])
         }
 
-    def write(self, folder: Path, input_hash: str, task_columns: Mapping[str, str]) -> None:
+    def write(self, folder: Path, input_hash: str) -> None:
         """Write the rows as a shard of the cell's folder.
 
         Args:
             folder: The cell's folder.
             input_hash: Hash of its inputs.
-            task_columns: The columns that its task type adds to those of every task, with their types.
 
         Raises:
             RecordError: If they cannot be written; nothing half-written stays.
@@ -96,7 +95,7 @@ class CellRows:
         scores = torch.cat(self._scores).float().cpu().numpy() if self._scores else None
         sums: dict[str, Any] = {name: value.cpu().numpy() for name, value in self._sums.items()}
         sums["pass_s"] = np.float64(sum(watch.seconds for watch in self._watches))
-        write_shard(folder, input_hash, samples_frame(columns, task_columns=task_columns, scores=scores), sums=sums)
+        write_shard(folder, input_hash, samples_frame(columns, scores=scores), sums=sums)
 
 
 class Stopwatch:

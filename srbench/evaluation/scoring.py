@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from srbench import metrics
 from srbench.data.hr_cache import HRStore
 from srbench.errors import ContractError, RecordError, sentence
 from srbench.evaluation import options
@@ -27,6 +26,7 @@ from srbench.evaluation.plan import PlannedCell, ScoredNetwork
 from srbench.evaluation.rows import CellRows, Stopwatch
 from srbench.evaluation.thumbnails import PENDING_BYTES, Images, ThumbnailBuffer, ThumbnailSelector
 from srbench.imaging.degrade import for_classifier, for_metric
+from srbench.metrics.catalogue import image_columns
 from srbench.protocol import Protocol
 from srbench.records.shards import done_positions
 from srbench.restore import is_finite, not_finite, restore
@@ -145,7 +145,7 @@ class _Pass:
             except ContractError as error:
                 self._fail([cell], sentence(error))
         for cell in self._alive(cells):
-            rows[cell.folder].write(cell.folder, cell.input_hash, cell.scored.task_type.own_columns)
+            rows[cell.folder].write(cell.folder, cell.input_hash)
 
     def _alive(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         return [cell for cell in cells if cell.folder not in self._result.failures]
@@ -278,15 +278,14 @@ def _quality(sr: Tensor, batch: Batch, protocol: Protocol, *, output: str) -> tu
         return seen, {}
     same = (protocol.sr.clamp, protocol.sr.round) == (protocol.score.clamp, protocol.score.round)
     compared = seen if same else for_metric(sr, protocol)
-    mse = batch.statistics.mse(compared)
-    return seen, {"mse": mse, "psnr": metrics.psnr_from_mse(mse), "ssim": batch.statistics.ssim(compared)}
+    pair = batch.statistics.pair(compared)
+    return seen, {column.name: column.of_pair(pair) for column in image_columns() if column.of_pair is not None}
 
 
 def _quality_of_hr(batch: Batch, protocol: Protocol) -> dict[str, Any]:
-    n = len(batch.ids)
     if protocol.lr.none:
         return {}
-    return {"mse": torch.zeros(n), "psnr": torch.full((n,), torch.inf), "ssim": torch.ones(n)}
+    return {column.name: torch.full((len(batch.ids),), column.exact) for column in image_columns()}
 
 
 def _name(loaded: LoadedMethod) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from srbench import protocol
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
 from srbench.leaderboard import Leaderboard, Row, build, read_leaderboard
-from srbench.metrics.catalogue import all_metrics, metric_names
+from srbench.metrics.catalogue import all_metrics, metric, metric_names
 from srbench.metrics.info import MetricInfo
 from srbench.records.cells import find_records
 
@@ -37,7 +37,13 @@ class Rule:
     relative: bool
 
     def breaks(self, old: float, new: float) -> bool:
-        """Say whether the change from `old` to `new` goes beyond the bound."""
+        """Say whether the change from `old` to `new` goes beyond the bound.
+
+        Where every image is exact, the infinite PSNR counts as its cap, as each image does in a mean.
+        """
+        cap = metric(self.metric).cap
+        if cap is not None:
+            old, new = min(old, cap), min(new, cap)
         if old == new:
             return False
         allowed = self.bound * abs(old) if self.relative else self.bound
@@ -89,14 +95,14 @@ def parse_rule(text: str) -> Rule:
             f"--fail-on takes '<metric> <signed number><unit>', such as 'accuracy -0.3pp', 'psnr -0.1dB' or"
             f" 'latency_ms +10%', got {text!r}"
         )
-    metric, sign, number, unit = match.groups()
-    if metric not in metric_names():
-        raise UnknownNameError("metric", metric, metric_names())
+    name, sign, number, unit = match.groups()
+    if name not in metric_names():
+        raise UnknownNameError("metric", name, metric_names())
     fitting = [row.name for row in all_metrics() if _takes(row, unit)]
-    if metric not in fitting:
-        raise UsageError(f"--fail-on {text!r}: the unit {unit} fits {', '.join(fitting)}, not {metric}")
+    if name not in fitting:
+        raise UsageError(f"--fail-on {text!r}: the unit {unit} fits {', '.join(fitting)}, not {name}")
     bound = float(number) / (100 if unit in ("pp", "%") else 1)
-    return Rule(text=text.strip(), metric=metric, sign=1 if sign == "+" else -1, bound=bound, relative=unit == "%")
+    return Rule(text=text.strip(), metric=name, sign=1 if sign == "+" else -1, bound=bound, relative=unit == "%")
 
 
 def _takes(row: MetricInfo, unit: str | None) -> bool:

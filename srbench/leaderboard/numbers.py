@@ -22,10 +22,13 @@ from srbench.leaderboard.pairing import aligned, check_comparable, newest_cells,
 from srbench.leaderboard.ranks import ordered
 from srbench.leaderboard.rows import Row, bare_row, interval_names
 from srbench.metrics import psnr_pooled
+from srbench.metrics.catalogue import metric, metrics_of
 from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means
+from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
-from srbench.records.schema import BASELINE, ORACLE, Record
-from srbench.task_types import CellSamples, Column, Interval, PairedCells, TaskType, mean_of, put_interval, task_type
+from srbench.records.schema import BASELINE, ORACLE
+from srbench.task_types import CellSamples, Interval, PairedCells, TaskType, put_interval, task_type
+from srbench.task_types.base import Column
 from srbench.task_types.classification import PER_CLASS_COLUMNS
 
 MINIMUM_BATCHES = 5
@@ -112,17 +115,21 @@ class _Alone:
     """A cell with its own numbers, and those of its columns that the other cells are held against."""
 
     cell: CellSamples
-    point: Mapping[str, float | None]
     row: Row
 
 
 def _alone(cell: CellSamples, task_type: TaskType, *, draws: int, seed: int) -> _Alone:
-    point = {**task_type.point(cell), "ssim": mean_of(cell.floats["ssim"])}
-    row = _point_row(cell, point, task_type)
-    if _pools_batches(row, cell):
+    row = _own_row(cell, task_type)
+    if _pools_batches(cell) and math.isfinite(row.values.get("psnr", math.inf)):
         row = _with_batch_interval(row, cell, draws=draws, seed=seed)
     # The columns of all cells stay in memory together from here on, so only those that are paired do.
-    return _Alone(cell.only({*task_type.resampled, *task_type.compared}), point, row)
+    return _Alone(cell.only({*_averaged(task_type).values(), *task_type.compared}), row)
+
+
+def _averaged(task_type: TaskType) -> dict[str, str]:
+    """Return the columns that are resampled by the names of their metrics."""
+    averaged = (info for info in metrics_of(task_type.name) if info.averaged)
+    return {info.name: info.name if info.value is not None else info.columns[-1].name for info in averaged}
 
 
 def _paired_rows(
@@ -142,9 +149,9 @@ def _paired_rows(
     comparison = task_type.compare(
         PairedCells(
             cells=paired,
-            points=[each.point for each in alone],
-            oracle=_frozen_index(rows, ORACLE),
-            reference=_frozen_index(rows, BASELINE),
+            values=[row.values for row in rows],
+            oracle_index=_frozen_index(rows, ORACLE),
+            baseline_index=_frozen_index(rows, BASELINE),
             resampled=resampled,
             draws=draws,
             seed=seed,
@@ -173,42 +180,22 @@ def _frozen_index(rows: Sequence[Row], method: str) -> int | None:
     return next((index for index, row in enumerate(rows) if row.method == method and row.track == "frozen"), None)
 
 
-def _point_row(cell: CellSamples, point: Mapping[str, float | None], task_type: TaskType) -> Row:
+def _own_row(cell: CellSamples, task_type: TaskType) -> Row:
     """Return the row of a cell with its own numbers, no differences."""
     bare = bare_row(cell.record)
-    psnr, why = _psnr(cell)
-    notes = {} if why is None else {"psnr": why}
-    notes |= {name: _why_null(cell.record, name) for name in task_type.noted if point.get(name) is None}
-    values = {name: value for name, value in {**point, "psnr": psnr}.items() if value is not None}
+    metrics = task_type.values(cell)
+    values = {name: found.value for name, found in metrics.items() if found.value is not None}
+    notes = {name: found.reason or "" for name, found in metrics.items() if found.value is None}
+    for name, found in metrics.items():
+        cap = metric(name).cap
+        if cap is not None and 0 < found.n_infinite < found.n:
+            counts = f"count as {cap:g} {metric(name).unit}"
+            notes[f"exact.{name}"] = f"{found.n_infinite} of {found.n} are exact and {counts}"
     return dataclasses.replace(bare, values={**bare.values, **values}, notes=notes)
 
 
-def _why_null(record: Record, name: str) -> str:
-    metric = record.metrics.get(name)
-    if metric is not None and metric.reason:
-        return metric.reason
-    return "there is no classifier" if record.classifier is None and name != "ssim" else "does not apply here"
-
-
-def _psnr(cell: CellSamples) -> tuple[float | None, str | None]:
-    """PSNR as the protocol reduces it, or None and why."""
-    record, mse = cell.record, cell.floats["mse"]
-    score = record.protocol.fields.get("score", {})
-    if score.get("psnr_reduction") != "batch":
-        value = mean_of(cell.floats["psnr"])
-        return value, None if value is not None else _why_null(record, "psnr")
-    if np.isnan(mse).any():
-        return None, _why_null(record, "psnr")
-    size = int(score["psnr_batch"])
-    if len(mse) < size:
-        return None, f"the protocol pools {size} images, there are {len(mse)}"
-    return psnr_pooled(mse, size).value, None
-
-
-def _pools_batches(row: Row, cell: CellSamples) -> bool:
-    score = cell.record.protocol.fields.get("score", {})
-    psnr = row["psnr"]
-    return psnr is not None and math.isfinite(psnr) and score.get("psnr_reduction") == "batch"
+def _pools_batches(cell: CellSamples) -> bool:
+    return bool(cell.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch")
 
 
 def _with_batch_interval(row: Row, cell: CellSamples, *, draws: int, seed: int) -> Row:
@@ -221,6 +208,7 @@ def _with_batch_interval(row: Row, cell: CellSamples, *, draws: int, seed: int) 
         return dataclasses.replace(row, notes={**row.notes, "ci.psnr": why})
     each = np.array([psnr_pooled(mse[batch * size : (batch + 1) * size], size).value for batch in range(batches)])
     ci = dict(row.ci)
+    each = counted(each, metric("psnr").cap)
     put_interval(ci, "psnr", bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0], LEVEL)
     return dataclasses.replace(row, ci=ci)
 
@@ -231,11 +219,11 @@ def _resampled(
     """Return bootstrap draws of the means, by (index of the cell, name); one set of draws for all."""
     named: list[tuple[tuple[int, str], Column]] = []
     for index, cell in enumerate(cells):
-        batches = cell.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch"
-        for name in task_type.resampled:
-            values = cell.floats.get(name)
-            if values is not None and np.isfinite(values).any() and not (name == "psnr" and batches):
-                named.append(((index, name), values))
+        for name, column in _averaged(task_type).items():
+            values = cell.floats.get(column)
+            pooled = name == "psnr" and _pools_batches(cell)
+            if values is not None and np.isfinite(values).any() and not pooled:
+                named.append(((index, name), counted(values, metric(name).cap)))
     if not named:
         return {}
     means = bootstrap_means([values for _, values in named], draws=draws, seed=seed)

@@ -16,8 +16,6 @@ from srbench.records.cells import StoredCell
 from srbench.records.schema import Record
 from srbench.task_types import CellSamples, TaskType
 
-_IMAGE_COLUMNS = ("mse", "psnr", "ssim")
-
 
 def newest_cells(cells: Iterable[StoredCell]) -> tuple[list[StoredCell], list[str]]:
     """Keep the newest of cells that several folders hold; warn where their inputs differ."""
@@ -92,7 +90,7 @@ def aligned(cells: Sequence[StoredCell], task_type: TaskType) -> Iterator[CellSa
     """
     ids: pd.Series | None = None
     first_targets: NDArray[Any] | None = None
-    wanted = dict.fromkeys(("sample_id", *_IMAGE_COLUMNS, *task_type.sample_columns))
+    wanted = ("sample_id", *task_type.sample_columns())
     for cell in cells:
         frame = cell.samples([*wanted, *(cell.score_columns() if task_type.reads_scores else ())])
         own = frame.pop("sample_id")
@@ -108,7 +106,7 @@ def aligned(cells: Sequence[StoredCell], task_type: TaskType) -> Iterator[CellSa
                     f" {lone[0]!r} is not once in both; run the older one again with --force"
                 )
             frame = frame.iloc[order].reset_index(drop=True)
-        samples = task_type.pooled(cell.record, frame, competes=bare_row(cell.record).competes)
+        samples = task_type.samples_of(cell.record, frame, competes=bare_row(cell.record).competes)
         del frame, own  # not in memory beside the next one
         targets = task_type.truth(samples)
         if first_targets is None:

@@ -251,6 +251,7 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
             f"{dataset['n_not_degraded']} of {dataset['n']} {unit} are already at or below the LR size:"
             " the degradation does nothing to them"
         )
+    lines += _exact_notes(rows)
     lines += _null_notes(rows)
     for status in ("skipped", "error"):
         reasons: dict[str, list[str]] = {}
@@ -426,6 +427,16 @@ def _null_notes(rows: Sequence[Row]) -> list[str]:
         scope = f" for {', '.join(where)}" if where else ""
         lines.append(f"no {' and no '.join(_spoken(name) for name in names)}{scope}: {reason}")
     return lines
+
+
+def _exact_notes(rows: Sequence[Row]) -> list[str]:
+    """Say for which rows exact images stand in a mean at the most that one image counts."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, text in row.notes.items():
+            if name.startswith("exact."):
+                labels.setdefault((name.removeprefix("exact."), text), []).append(row.label)
+    return [f"{metric(name).word}: {text}: {', '.join(named)}" for (name, text), named in labels.items()]
 
 
 def _spoken(name: str) -> str:

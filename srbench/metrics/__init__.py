@@ -6,6 +6,7 @@
 """
 
 from srbench.metrics.image import (
+    PSNR_CAP_DB,
     HrStatistics,
     PooledPsnr,
     mse_per_image,
@@ -28,6 +29,7 @@ from srbench.metrics.labels import (
 )
 
 __all__ = [
+    "PSNR_CAP_DB",
     "HrStatistics",
     "PooledPsnr",
     "auc_micro_values",

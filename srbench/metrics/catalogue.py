@@ -16,18 +16,52 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Iterable
+from functools import partial
+
+import numpy as np
 
 from srbench import metrics
 from srbench.errors import UnknownNameError, UsageError
-from srbench.metrics.info import MetricInfo, SampleColumn
+from srbench.metrics.image import PSNR_CAP_DB
+from srbench.metrics.info import ColumnType, MetricInfo, SampleColumn
+from srbench.metrics.labels import expected_calibration_error, f1_macro, per_class_table
+from srbench.metrics.stats import correlations
+from srbench.metrics.values import Columns, mean_of, share_equal
 
 ESSENTIAL_PRIORITY = 8
-PSNR_CAP_DB = 100.0
 
 _CLASSES = ("classification",)
 _RATINGS = ("iqa",)
 _LABEL, _PRED, _HR_PRED = (SampleColumn(name, "int32") for name in ("label", "pred", "hr_pred"))
 _RATING, _SCORE = SampleColumn("mean_rating"), SampleColumn("mean_score")
+
+
+def _area(columns: Columns) -> float | None:
+    contributions = columns.get("auc")
+    return None if contributions is None else mean_of(contributions)
+
+
+def _macro_f1(columns: Columns) -> float | None:
+    label, pred = columns["label"], columns["pred"]
+    if label is None or pred is None:
+        return None
+    return f1_macro(per_class_table(label, pred, [str(index) for index in range(int(label.max()) + 1)]))
+
+
+def _calibration(columns: Columns) -> float | None:
+    label, pred, confidence = (columns[name] for name in ("label", "pred", "confidence"))
+    if label is None or pred is None or confidence is None or np.isnan(confidence).any():
+        return None
+    return expected_calibration_error(confidence, label == pred)
+
+
+def _correlation(columns: Columns, name: str) -> float | None:
+    score, rating = columns["mean_score"], columns["mean_rating"]
+    assert score is not None and rating is not None
+    plcc, srcc = correlations(score, rating)
+    value = srcc if name == "srcc" else plcc
+    return value if math.isfinite(value) else None
+
 
 _BUILT_IN = (
     MetricInfo(
@@ -39,6 +73,7 @@ _BUILT_IN = (
         _CLASSES,
         (_LABEL, _PRED),
         share=True,
+        value=partial(share_equal, first="label", second="pred"),
         priority=1,
         interval="mean",
         interval_shown="beside",
@@ -63,8 +98,11 @@ _BUILT_IN = (
         interval_shown="within",
         test="mcnemar",
         tested_as="accuracy",
+        compared=True,
     ),
-    MetricInfo("p_holm", "p\n(Holm)", "p", False, "network", _CLASSES, (_LABEL, _PRED), style="p", priority=7),
+    MetricInfo(
+        "p_holm", "p\n(Holm)", "p", False, "network", _CLASSES, (_LABEL, _PRED), style="p", priority=7, compared=True
+    ),
     MetricInfo(
         "top5",
         "top-5",
@@ -86,6 +124,7 @@ _BUILT_IN = (
         _CLASSES,
         (_LABEL,),
         share=True,
+        value=_area,
         priority=9,
         interval="area",
         interval_shown="beside",
@@ -149,6 +188,7 @@ _BUILT_IN = (
         _CLASSES,
         (_HR_PRED, _PRED),
         share=True,
+        value=partial(share_equal, first="hr_pred", second="pred"),
         priority=12,
         test="mcnemar",
         absence="elsewhere",
@@ -170,6 +210,7 @@ _BUILT_IN = (
         test="mcnemar",
         tested_as="accuracy",
         absence="always",
+        compared=True,
     ),
     MetricInfo(
         "f1_macro",
@@ -180,6 +221,7 @@ _BUILT_IN = (
         _CLASSES,
         (_LABEL, _PRED),
         share=True,
+        value=_macro_f1,
         priority=13,
         interval="f1",
         test="intervals",
@@ -201,6 +243,7 @@ _BUILT_IN = (
         interval_shown="within",
         test="intervals",
         tested_as="f1_macro",
+        compared=True,
     ),
     MetricInfo(
         "ece",
@@ -211,6 +254,7 @@ _BUILT_IN = (
         _CLASSES,
         (_LABEL, _PRED, SampleColumn("confidence")),
         share=True,
+        value=_calibration,
         priority=18,
     ),
     MetricInfo(
@@ -243,6 +287,7 @@ _BUILT_IN = (
         "network",
         _RATINGS,
         (_SCORE, _RATING),
+        value=partial(_correlation, name="srcc"),
         priority=1,
         interval="correlation",
         interval_shown="beside",
@@ -266,6 +311,7 @@ _BUILT_IN = (
         interval_shown="within",
         test="intervals",
         tested_as="srcc",
+        compared=True,
     ),
     MetricInfo(
         "plcc",
@@ -275,6 +321,7 @@ _BUILT_IN = (
         "network",
         _RATINGS,
         (_SCORE, _RATING),
+        value=partial(_correlation, name="plcc"),
         priority=1,
         interval="correlation",
         interval_shown="beside",
@@ -304,10 +351,11 @@ _BUILT_IN = (
 )
 
 _catalogue: dict[str, MetricInfo] = {}
+_further_columns: dict[str, SampleColumn] = {}
 
 
-def register(rows: Iterable[MetricInfo]) -> None:
-    """Add metrics behind those of their group.
+def register(rows: Iterable[MetricInfo], columns: Iterable[SampleColumn] = ()) -> None:
+    """Add metrics, and stored columns that no metric is computed from.
 
     Raises:
         UsageError: If a name is taken by another metric.
@@ -316,6 +364,7 @@ def register(rows: Iterable[MetricInfo]) -> None:
         known = _catalogue.setdefault(row.name, row)
         if known != row:
             raise UsageError(f"two metrics are called {row.name!r}; give the newer one another name")
+    _further_columns.update({column.name: column for column in columns})
 
 
 def metric(name: str) -> MetricInfo:
@@ -352,6 +401,12 @@ def image_metrics() -> tuple[MetricInfo, ...]:
 def image_columns() -> tuple[SampleColumn, ...]:
     """Return the stored columns that hold SR against HR; every one has `of_pair`."""
     return tuple(column for row in image_metrics() for column in row.columns if column.of_pair is not None)
+
+
+def column_types() -> dict[str, ColumnType]:
+    """Return the Arrow type of every column of the samples that a metric or a task type stores, by name."""
+    columns = [column for row in all_metrics() for column in row.columns]
+    return {column.name: column.type for column in (*columns, *_further_columns.values())}
 
 
 def _discover() -> None:

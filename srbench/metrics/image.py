@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Channels = Literal["rgb", "y"]
+
+# What an image counts at most in a mean of PSNR. An exact image has an infinite one; a mean without the exact images
+# would rank a method by its worse ones alone. 100 dB is one grey level in one value of an RGB image of 226 x 226.
+PSNR_CAP_DB = 100.0
 # ITU-R BT.601, limited range, on inputs in [0, 1] (numerators of 1/255).
 _LUMA_WEIGHTS = (65.481, 128.553, 24.966)
 _LUMA_OFFSET = 16.0
@@ -206,10 +210,10 @@ class PooledPsnr:
     """The mean over batches of the PSNR of the pooled error.
 
     Attributes:
-        value: Mean in dB over the batches of finite PSNR; inf where every batch is without error.
+        value: Mean in dB over the batches, each at `PSNR_CAP_DB` at most; inf where every batch is without error.
         n: Number of complete batches.
         n_images: Number of images in them.
-        n_infinite: Number of batches without any error, left out of the mean.
+        n_infinite: Number of batches without any error.
     """
 
     value: float
@@ -244,7 +248,7 @@ def psnr_pooled(mse: NDArray[np.floating], batch_size: int) -> PooledPsnr:
     with np.errstate(divide="ignore"):
         psnr = -10.0 * np.log10(pooled)
     infinite = np.isinf(psnr)
-    value = float(psnr[~infinite].mean()) if not infinite.all() else math.inf
+    value = float(np.minimum(psnr, PSNR_CAP_DB).mean()) if not infinite.all() else math.inf
     return PooledPsnr(value=value, n=n, n_images=n * batch_size, n_infinite=int(infinite.sum()))
 
 

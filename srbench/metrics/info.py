@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from srbench.metrics.values import Columns
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -49,6 +51,8 @@ class MetricInfo:
         columns: Stored columns of the samples that it is computed from.
         unit: Unit, or "".
         share: Whether it is a share, shown in percent on an axis and bounded by percentage points ("pp") in rules.
+        value: Computes it from the stored columns of one cell; None takes the mean of the last column, by `cap`.
+        compared: Whether it comes from holding cells against each other, in `TaskType.compare`, not from one cell.
         cap: Largest value that one sample counts with in a mean; None where there is no limit.
         style: How a value is written: so many digits behind the point, with a sign, three significant digits, these
             with k, M and G, or as a p value.
@@ -76,6 +80,8 @@ class MetricInfo:
     columns: tuple[SampleColumn, ...] = ()
     unit: str = ""
     share: bool = False
+    value: Callable[[Columns], float | None] | None = None
+    compared: bool = False
     cap: float | None = None
     style: Style = "fixed"
     digits: int = 4
@@ -88,6 +94,11 @@ class MetricInfo:
     tested_as: str | None = None
     headline: bool = False
     absence: Literal["always", "elsewhere"] | None = None
+
+    @property
+    def averaged(self) -> bool:
+        """Whether it is a mean over samples, whose bootstrap is that of `sample_values`."""
+        return self.interval in ("mean", "area")
 
     @property
     def axis(self) -> str:

@@ -17,45 +17,33 @@ import pyarrow.parquet as pq
 
 from srbench.errors import RecordError
 from srbench.files.atomic import write_bytes
+from srbench.metrics.catalogue import column_types, metrics_of
 from srbench.records.parquet import read_metadata, read_table
 from srbench.records.schema import MAX_SCORE_CLASSES
 
+# Columns of every file, null where they do not apply; what other task types add is stored only where it is given.
 SAMPLE_COLUMNS: Mapping[str, pa.DataType] = {
     "position": pa.int32(),
     "sample_id": pa.string(),
-    "label": pa.int32(),
-    "pred": pa.int32(),
-    "hr_pred": pa.int32(),
-    "confidence": pa.float32(),
-    "top5_hit": pa.bool_(),
-    "cross_entropy": pa.float32(),
-    "mse": pa.float32(),
-    "psnr": pa.float32(),
-    "ssim": pa.float32(),
-    "logit_mse_to_hr": pa.float32(),
-    "kl_to_hr": pa.float32(),
+    **{column.name: pa.type_for_alias(column.type) for info in metrics_of("classification") for column in info.columns},
 }
 _ROW_GROUP = 2**16  # rows that are compressed together: what writing holds in memory does not grow with the samples
 _SUMS_KEY = b"srbench.sums"
 _ADDED_TYPES = (pa.int32(), pa.bool_(), pa.float32(), pa.string())  # what a column that a task adds may be
 
 
-def samples_frame(
-    columns: Mapping[str, Any], *, task_columns: Mapping[str, str] | None = None, scores: np.ndarray | None = None
-) -> pd.DataFrame:
+def samples_frame(columns: Mapping[str, Any], *, scores: np.ndarray | None = None) -> pd.DataFrame:
     """Return a frame of samples with every column in its stored dtype; what is not given is null.
 
     Args:
-        columns: Arrays or lists by name of `SAMPLE_COLUMNS` or of `task_columns`; "position" and "sample_id" are
-            required.
-        task_columns: What a type of task adds to the columns that every file has: names with their Arrow types, such
-            as "float32". One of them is stored only where it is given.
+        columns: Arrays or lists by name, of `SAMPLE_COLUMNS` or of the columns that metrics in
+            `srbench.metrics.catalogue` are computed from; "position" and "sample_id" are required.
         scores: `(N, K)` float32 probabilities, [0, 1], for at most 50 classes; they become score_000, score_001, ...
 
     Raises:
         RecordError: If a column is unknown, missing, or of another length.
     """
-    added = {name: pa.type_for_alias(kind) for name, kind in (task_columns or {}).items()}
+    added = {name: pa.type_for_alias(kind) for name, kind in column_types().items() if name not in SAMPLE_COLUMNS}
     unknown = sorted(set(columns) - set(SAMPLE_COLUMNS) - set(added))
     if unknown:
         raise RecordError(f"samples have no column {unknown[0]!r}; known: {', '.join([*SAMPLE_COLUMNS, *added])}")
@@ -113,7 +101,7 @@ def read_samples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFra
     """Read samples in order of position; `columns` reads only those.
 
     Raises:
-        RecordError: If the file is missing or damaged, or lacks a column.
+        RecordError: If the file is missing or damaged, or lacks a column that no metric is computed from.
     """
     return in_order([samples_table(path, columns)], columns)
 
@@ -137,14 +125,14 @@ def read_sums(path: Path) -> dict[str, np.ndarray]:
 def samples_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
     """Read samples, positions always among them, in the order of the file.
 
+    A column of a metric that came after the file was written is null.
+
     Raises:
-        RecordError: If the file is missing or damaged, or lacks a column, or has one of another type.
+        RecordError: If the file is missing or damaged, or lacks a column that no metric is computed from, or has one
+            of another type.
     """
     wanted = None if columns is None else list(dict.fromkeys(["position", *columns]))
     table = read_table(path, wanted)
-    lacking = sorted(set(wanted or SAMPLE_COLUMNS) - set(table.column_names))
-    if lacking:
-        raise RecordError(f"{path} lacks the column {lacking[0]!r}; run the evaluation again with --force")
     if len(set(table.column_names)) != len(table.column_names):
         raise RecordError(f"{path} has a column twice; run the evaluation again with --force")
     for field in table.schema:
@@ -158,6 +146,11 @@ def samples_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
     for name in ("position", "sample_id"):
         if name in table.column_names and table.column(name).null_count:
             raise RecordError(f"{path}: column {name!r} has gaps; run the evaluation again with --force")
+    types = column_types()
+    for name in sorted(set(wanted or SAMPLE_COLUMNS) - set(table.column_names)):
+        if name not in types:
+            raise RecordError(f"{path} lacks the column {name!r}; run the evaluation again with --force")
+        table = table.append_column(name, pa.nulls(table.num_rows, pa.type_for_alias(types[name])))
     return table
 
 

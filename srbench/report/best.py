@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from srbench.leaderboard import Row
 from srbench.metrics.catalogue import all_metrics, metric
 from srbench.metrics.stats import bootstrap_means, interval, mcnemar_exact
+from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
 
 LEVEL = 0.05
@@ -124,7 +125,8 @@ def _differences(
     pools: dict[int, dict[Any, NDArray[np.float64]]] = {}
     for column, best, second in places:
         first, other = samples.pair(best, second)
-        each = _floats(first[column]) - _floats(other[column])
+        cap = metric(column).cap
+        each = counted(_floats(first[column]), cap) - counted(_floats(other[column]), cap)
         if np.isfinite(each).any():
             pools.setdefault(len(each), {})[column, best.key, second.key] = each
     found = {}

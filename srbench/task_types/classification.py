@@ -1,4 +1,4 @@
-"""Classification: which class is it? The kind of task of every dataset that does not say otherwise.
+"""Classification: which class is it? The task type of every dataset that does not say otherwise.
 
 As in `srbench.metrics`, what works on tensors imports torch, so that those who only make tables do without.
 """
@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from srbench import metrics
 from srbench.errors import UsageError
+from srbench.metrics.info import MetricInfo
 from srbench.metrics.stats import LEVEL, bootstrap_f1, gap_interval, holm, mcnemar_exact
 from srbench.records.samples import score_columns
 from srbench.records.schema import BASELINE, MAX_SCORE_CLASSES, ORACLE, ClassPart, Metric, Record
-from srbench.task_types import (
+from srbench.task_types.base import (
     BatchResult,
     CellSamples,
     Column,
@@ -27,10 +28,7 @@ from srbench.task_types import (
     OutputMap,
     PairedCells,
     TaskType,
-    mean_metric,
-    mean_of,
     put_interval,
-    stored_column,
 )
 
 if TYPE_CHECKING:
@@ -54,8 +52,6 @@ PER_CLASS_COLUMNS = (
     "f1",
     *(f"f1_delta_to_{name}{end}" for name in (ORACLE, BASELINE) for end in ("", "_low", "_high")),
 )
-_FLOATS = ("confidence", "top5_hit", "cross_entropy", "mse", "psnr", "ssim", "logit_mse_to_hr", "kl_to_hr")
-_NEED_LABELS = ("accuracy", "top5", "cross_entropy", "ece", "f1_macro", "auc")
 
 
 class Classification(TaskType):
@@ -65,12 +61,9 @@ class Classification(TaskType):
     question = "which class is it?"
     loss_term = "ce"
     criterion = "accuracy"
-    sample_columns = ("label", "pred", "hr_pred", *_FLOATS)
     reads_scores = True
-    resampled = ("accuracy", "cross_entropy", "ssim", "auc", "psnr")
     compared = ("label", "pred")
     ranks = ("accuracy", "agreement")
-    noted = ("accuracy", "top5", "auc", "cross_entropy", "ssim", "agreement", "ece")
     shown: ClassVar[tuple[str, ...]] = (
         *("rank", "method", "cross_entropy", "psnr", "accuracy", "total_time_s", "psnr_ci", "accuracy_ci"),
         *("accuracy_delta", "p_holm", "ssim", "top5", "auc", "auc_ci", "agreement", "recovered_gap", "f1_macro"),
@@ -92,7 +85,7 @@ class Classification(TaskType):
             return sources[0].classes or ()
         return tuple(sorted({name for source in sources for name in source.classes or ()}))
 
-    def answers(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
+    def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
         """Find the output of each class of the data, by its name."""
         if source.classes is None:
             return OutputMap(info.n_classes)
@@ -108,7 +101,7 @@ class Classification(TaskType):
             return None
         return answers.outputs[np.array(labels, dtype=np.int64)]
 
-    # --- training
+    # --- learning
 
     def loss(self, scores: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
         """Return the cross-entropy with int64 labels `(N,)`."""
@@ -126,7 +119,7 @@ class Classification(TaskType):
             "accuracy": metrics.topk_hit(scores, target, k=1).double(),
         }
 
-    # --- the pass and the record
+    # --- scoring
 
     def columns(self, scores: Tensor, hr_scores: Tensor, target: Tensor | None, answers: OutputMap) -> BatchResult:
         """Return predictions on SR and HR, how sure and how right they are, and how far apart the scores."""
@@ -161,31 +154,6 @@ class Classification(TaskType):
                 sums = _histograms(probabilities, target)
         return BatchResult(columns, kept, sums)
 
-    def metrics(
-        self, samples: pd.DataFrame, answers: OutputMap, *, histograms: Mapping[str, Any] | None = None
-    ) -> dict[str, Metric]:
-        """Return agreement with HR, and with labels accuracy, top-5, cross-entropy, ECE, F1 and AUC."""
-        n = len(samples)
-        no_labels = None if samples["label"].notna().all() else "the data has no labels"
-        pred = samples["pred"].to_numpy(dtype=np.int64)
-        result = {
-            "agreement": Metric(float((pred == samples["hr_pred"].to_numpy(dtype=np.int64)).mean()), n),
-            "logit_mse_to_hr": mean_metric(samples, "logit_mse_to_hr", None),
-            "kl_to_hr": mean_metric(samples, "kl_to_hr", None),
-        }
-        if no_labels:
-            return result | {name: Metric(None, 0, reason=no_labels) for name in _NEED_LABELS}
-        correct = pred == samples["label"].to_numpy(dtype=np.int64)
-        confidence = samples["confidence"].to_numpy(dtype=np.float64)
-        return result | {
-            "accuracy": Metric(float(correct.mean()), n),
-            "top5": Metric(float(samples["top5_hit"].to_numpy(dtype=bool).mean()), n),
-            "cross_entropy": mean_metric(samples, "cross_entropy", None),
-            "ece": Metric(metrics.expected_calibration_error(confidence, correct), n),
-            "f1_macro": Metric(metrics.f1_macro(_class_table(samples, answers)), n),
-            "auc": _auc_metric(samples, answers, histograms),
-        }
-
     def per_class(
         self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None
     ) -> tuple[ClassPart, ...] | None:
@@ -216,64 +184,53 @@ class Classification(TaskType):
             "negatives": sums["score_negatives"].tolist(),
         }
 
-    # --- the leaderboard
+    def contributions(self, cell: CellSamples, frame: pd.DataFrame) -> Mapping[str, Column]:
+        """Return whether each sample is right, and what it adds to the AUC."""
+        label, correct = cell.whole["label"], _correct(cell)
+        areas = _auc_values(cell.record, frame, label)
+        right: dict[str, Column] = {} if correct is None else {"accuracy": correct.astype(np.float32)}
+        return right if areas is None else {**right, "auc": areas}
 
-    def pooled(self, record: Record, frame: pd.DataFrame, *, competes: bool) -> CellSamples:
-        """Take the samples of a cell as arrays, with their contributions to the AUC."""
-        whole = {
-            name: None if frame[name].isna().any() else frame[name].to_numpy(dtype=np.int32)
-            for name in ("label", "pred", "hr_pred")
-        }
-        floats: dict[str, Column] = {name: stored_column(frame, name) for name in _FLOATS}
-        label, pred = whole["label"], whole["pred"]
-        if label is not None and pred is not None:
-            floats["accuracy"] = (label == pred).astype(np.float32)
-        contributions = _auc_values(record, frame, label)
-        if contributions is not None:
-            floats["auc"] = contributions
-        return CellSamples(record, floats, whole, competes)
+    # --- ranking
+
+    def value(self, info: MetricInfo, cell: CellSamples) -> Metric:
+        """Return one metric of one cell; the AUC of many classes is that of histograms of the scores."""
+        histograms = cell.record.score_histograms
+        if info.name == "auc" and "auc" not in cell.floats and histograms is not None:
+            return Metric(_area_of_histograms(histograms), cell.record.dataset.n)
+        return super().value(info, cell)
+
+    def why_missing(self, info: MetricInfo, cell: CellSamples) -> str:
+        """Say why a metric is missing."""
+        if cell.whole["label"] is None:
+            return "the data has no labels"
+        return "there are no scores of two classes or more" if info.name == "auc" else "does not apply here"
 
     def truth(self, cell: CellSamples) -> NDArray[np.integer] | None:
         """Return the labels."""
         return cell.whole["label"]
 
-    def point(self, cell: CellSamples) -> dict[str, float | None]:
-        """Return accuracy, ECE, AUC, agreement, and the means of what the samples have."""
-        values: dict[str, float | None] = dict.fromkeys(("accuracy", "ece", "auc", "agreement"))
-        correct = _correct(cell)
-        if correct is not None:
-            values["accuracy"] = float(correct.mean())
-            if not np.isnan(cell.floats["confidence"]).any():
-                values["ece"] = metrics.expected_calibration_error(cell.floats["confidence"], correct)
-            values["auc"] = _auc(cell)
-        pred, hr_pred = cell.whole["pred"], cell.whole["hr_pred"]
-        if pred is not None and hr_pred is not None:
-            values["agreement"] = float((pred == hr_pred).mean())
-        values["top5"] = mean_of(cell.floats["top5_hit"])
-        for name in ("cross_entropy", "logit_mse_to_hr", "kl_to_hr"):
-            values[name] = mean_of(cell.floats[name])
-        return values
-
-    def compare(self, pool: PairedCells) -> Comparison:
-        """Return intervals, differences to bilinear with McNemar's p, recovered gaps, and F1 with its tables."""
-        found = Comparison.blank(len(pool.cells))
-        for at in range(len(pool.cells)):
-            if (at, "auc") in pool.resampled:
-                put_interval(found.ci[at], "auc", pool.resampled[at, "auc"], LEVEL)
-            if "auc" in found.ci[at]:  # its draws are to first order, which can lead beyond what an area can be
-                low, high = found.ci[at]["auc"]
-                found.ci[at]["auc"] = (min(low, 1.0), min(high, 1.0))
-        if pool.reference is not None and (pool.reference, "accuracy") in pool.resampled:
-            _differences(pool, pool.reference, found)
-        _gaps(pool, found)
-        _f1(pool, found)
-        if pool.reference is None:
-            for at, point in enumerate(pool.points):
-                if point["accuracy"] is not None:
-                    found.notes[at].update(
+    def compare(self, paired: PairedCells) -> Comparison:
+        """Return differences to bilinear with McNemar's p, recovered gaps, and intervals of F1 with its tables."""
+        comparison = Comparison.blank(len(paired.cells))
+        for index in range(len(paired.cells)):
+            if (index, "auc") in paired.resampled:
+                put_interval(comparison.ci[index], "auc", paired.resampled[index, "auc"], LEVEL)
+            if "auc" in comparison.ci[index]:  # its draws are to first order, which can lead beyond what an area can be
+                low, high = comparison.ci[index]["auc"]
+                comparison.ci[index]["auc"] = (min(low, 1.0), min(high, 1.0))
+        baseline = paired.baseline_index
+        if baseline is not None and (baseline, "accuracy") in paired.resampled:
+            _differences(paired, baseline, comparison)
+        _gaps(paired, comparison)
+        _f1(paired, comparison)
+        if baseline is None:
+            for index, values in enumerate(paired.values):
+                if "accuracy" in values:
+                    comparison.notes[index].update(
                         dict.fromkeys(("accuracy_delta", "f1_macro_delta"), f"there is no ok row {BASELINE!r}")
                     )
-        return found
+        return comparison
 
 
 def ce(scores: Tensor, label: Tensor, *, smoothing: float = 0.0) -> Tensor:
@@ -290,7 +247,7 @@ def _histograms(probabilities: Tensor, target: Tensor) -> dict[str, Tensor]:
     """Count one-vs-rest scores, pooled over classes, in bins of log10(p), for ROC curves of many classes."""
     depth = probabilities.clamp_min(10.0**-HISTOGRAM_DECADES).log10().add(HISTOGRAM_DECADES)
     bins = depth.mul(HISTOGRAM_BINS / HISTOGRAM_DECADES).long().clamp_(0, HISTOGRAM_BINS - 1)
-    positives, everything = (_counts(found) for found in (bins.gather(1, target[:, None]), bins))
+    positives, everything = (_counts(part) for part in (bins.gather(1, target[:, None]), bins))
     return {"score_positives": positives, "score_negatives": everything - positives}
 
 
@@ -302,18 +259,10 @@ def _counts(bins: Tensor) -> Tensor:
     return torch.zeros(HISTOGRAM_BINS, dtype=torch.int64, device=bins.device).index_add_(0, bins.flatten(), ones)
 
 
-def _auc_metric(samples: pd.DataFrame, answers: OutputMap, histograms: Mapping[str, Any] | None) -> Metric:
-    """Return the micro-average AUC from the scores, or from their histograms, exact to about a bin."""
-    names = score_columns(samples.columns)
-    if len(names) >= 2:
-        label = samples["label"].to_numpy(dtype=np.int64)
-        places = label if answers.present is None else np.searchsorted(answers.present, label)
-        return Metric(metrics.roc_auc_micro(samples[names].to_numpy(dtype=np.float32), places), len(samples))
-    if histograms is None:
-        return Metric(None, 0, reason="a single class competes")
+def _area_of_histograms(histograms: Mapping[str, Any]) -> float:
+    """Micro-average AUC from histograms of the scores, exact to about a bin."""
     positives, negatives = (np.array([0, *histograms[name][::-1]]).cumsum() for name in ("positives", "negatives"))
-    area = np.trapezoid(positives / positives[-1], negatives / negatives[-1])
-    return Metric(float(area), len(samples))
+    return float(np.trapezoid(positives / positives[-1], negatives / negatives[-1]))
 
 
 def _class_table(samples: pd.DataFrame, answers: OutputMap) -> pd.DataFrame:
@@ -374,108 +323,110 @@ def _auc_values(record: Record, frame: pd.DataFrame, label: NDArray[np.integer] 
     return metrics.auc_micro_values(scores, label) if fitting else None
 
 
-def _auc(cell: CellSamples) -> float | None:
-    """Micro-average AUC; of a classifier of many classes it is the record's, from histograms of the scores."""
-    if "auc" in cell.floats:
-        return mean_of(cell.floats["auc"])
-    metric = cell.record.metrics.get("auc")
-    return None if metric is None else metric.value
-
-
-def _differences(pool: PairedCells, reference: int, found: Comparison) -> None:
+def _differences(paired: PairedCells, baseline: int, comparison: Comparison) -> None:
     """Fill in the differences of the accuracy to bilinear's, with interval and p."""
-    base = pool.points[reference]["accuracy"]
-    for at, point in enumerate(pool.points):
-        if point["accuracy"] is None or base is None:
+    base = paired.values[baseline].get("accuracy")
+    for index, values in enumerate(paired.values):
+        if "accuracy" not in values or base is None:
             continue
-        found.values[at]["accuracy_delta"] = point["accuracy"] - base
-        if at != reference:
-            delta = pool.resampled[at, "accuracy"] - pool.resampled[reference, "accuracy"]
-            put_interval(found.ci[at], "accuracy_delta", delta, LEVEL)
-    for at, p in _p_values(pool, reference).items():
-        found.values[at]["p_holm"] = p
+        comparison.values[index]["accuracy_delta"] = values["accuracy"] - base
+        if index != baseline:
+            delta = paired.resampled[index, "accuracy"] - paired.resampled[baseline, "accuracy"]
+            put_interval(comparison.ci[index], "accuracy_delta", delta, LEVEL)
+    for index, p in _p_values(paired, baseline).items():
+        comparison.values[index]["p_holm"] = p
 
 
-def _p_values(pool: PairedCells, reference: int) -> dict[int, float | None]:
+def _p_values(paired: PairedCells, baseline: int) -> dict[int, float | None]:
     """Holm-corrected McNemar p against bilinear; one family a track."""
-    base = _correct(pool.cells[reference])
-    result: dict[int, float | None] = {}
+    base = _correct(paired.cells[baseline])
+    corrected: dict[int, float | None] = {}
     for track in ("frozen", "adapted"):
         family = [
-            at
-            for at, cell in enumerate(pool.cells)
-            if cell.record.cell.track == track and at != reference and cell.competes
+            index
+            for index, cell in enumerate(paired.cells)
+            if cell.record.cell.track == track and index != baseline and cell.competes
         ]
         raw = []
-        for at in family:
-            own = _correct(pool.cells[at])
+        for index in family:
+            own = _correct(paired.cells[index])
             raw.append(None if own is None or base is None else mcnemar_exact(own, base))
-        result.update(zip(family, holm(raw), strict=True))
-    return result
+        corrected.update(zip(family, holm(raw), strict=True))
+    return corrected
 
 
-def _gaps(pool: PairedCells, found: Comparison) -> None:
+def _gaps(paired: PairedCells, comparison: Comparison) -> None:
     """Fill in the recovered gap of every row, or why there is none."""
-    for at, point in enumerate(pool.points):
-        accuracy = point["accuracy"]
-        if accuracy is None:
+    oracle, baseline = paired.oracle_index, paired.baseline_index
+    for index, values in enumerate(paired.values):
+        if "accuracy" not in values:
             continue
-        if pool.oracle is None or pool.reference is None:
-            found.notes[at]["recovered_gap"] = (
+        if oracle is None or baseline is None:
+            comparison.notes[index]["recovered_gap"] = (
                 f"it needs ok rows {ORACLE!r} and {BASELINE!r} of the same task and classifier"
             )
             continue
-        best, base = pool.points[pool.oracle]["accuracy"], pool.points[pool.reference]["accuracy"]
+        best, base = paired.values[oracle].get("accuracy"), paired.values[baseline].get("accuracy")
         if best is None or base is None:
             continue
         gap = gap_interval(
-            accuracy,
+            values["accuracy"],
             base,
             best,
-            draws=pool.resampled[at, "accuracy"],
-            draws_bilinear=pool.resampled[pool.reference, "accuracy"],
-            draws_hr=pool.resampled[pool.oracle, "accuracy"],
+            draws=paired.resampled[index, "accuracy"],
+            draws_bilinear=paired.resampled[baseline, "accuracy"],
+            draws_hr=paired.resampled[oracle, "accuracy"],
             level=LEVEL,
         )
-        found.values[at]["recovered_gap"] = gap.value
+        comparison.values[index]["recovered_gap"] = gap.value
         if gap.reason is not None:
-            found.notes[at]["recovered_gap"] = gap.reason
-        elif at not in (pool.oracle, pool.reference) and gap.low is not None and gap.high is not None:
-            found.ci[at]["recovered_gap"] = (gap.low, gap.high)
+            comparison.notes[index]["recovered_gap"] = gap.reason
+        elif index not in (oracle, baseline) and gap.low is not None and gap.high is not None:
+            comparison.ci[index]["recovered_gap"] = (gap.low, gap.high)
 
 
-def _f1(pool: PairedCells, found: Comparison) -> None:
-    """Fill in macro F1 and its difference, and the per-class tables."""
-    scored = [at for at, cell in enumerate(pool.cells) if _correct(cell) is not None]
-    if not scored:
+def _f1(paired: PairedCells, comparison: Comparison) -> None:
+    """Fill in the interval of macro F1, its difference, and the per-class tables."""
+    labelled = [index for index, cell in enumerate(paired.cells) if _correct(cell) is not None]
+    if not labelled:
         return
-    labels = pool.cells[scored[0]].whole["label"]
+    labels = paired.cells[labelled[0]].whole["label"]
     assert labels is not None
-    predictions = np.column_stack([pred for at in scored if (pred := pool.cells[at].whole["pred"]) is not None])
-    place = {at: column for column, at in enumerate(scored)}
+    predictions = np.column_stack(
+        [pred for index in labelled if (pred := paired.cells[index].whole["pred"]) is not None]
+    )
+    column_of = {index: column for column, index in enumerate(labelled)}
     against = {
-        name: place[at]
-        for name, at in ((ORACLE, pool.oracle), (BASELINE, pool.reference))
-        if at is not None and at in place
+        name: column_of[index]
+        for name, index in ((ORACLE, paired.oracle_index), (BASELINE, paired.baseline_index))
+        if index is not None and index in column_of
     }
     drawn = bootstrap_f1(
-        labels, predictions, references=sorted(set(against.values())), draws=pool.draws, seed=pool.seed, level=LEVEL
+        labels,
+        predictions,
+        references=sorted(set(against.values())),
+        draws=paired.draws,
+        seed=paired.seed,
+        level=LEVEL,
     )
-    known = class_names(cell.record for cell in pool.cells)
-    spelled = [class_name(index, known) for index in range(int(labels.max()) + 1)]
-    tables = [metrics.per_class_table(labels, predictions[:, column], spelled) for column in range(len(scored))]
-    for column, at in enumerate(scored):
-        found.values[at]["f1_macro"] = metrics.f1_macro(tables[column])
-        put_interval(found.ci[at], "f1_macro", drawn.macro[:, column], LEVEL)
-        base = against.get(BASELINE)
-        if base is not None:
-            found.values[at]["f1_macro_delta"] = metrics.f1_macro(tables[column]) - metrics.f1_macro(tables[base])
-            if column != base:
-                delta = drawn.macro[:, column] - drawn.macro[:, base]
-                put_interval(found.ci[at], "f1_macro_delta", delta, LEVEL)
-    found.tables.extend(
-        _class_rows(pool.cells[at].record, tables[column], column, tables, against, drawn.delta_low, drawn.delta_high)
-        for column, at in enumerate(scored)
+    known = class_names(cell.record for cell in paired.cells)
+    names = [class_name(index, known) for index in range(int(labels.max()) + 1)]
+    tables = [metrics.per_class_table(labels, predictions[:, column], names) for column in range(len(labelled))]
+    base = against.get(BASELINE)
+    for column, index in enumerate(labelled):
+        put_interval(comparison.ci[index], "f1_macro", drawn.macro[:, column], LEVEL)
+        if base is None:
+            continue
+        macro = paired.values[index]["f1_macro"]
+        comparison.values[index]["f1_macro_delta"] = macro - paired.values[labelled[base]]["f1_macro"]
+        if column != base:
+            delta = drawn.macro[:, column] - drawn.macro[:, base]
+            put_interval(comparison.ci[index], "f1_macro_delta", delta, LEVEL)
+    comparison.tables.extend(
+        _class_rows(
+            paired.cells[index].record, tables[column], column, tables, against, drawn.delta_low, drawn.delta_high
+        )
+        for column, index in enumerate(labelled)
     )
 
 

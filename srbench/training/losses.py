@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from srbench.errors import UsageError
 from srbench.task_types import TaskType, task_type
 from srbench.task_types.classification import ce
-from srbench.task_types.iqa import emd
+from srbench.task_types.image_quality import emd
 from srbench.training.networks import FeatureExtractor
 from srbench.training.recipe import CLASSIFIER_TERMS
 

@@ -215,7 +215,7 @@ class MethodRun(Trainee):
         if refused:
             raise UsageError(refused)
         if teacher is not None and self._task_type.loss_term in recipe.losses:
-            self._task_type.answers(teacher.info, run.data[0])
+            self._task_type.map_outputs(teacher.info, run.data[0])
         labels = partial(label_map, teacher.info) if teacher is not None else None
         images = open_images(run, run.data, labels, scored=False)
         val_images = open_images(run, run.val, labels, scored=True)

@@ -94,7 +94,7 @@ class MethodValidation:
                 mse = metrics.mse_per_image(
                     for_metric(sr, self.protocol), hr, channels=score.channels, crop_border=score.crop_border
                 )
-                sums.add("psnr", metrics.psnr_from_mse(mse))
+                sums.add("psnr", metrics.psnr_from_mse(mse).clamp_max(metrics.PSNR_CAP_DB))
             if self.network is not None and self.teacher_logits is not None:
                 scores = self.network(for_classifier(sr, self.protocol)).float()
                 target = self.teacher_logits.rows(positions).to(self.device)

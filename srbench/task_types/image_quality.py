@@ -7,19 +7,18 @@ it is judged by the correlation of the mean ratings, PLCC (of the values) and SR
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from srbench import metrics
 from srbench.errors import DataError, UsageError
-from srbench.metrics.stats import LEVEL, bootstrap_correlations, correlations
-from srbench.records.schema import BASELINE, Metric, Record
-from srbench.task_types import (
+from srbench.metrics.info import MetricInfo, SampleColumn
+from srbench.metrics.stats import LEVEL, bootstrap_correlations
+from srbench.records.schema import BASELINE
+from srbench.task_types.base import (
     BatchResult,
     CellSamples,
     Column,
@@ -27,10 +26,7 @@ from srbench.task_types import (
     OutputMap,
     PairedCells,
     TaskType,
-    mean_metric,
-    mean_of,
     put_interval,
-    stored_column,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +38,6 @@ if TYPE_CHECKING:
 RATINGS = tuple(range(1, 11))
 NAMES = tuple(str(rating) for rating in RATINGS)  # what the outputs of a network of this kind are called
 CONSTANT = "the ratings or the scores do not vary, so nothing correlates"
-_FLOATS = ("mean_rating", "mean_score", "hr_mean_score", "emd", "psnr", "ssim", "mse", "logit_mse_to_hr", "kl_to_hr")
 
 
 class ImageQuality(TaskType):
@@ -52,17 +47,9 @@ class ImageQuality(TaskType):
     question = "how would people rate it, from 1 to 10?"
     loss_term = "emd"
     criterion = "emd"
-    sample_columns = _FLOATS
-    own_columns: ClassVar[Mapping[str, str]] = {
-        "mean_rating": "float32",
-        "mean_score": "float32",
-        "hr_mean_score": "float32",
-        "emd": "float32",
-    }
-    resampled = ("emd", "ssim", "psnr")
+    further_columns = (SampleColumn("hr_mean_score"),)
     compared = ("mean_score", "mean_rating")
     ranks = ("srcc",)
-    noted = ("srcc", "plcc", "emd", "ssim")
     shown: ClassVar[tuple[str, ...]] = (
         *("rank", "method", "srcc", "srcc_ci", "plcc", "plcc_ci", "emd", "psnr", "total_time_s", "srcc_delta"),
         *("psnr_ci", "ssim", "latency_ms", "images_per_s", "parameters", "macs", "peak_memory_mb"),
@@ -76,7 +63,7 @@ class ImageQuality(TaskType):
         """Name the ratings, one output each."""
         return NAMES
 
-    def answers(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
+    def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
         """Check that the network has an output for each rating; all of them compete in any case."""
         if info.n_classes != len(RATINGS) or (info.classes is not None and info.classes != NAMES):
             raise DataError(
@@ -93,7 +80,7 @@ class ImageQuality(TaskType):
             return None
         return np.array(ratings, dtype=np.float32)
 
-    # --- training
+    # --- learning
 
     def begin(self, network: nn.Module) -> None:
         """Take the mean out of every filter of the first convolution.
@@ -122,7 +109,7 @@ class ImageQuality(TaskType):
         error = mean_rating(scores.double().softmax(dim=1)) - mean_rating(target.double())
         return {"emd": earth_movers(scores, target), "rating_error": error.abs()}
 
-    # --- the pass and the record
+    # --- scoring
 
     def columns(self, scores: Tensor, hr_scores: Tensor, target: Tensor | None, answers: OutputMap) -> BatchResult:
         """Return the mean scores of SR and HR, the mean rating, and the distance of the distributions."""
@@ -138,53 +125,36 @@ class ImageQuality(TaskType):
             columns["emd"] = earth_movers(scores, target).float()
         return BatchResult(columns, probabilities)
 
-    def metrics(
-        self, samples: pd.DataFrame, answers: OutputMap, *, histograms: Mapping[str, Any] | None = None
-    ) -> dict[str, Metric]:
-        """Return SRCC and PLCC of the mean score with the mean rating, and the mean EMD."""
-        plcc, srcc = correlations(stored_column(samples, "mean_score"), stored_column(samples, "mean_rating"))
-        n = len(samples)
-        found = {
-            name: Metric(value, n) if math.isfinite(value) else Metric(None, 0, reason=CONSTANT)
-            for name, value in (("srcc", srcc), ("plcc", plcc))
-        }
-        return found | {name: mean_metric(samples, name, None) for name in ("emd", "logit_mse_to_hr", "kl_to_hr")}
-
-    # --- the leaderboard
-
-    def pooled(self, record: Record, frame: pd.DataFrame, *, competes: bool) -> CellSamples:
-        """Take the samples of a cell as arrays."""
-        return CellSamples(record, {name: stored_column(frame, name) for name in _FLOATS}, competes=competes)
+    # --- ranking
 
     def truth(self, cell: CellSamples) -> Column:
         """Return the mean ratings."""
         return cell.floats["mean_rating"]
 
-    def point(self, cell: CellSamples) -> dict[str, float | None]:
-        """Return SRCC, PLCC, and the means of what the samples have."""
-        plcc, srcc = correlations(cell.floats["mean_score"], cell.floats["mean_rating"])
-        values = {name: value if math.isfinite(value) else None for name, value in (("srcc", srcc), ("plcc", plcc))}
-        return values | {name: mean_of(cell.floats[name]) for name in ("emd", "logit_mse_to_hr", "kl_to_hr")}
+    def why_missing(self, info: MetricInfo, cell: CellSamples) -> str:
+        """Say why a metric is missing."""
+        return CONSTANT if info.name in ("srcc", "plcc") else "does not apply here"
 
-    def compare(self, pool: PairedCells) -> Comparison:
+    def compare(self, paired: PairedCells) -> Comparison:
         """Return intervals of SRCC and PLCC, and the differences of SRCC to bilinear's, all by the same draws."""
-        found = Comparison.blank(len(pool.cells))
-        scores = np.column_stack([cell.floats["mean_score"] for cell in pool.cells])
-        drawn = bootstrap_correlations(scores, self.truth(pool.cells[0]), draws=pool.draws, seed=pool.seed)
-        for at, point in enumerate(pool.points):
-            if point["srcc"] is None:
+        comparison = Comparison.blank(len(paired.cells))
+        scores = np.column_stack([cell.floats["mean_score"] for cell in paired.cells])
+        drawn = bootstrap_correlations(scores, self.truth(paired.cells[0]), draws=paired.draws, seed=paired.seed)
+        baseline = paired.baseline_index
+        base = None if baseline is None else paired.values[baseline].get("srcc")
+        for index, values in enumerate(paired.values):
+            if "srcc" not in values:
                 continue
-            put_interval(found.ci[at], "srcc", drawn.srcc[:, at], LEVEL)
-            put_interval(found.ci[at], "plcc", drawn.plcc[:, at], LEVEL)
-            base = None if pool.reference is None else pool.points[pool.reference]["srcc"]
-            if pool.reference is None or base is None:
-                found.notes[at]["srcc_delta"] = f"there is no ok row {BASELINE!r} whose SRCC is defined"
+            put_interval(comparison.ci[index], "srcc", drawn.srcc[:, index], LEVEL)
+            put_interval(comparison.ci[index], "plcc", drawn.plcc[:, index], LEVEL)
+            if base is None:
+                comparison.notes[index]["srcc_delta"] = f"there is no ok row {BASELINE!r} whose SRCC is defined"
                 continue
-            found.values[at]["srcc_delta"] = point["srcc"] - base
-            if at != pool.reference:
-                delta = drawn.srcc[:, at] - drawn.srcc[:, pool.reference]
-                put_interval(found.ci[at], "srcc_delta", delta, LEVEL)
-        return found
+            comparison.values[index]["srcc_delta"] = values["srcc"] - base
+            if index != baseline:
+                delta = drawn.srcc[:, index] - drawn.srcc[:, baseline]
+                put_interval(comparison.ci[index], "srcc_delta", delta, LEVEL)
+        return comparison
 
 
 def emd(scores: Tensor, distribution: Tensor) -> Tensor:

@@ -1,0 +1,351 @@
+"""The seam of task types: what a type owns, and what is handed to it.
+
+A type has four parts, and all that follows from what is asked is in one of them:
+
+- targets: how what a source says of its samples becomes numbers, and which outputs of a network answer for them;
+- learning: the loss that trains a network for it, and the figures of a validation;
+- scoring: what a batch of outputs leaves a sample, in the stored columns that its metrics name;
+- ranking: the metrics with their intervals and differences, which of them ranks, and which columns a table shows.
+
+The metrics of a type are rows of `srbench.metrics.catalogue`. A type in a new module lists its own in `metrics`, which
+registers them; the catalogue's rows apply to it where they apply to every type.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from srbench.metrics.catalogue import column_types, metrics_of, register
+from srbench.metrics.image import psnr_pooled
+from srbench.metrics.info import MetricInfo, SampleColumn
+from srbench.metrics.stats import interval
+from srbench.metrics.values import Columns, mean_of
+from srbench.records.schema import ClassPart, Metric, Record
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from srbench.data.source import Sample, Source
+    from srbench.networks.classifiers import ClassifierInfo
+
+Floats = NDArray[np.float64]
+Whole = NDArray[np.int64]
+Column = NDArray[np.floating]  # of samples, in the precision in which they are stored
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """How a network's outputs answer for what the data say.
+
+    Attributes:
+        n_outputs: Outputs of the network, K.
+        outputs: The output that stands for each class of the data, `(classes,)` int64, or None.
+        present: The outputs that compete, ascending, or None for all.
+    """
+
+    n_outputs: int
+    outputs: Whole | None = None
+    present: Whole | None = None
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What a batch of scores is worth.
+
+    Attributes:
+        columns: A tensor `(N,)` for each column of the samples.
+        scores: `(N, k)` probabilities to be stored, or None.
+        sums: What is added up over the samples instead of being stored for each.
+    """
+
+    columns: Mapping[str, Tensor]
+    scores: Tensor | None = None
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CellSamples:
+    """The samples of one cell as arrays, aligned with those of the cells that it is compared with.
+
+    Attributes:
+        record: The cell's record.
+        floats: Columns of numbers, nan where missing; a metric that is a mean may add what each sample contributes to
+            it under the name of the metric.
+        whole: Columns of whole numbers, None where any is missing.
+        competes: Whether the row is ranked, and so belongs to the family of its track's tests.
+    """
+
+    record: Record
+    floats: Mapping[str, Column]
+    whole: Mapping[str, NDArray[np.integer] | None] = field(default_factory=dict)
+    competes: bool = False
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of both sorts by name."""
+        return {**self.floats, **self.whole}
+
+    def only(self, names: Collection[str]) -> CellSamples:
+        """Return the cell with these of its columns alone; the others need not stay in memory."""
+        return replace(
+            self,
+            floats={name: values for name, values in self.floats.items() if name in names},
+            whole={name: values for name, values in self.whole.items() if name in names},
+        )
+
+
+@dataclass(frozen=True)
+class PairedCells:
+    """Cells that are resampled together, and what is known of them already.
+
+    Attributes:
+        cells: The cells, samples aligned, with the columns of averaged metrics and of `TaskType.compared` alone.
+        values: The metrics of each cell by itself, by name, as far as it has them.
+        oracle_index: Index of the original, or None.
+        baseline_index: Index of frozen bilinear, or None.
+        resampled: Bootstrap draws of averaged metrics, by index of the cell and name of the metric.
+        draws: Number of draws.
+        seed: Their seed.
+    """
+
+    cells: Sequence[CellSamples]
+    values: Sequence[Mapping[str, float]]
+    oracle_index: int | None
+    baseline_index: int | None
+    resampled: Mapping[tuple[int, str], Floats]
+    draws: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What comparing paired cells adds to their rows; each list has an entry a cell.
+
+    Attributes:
+        values: Numbers by name.
+        ci: Intervals by name.
+        notes: Why a number is missing, by name.
+        tables: Per-class tables.
+    """
+
+    values: list[dict[str, Any]]
+    ci: list[dict[str, Interval]]
+    notes: list[dict[str, str]]
+    tables: list[pd.DataFrame] = field(default_factory=list)
+
+    @classmethod
+    def blank(cls, cells: int) -> Comparison:
+        """Return one without values for this number of cells."""
+        return cls([{} for _ in range(cells)], [{} for _ in range(cells)], [{} for _ in range(cells)])
+
+
+class TaskType(ABC):
+    """What a network is asked for, in four parts; see the module's text.
+
+    Attributes:
+        name: Name in records and in `Source.task_type`.
+        question: What is asked, in a few words.
+        loss_term: Name of the loss term that holds a network's outputs against the data's targets.
+        criterion: Figure of a validation that selects a network's best epoch.
+        metrics: Rows that the type adds to the catalogue of metrics.
+        further_columns: Stored columns of its samples that no metric is computed from.
+        reads_scores: Whether the leaderboard reads the stored probabilities too.
+        compared: Columns that `compare` and `truth` look at, beside those of averaged metrics.
+        ranks: Metrics that rank its rows; the first that a row has counts.
+        shown: Columns that begin its tables, in order; those of further metrics follow.
+        essential: Those of them that stay where others would be left out for being empty.
+    """
+
+    name: ClassVar[str]
+    question: ClassVar[str]
+    loss_term: ClassVar[str]
+    criterion: ClassVar[str]
+    metrics: ClassVar[tuple[MetricInfo, ...]] = ()
+    further_columns: ClassVar[tuple[SampleColumn, ...]] = ()
+    reads_scores: ClassVar[bool] = False
+    compared: ClassVar[tuple[str, ...]] = ()
+    ranks: ClassVar[tuple[str, ...]]
+    shown: ClassVar[tuple[str, ...]] = ()
+    essential: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        register(cls.metrics, cls.further_columns)
+
+    # --- targets
+
+    @abstractmethod
+    def classes_of(self, sources: Sequence[Source]) -> tuple[str, ...]:
+        """Name the outputs of a network that is to be trained on these sources.
+
+        Raises:
+            UsageError: If they do not say what is asked.
+        """
+
+    @abstractmethod
+    def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
+        """Match a network's outputs with what the data say.
+
+        Args:
+            info: The network.
+            source: The data; it may say nothing, so that only the network's own scores of HR are left to compare with.
+            present: Only outputs that the data have are to compete.
+
+        Raises:
+            DataError: If the network does not answer for these data.
+        """
+
+    @abstractmethod
+    def targets(self, samples: Sequence[Sample], answers: OutputMap) -> NDArray[Any] | None:
+        """Return what the data say of samples, in terms of the outputs, first axis N; None where they say nothing."""
+
+    # --- learning
+
+    def begin(self, network: nn.Module) -> None:
+        """Change what a fresh network begins with; pretrained and given weights are left as they are."""
+        return
+
+    @abstractmethod
+    def loss(self, scores: Tensor, target: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Return the scalar loss of scores `(N, K)` before the softmax, with gradient."""
+
+    @abstractmethod
+    def figures(self, scores: Tensor, target: Tensor, answers: OutputMap) -> dict[str, Tensor]:
+        """Return the figures of a validation by name, each `(N,)`."""
+
+    # --- scoring
+
+    @abstractmethod
+    def columns(self, scores: Tensor, hr_scores: Tensor, target: Tensor | None, answers: OutputMap) -> BatchResult:
+        """Hold scores `(N, K)` of SR against those of HR, and against the targets where there are some."""
+
+    def per_class(
+        self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None
+    ) -> tuple[ClassPart, ...] | None:
+        """Return the record's table of classes, or None where there are none."""
+        return None
+
+    def histograms(self, sums: Mapping[str, NDArray[Any]]) -> dict[str, Any] | None:
+        """Return what the record keeps of `BatchResult.sums`, or None."""
+        return None
+
+    def samples_of(self, record: Record, frame: pd.DataFrame, *, competes: bool = False) -> CellSamples:
+        """Take the samples of a cell as arrays.
+
+        Args:
+            record: The cell's record.
+            frame: Its samples, with `sample_columns`.
+            competes: Whether its row is ranked.
+        """
+        types = column_types()
+        present = [name for name in self.sample_columns() if name in frame]
+        whole = [name for name in present if types[name] == "int32"]
+        cell = CellSamples(
+            record,
+            {name: stored_column(frame, name) for name in present if name not in whole},
+            {name: None if frame[name].isna().any() else frame[name].to_numpy(dtype=np.int32) for name in whole},
+            competes,
+        )
+        return replace(cell, floats={**cell.floats, **self.contributions(cell, frame)})
+
+    def sample_columns(self) -> tuple[str, ...]:
+        """Name the stored columns that its metrics are computed from."""
+        columns = (column.name for info in metrics_of(self.name) for column in info.columns)
+        return tuple(dict.fromkeys(columns))
+
+    def contributions(self, cell: CellSamples, frame: pd.DataFrame) -> Mapping[str, Column]:
+        """Return by name what each sample contributes to averaged metrics that are no mean of a stored column."""
+        return {}
+
+    # --- ranking
+
+    def values(self, cell: CellSamples, *, why_no_image: str | None = None) -> dict[str, Metric]:
+        """Return the metrics of one cell by name; one that does not apply has its reason.
+
+        Args:
+            cell: The cell.
+            why_no_image: Why an image metric is missing, where the cell's record does not know it yet.
+        """
+        values = {}
+        for info in metrics_of(self.name):
+            if info.compared or info.group == "cost":
+                continue
+            if info.group == "network" and cell.record.classifier is None:
+                values[info.name] = Metric(None, 0, reason="there is no classifier")
+                continue
+            found = self.value(info, cell)
+            if found.value is None:
+                found = Metric(None, 0, reason=found.reason or self._reason(info, cell, why_no_image))
+            values[info.name] = found
+        return values
+
+    def value(self, info: MetricInfo, cell: CellSamples) -> Metric:
+        """Return one metric of one cell, computed as its row of the catalogue says."""
+        pooled = cell.record.protocol.fields.get("score", {})
+        if info.name == "psnr" and pooled.get("psnr_reduction") == "batch":
+            return _pooled_psnr(cell, int(pooled["psnr_batch"]))
+        n = cell.record.dataset.n
+        if info.value is not None:
+            value = info.value(cell.columns)
+            # JSON and a table have no place for a number that is none.
+            return Metric(value if value is not None and math.isfinite(value) else None, n)
+        column = info.columns[-1].name
+        if column not in cell.floats:
+            return Metric(None, 0)
+        values = cell.floats[column]
+        infinite = int(np.isposinf(values).sum())
+        return Metric(mean_of(values, info.cap), int((~np.isnan(values)).sum()), n_infinite=infinite)
+
+    def _reason(self, info: MetricInfo, cell: CellSamples, why_no_image: str | None) -> str:
+        if info.group != "image":
+            return self.why_missing(info, cell)
+        stored = cell.record.metrics.get(info.name)
+        return why_no_image or (stored.reason if stored is not None else None) or "does not apply here"
+
+    def why_missing(self, info: MetricInfo, cell: CellSamples) -> str:
+        """Say why a metric of the network is missing."""
+        return "does not apply here"
+
+    @abstractmethod
+    def truth(self, cell: CellSamples) -> NDArray[Any] | None:
+        """Return what all paired cells must agree on, the targets, or None where there are none."""
+
+    @abstractmethod
+    def compare(self, paired: PairedCells) -> Comparison:
+        """Return differences between paired cells, intervals that are not those of averaged metrics, and tables."""
+
+    def ranking_value(self, values: Mapping[str, float]) -> float | None:
+        """Return what ranks a row: the first of `ranks` that it has."""
+        return next((value for name in self.ranks if (value := values.get(name)) is not None), None)
+
+
+def _pooled_psnr(cell: CellSamples, batch: int) -> Metric:
+    """PSNR as a mean over batches of pooled error."""
+    mse = cell.floats["mse"]
+    if np.isnan(mse).any():
+        return Metric(None, 0)
+    if len(mse) < batch:
+        return Metric(None, 0, reason=f"the protocol pools {batch} images, there are {len(mse)}")
+    pooled = psnr_pooled(mse, batch)
+    return Metric(pooled.value, pooled.n_images, n_infinite=pooled.n_infinite * batch)
+
+
+def stored_column(frame: pd.DataFrame, name: str) -> NDArray[np.float32]:
+    """Return a column of the samples as it is stored, `(n,)` float32, nan where a value is missing."""
+    return frame[name].to_numpy(dtype=np.float32, na_value=math.nan)
+
+
+def put_interval(ci: dict[str, Interval], name: str, samples: Floats, level: float) -> None:
+    """Add the interval of bootstrap draws, where they have one."""
+    low, high = interval(samples, level)
+    if math.isfinite(low) and math.isfinite(high):
+        ci[name] = (low, high)
