@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from srbench.compute.numerics import Numerics, full_precision, tf32_allowed
+from srbench.compute.timing import count_macs
 from srbench.errors import UsageError
 from srbench.imaging.resample import gaussian_blur, resize
 from srbench.registry import Registry
@@ -115,3 +116,10 @@ class TestKernelsIgnoreThePrecisionOfTheRun:
             plain = method(lr, (30, 41))
             with Numerics("cpu", "bf16").active():
                 assert torch.equal(method(lr, (30, 41)), plain)
+
+
+@pytest.mark.parametrize("name", ["lanczos", "muller"])
+def test_macs_of_kernels_in_float32_are_counted(name):
+    method, size = Registry().get(name)().eval(), (30, 41)
+    expected = {"lanczos": 30 * 12 * 20 * 3 + 30 * 20 * 41 * 3, "muller": 2 * 2 * 5 * 12 * 20 * 3}[name]
+    assert count_macs(method, torch.rand(1, 3, 12, 20), size) == expected
