@@ -19,7 +19,7 @@ from srbench.files.atomic import check_out_dir, write_bytes, write_text
 from srbench.leaderboard import Leaderboard
 from srbench.progress import track
 from srbench.records.cells import StoredCell, find_records
-from srbench.report import figures, galleries, inline, page
+from srbench.report import figures, galleries, inline, page, rendering
 from srbench.report.drawn import Drawn
 
 PAGE_FILE = "report.html"
@@ -210,14 +210,14 @@ def _fitted(figure_blocks: Sequence[page.FigureBlock], budget: int) -> tuple[lis
 def _with_pictures(shown: page.Page, board: Leaderboard, cells: Sequence[StoredCell], limit: int) -> str:
     """The page's text with as many pictures as its size allows."""
     tasks, problems = galleries.collect(board, cells)
-    bare = len(page.render(shown).encode())
+    bare = len(rendering.render(shown).encode())
     if bare > limit:
         note = f"tables and figures alone take {bare / 1e6:.1f} MB, more than the {limit / 1e6:g} MB of --max-mb"
         shown = dataclasses.replace(shown, left_out=(*shown.left_out, note))
     text = ""
     for share in (1.0, 0.8, 0.5, 0.0):
         pictures = galleries.arrange(tasks, budget=int((limit - bare) * share), problems=problems)
-        text = page.render(dataclasses.replace(shown, pictures=pictures))
+        text = rendering.render(dataclasses.replace(shown, pictures=pictures))
         if len(text.encode()) <= limit:
             break
     return text
