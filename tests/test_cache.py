@@ -390,7 +390,7 @@ class TestInterrupted:
     def test_what_a_killed_build_left_is_removed_in_time(self, cache_folder):
         store = build_hr_store(Made(8), SQUARE)
         folder = cache_folder / "hr" / store.key
-        old, new = folder / "chunk-000000.hr.1-aa.part", folder / "chunk-000000.hr.2-bb.part"
+        old, new = (folder / f".chunk-000000.hr.{digit * 12}.tmp" for digit in "ab")
         for part in (old, new):
             part.write_bytes(b"half")
         os.utime(old, (1, 1))

@@ -44,7 +44,7 @@ def _pixels(source: demo.DemoSource) -> torch.Tensor:
 
 def _covered(source: demo.DemoSource, name: str, shape: tuple[int, int]) -> np.ndarray:
     mask = np.zeros(shape, dtype=bool)
-    for place in source.places:
+    for place in source.positions:
         if place.photograph == name:
             mask[place.top : place.top + BOX[0], place.left : place.left + BOX[1]] = True
     return mask
@@ -83,7 +83,7 @@ def test_splits_share_no_pixel(splits):
 
 def test_patches_within_test_overlap_by_at_most_half_of_their_area(splits):
     worst = 0
-    for one, other in combinations(splits["test"].places, 2):
+    for one, other in combinations(splits["test"].positions, 2):
         if one.photograph == other.photograph:
             shared = max(0, BOX[0] - abs(one.top - other.top)) * max(0, BOX[1] - abs(one.left - other.left))
             worst = max(worst, shared)
@@ -92,8 +92,8 @@ def test_patches_within_test_overlap_by_at_most_half_of_their_area(splits):
 
 def test_a_patch_is_the_photograph_with_three_quarters_of_its_colour_taken_out(splits):
     source = splits["test"]
-    index = next(i for i, place in enumerate(source.places) if place.photograph == "coffee")
-    place = source.places[index]
+    index = next(i for i, place in enumerate(source.positions) if place.photograph == "coffee")
+    place = source.positions[index]
     whole = decode(demo._data_folder() / "coffee.png", "coffee.png").numpy().astype(np.int64)
     patch = whole[:, place.top : place.top + BOX[0], place.left : place.left + BOX[1]]
     luma = (77 * patch[0] + 150 * patch[1] + 29 * patch[2]) // 256

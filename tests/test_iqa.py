@@ -171,7 +171,7 @@ def test_splits_share_no_pixel_and_reading_is_deterministic(splits):
         masks = []
         for source in splits.values():
             mask = np.zeros(demo.photograph(name).shape[-2:], dtype=bool)
-            for place in source.places:
+            for place in source.positions:
                 if place.photograph == name:
                     mask[place.top : place.top + 96, place.left : place.left + 96] = True
             masks.append(mask)

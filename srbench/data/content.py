@@ -85,9 +85,9 @@ def _recall(known: Rows, rows: Rows) -> NDArray[np.bool_]:
     """Fill in the digests of rows whose identity is known, and say which these are."""
     if not len(known) or not len(rows):
         return np.zeros(len(rows), dtype=bool)
-    place = np.searchsorted(known["identity"][:, 0], rows["identity"][:, 0]).clip(max=len(known) - 1)
-    same = (known["identity"][place] == rows["identity"]).all(axis=1)
-    rows["digest"][same] = known["digest"][place[same]]
+    nearest = np.searchsorted(known["identity"][:, 0], rows["identity"][:, 0]).clip(max=len(known) - 1)
+    same = (known["identity"][nearest] == rows["identity"]).all(axis=1)
+    rows["digest"][same] = known["digest"][nearest[same]]
     return same
 
 

@@ -11,14 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import struct
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -30,11 +28,12 @@ from torch import Tensor
 
 from srbench.data.geometry import crop_hr
 from srbench.data.source import SampleList, Source
-from srbench.errors import SrbenchError, TooManyUnreadableError, UnreadableImageError, UsageError
+from srbench.errors import RecordError, SrbenchError, TooManyUnreadableError, UnreadableImageError, UsageError
+from srbench.files.atomic import sweep_temporary, write_bytes
 from srbench.paths import cache_dir
 from srbench.protocol import Geometry
 
-FORMAT = 2
+FORMAT = 3
 TOLERATED_SHARE = 0.01
 
 _CHUNK = 256
@@ -172,14 +171,14 @@ class HRStore:
         if not len(rows):
             raise ValueError("expected at least one position, got none")
         if (shapes != shapes[0]).any():
-            found = sorted({(int(height), int(width)) for height, width in shapes})
-            raise ValueError(f"expected {what} images of one shape in a batch, got {found[:4]}; cut it with groups()")
+            sides = sorted({(int(height), int(width)) for height, width in shapes})
+            raise ValueError(f"expected {what} images of one shape in a batch, got {sides[:4]}; cut it with groups()")
         height, width = (int(side) for side in shapes[0])
         pixels = np.empty((len(rows), 3, height, width), dtype=np.uint8)
-        for place, (row, beyond) in enumerate(zip(rows, skip, strict=True)):
+        for number, (row, beyond) in enumerate(zip(rows, skip, strict=True)):
             start = int(row[1] + beyond)
             flat = self._maps.get(int(row[0]))[start : start + 3 * height * width]
-            pixels[place] = flat.reshape(3, height, width)
+            pixels[number] = flat.reshape(3, height, width)
         return torch.from_numpy(pixels)
 
 
@@ -216,7 +215,9 @@ def build_hr_store(
     folder = cache_dir() / "hr" / key
     reader = _Reader(source, geometry, indices)
     workers = max(1, workers if workers is not None else min(_MOST_WORKERS, _cores()))
-    tell = advance or (lambda count: None)
+    advance = advance or (lambda count: None)
+    if folder.is_dir():
+        sweep_temporary(folder, older_than_s=_STALE_SECONDS)  # a living build writes to its own all the time
     chunks: list[_Chunk] = []
     decoded = 0
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
@@ -225,10 +226,10 @@ def build_hr_store(
             path = _chunk_path(folder, number)
             chunk = _load(path)
             if chunk is None:
-                chunk = _write(path, wanted, reader, pool, lookahead=4 * workers, tell=tell)
+                chunk = _write(path, wanted, reader, pool, lookahead=4 * workers, advance=advance)
                 decoded += len(wanted)
             else:
-                tell(len(wanted))
+                advance(len(wanted))
             chunks.append(chunk)
     unreadable = tuple((samples[position].id, reason) for chunk in chunks for position, reason in chunk.unreadable)
     _check_unreadable(unreadable, len(indices), source)
@@ -264,7 +265,7 @@ class _Image:
 @dataclass(frozen=True)
 class _Failure:
     reason: str
-    passing: bool  # the file could not be reached, which may change without the file changing
+    transient: bool  # the file could not be reached, which may change without the file changing
 
 
 class _Reader:
@@ -372,32 +373,47 @@ def _write(
     pool: ThreadPoolExecutor,
     *,
     lookahead: int,
-    tell: Callable[[int], None],
+    advance: Callable[[int], None],
 ) -> _Chunk:
-    """Decode a chunk into its file, and return its index."""
+    """Decode a chunk into its file, and return its index.
+
+    Raises:
+        SrbenchError: If the file cannot be written.
+    """
     began = time.perf_counter()
     rows: list[list[int]] = []
     unreadable: list[tuple[int, str]] = []
-    passing = False
-    offset = 0
-    with _replacing(path) as file:
+    pixels_end, seconds = 0, 0.0
+
+    def write(file: BinaryIO) -> None:
+        nonlocal pixels_end, seconds
+        transient = False
         for position, image in _decoded(wanted, reader, pool, lookahead):
             if isinstance(image, _Failure):
                 unreadable.append((position, image.reason))
-                passing |= image.passing
+                transient |= image.transient
             else:
                 lr_shape = (0, 0) if image.lr is None else image.lr.shape[1:]
-                rows.append([position, offset, *image.hr.shape[1:], *image.source_shape, *lr_shape])
+                rows.append([position, pixels_end, *image.hr.shape[1:], *image.source_shape, *lr_shape])
                 for pixels in (image.hr,) if image.lr is None else (image.hr, image.lr):
                     file.write(pixels.data)
-                    offset += pixels.nbytes
-            tell(1)
+                    pixels_end += pixels.nbytes
+            advance(1)
         seconds = time.perf_counter() - began
-        index = {"rows": rows, "unreadable": unreadable, "passing": passing, "seconds": seconds}
+        index = {"rows": rows, "unreadable": unreadable, "transient": transient, "seconds": seconds}
         encoded = json.dumps(index, separators=(",", ":")).encode()
         file.write(encoded)
-        file.write(_FOOTER.pack(_MAGIC, offset, len(encoded)))
-    return _Chunk(_table(rows), unreadable, offset, seconds)
+        file.write(_FOOTER.pack(_MAGIC, pixels_end, len(encoded)))
+
+    try:
+        write_bytes(path, write)
+    except RecordError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        raise SrbenchError(
+            f"the HR cache in {cache_dir()} cannot be written: {reason};"
+            " free some space there, or point SRBENCH_CACHE at another folder"
+        ) from error
+    return _Chunk(_table(rows), unreadable, pixels_end, seconds)
 
 
 def _decoded(
@@ -419,40 +435,6 @@ def _decoded(
             future.cancel()
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """Write a file under another name; rename it once it is whole and on the disk, remove it otherwise."""
-    part = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path.parent)
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise _unwritable(error) from error
-    finally:
-        with suppress(OSError):
-            part.unlink()
-
-
-def _remove_stale(folder: Path) -> None:
-    """Remove the unfinished files of builds that were killed; a living build writes to its own all the time."""
-    for part in folder.glob("*.part"):
-        with suppress(OSError):
-            if time.time() - part.stat().st_mtime > _STALE_SECONDS:
-                part.unlink()
-
-
-def _unwritable(error: OSError) -> SrbenchError:
-    return SrbenchError(
-        f"the HR cache in {cache_dir()} cannot be written: {error.strerror or error};"
-        " free some space there, or point SRBENCH_CACHE at another folder"
-    )
-
-
 def _load(path: Path) -> _Chunk | None:
     """Read the index of a chunk file, or None where it is missing, damaged, or worth another try."""
     try:
@@ -468,7 +450,7 @@ def _load(path: Path) -> _Chunk | None:
             content = json.loads(file.read(index))
     except (OSError, ValueError):
         return None
-    if content["passing"]:
+    if content["transient"]:
         return None
     unreadable = [(position, reason) for position, reason in content["unreadable"]]
     return _Chunk(_table(content["rows"]), unreadable, pixels, content["seconds"])

@@ -131,10 +131,10 @@ def made_by(path: Path) -> str | None:
     """Return what `encode` was told about how a file was made, or None."""
     try:
         with Image.open(path) as image:
-            found = image.getexif().get(_MADE_BY)
+            software = image.getexif().get(_MADE_BY)
     except Exception:  # noqa: BLE001 as above
         return None
-    return str(found) if found is not None else None
+    return str(software) if software is not None else None
 
 
 def check_target(suffix: str, size: tuple[int, int], name: str, *, opaque: bool = True) -> None:
@@ -187,12 +187,12 @@ def without_fringe(pixels: Pixels, alpha: Pixels) -> Pixels:
     Files hold any colour there, mostly black or white, and a kernel or a network would mix it into the visible edge.
     Multiplying the colour by alpha instead would draw a dark edge for a network to sharpen.
     """
-    seen = alpha > 0
-    if seen.all() or not seen.any():
+    visible = alpha > 0
+    if visible.all() or not visible.any():
         return pixels
     from scipy.ndimage import distance_transform_edt
 
-    rows, columns = distance_transform_edt(~seen, return_distances=False, return_indices=True)
+    rows, columns = distance_transform_edt(~visible, return_distances=False, return_indices=True)
     return pixels[rows, columns]
 
 

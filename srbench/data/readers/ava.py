@@ -109,8 +109,8 @@ def open_ava(argument: str, split: str | None = None) -> AvaSource:
                     " move one of them out of the folder"
                 )
             by_name[name] = file
-    found = {by_name.get(name, name): ratings for name, ratings in rows.items()}
-    if len(found) < len(rows):
+    rated = {by_name.get(name, name): ratings for name, ratings in rows.items()}
+    if len(rated) < len(rows):
         raise DataError(f"--data {spec}: {table.name} rates an image twice, with and without its ending; keep one line")
     missing = frozenset(name for name in rows if name not in by_name)
     if len(missing) == len(rows):
@@ -119,8 +119,8 @@ def open_ava(argument: str, split: str | None = None) -> AvaSource:
             f" {next(iter(rows))!r}; put the images below that folder"
         )
     split = split or AVA.splits[0]
-    chosen = select_split(list(found), split, spec=spec)
-    return AvaSource(root, chosen, found, missing=missing, name=folder_name(root), split=split)
+    chosen = select_split(list(rated), split, spec=spec)
+    return AvaSource(root, chosen, rated, missing=missing, name=folder_name(root), split=split)
 
 
 def _table_in(root: Path, spec: str) -> Path:
@@ -129,8 +129,8 @@ def _table_in(root: Path, spec: str) -> Path:
         return root / TABLE
     tables = sorted(path for path in root.iterdir() if path.suffix.lower() == ".csv" and path.is_file())
     if len(tables) != 1:
-        found = f"{len(tables)} of them ({', '.join(path.name for path in tables[:3])})" if tables else "none"
-        raise DataError(f"--data {spec}: expected {TABLE} or one .csv file of ratings in {root}, found {found}")
+        there = f"{len(tables)} of them ({', '.join(path.name for path in tables[:3])})" if tables else "none"
+        raise DataError(f"--data {spec}: expected {TABLE} or one .csv file of ratings in {root}, found {there}")
     return tables[0]
 
 

@@ -208,8 +208,8 @@ def _factor(lr_root: Path, hr_root: Path, partners: dict[str, str], spec: str) -
             " crop HR to a multiple of LR"
         )
     if len(factors) > 1:
-        found = [f"x{factor} ({file})" for factor, file in sorted(factors.items())]
-        raise DataError(f"--data {spec}: the pairs have different factors: {_some(found)}; give one factor at a time")
+        listed = [f"x{factor} ({file})" for factor, file in sorted(factors.items())]
+        raise DataError(f"--data {spec}: the pairs have different factors: {_some(listed)}; give one factor at a time")
     return next(iter(factors), 1)
 
 

@@ -80,7 +80,7 @@ _REVISION = 1  # goes up whenever the pixels change under the same ids, so that 
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Where a patch lies.
 
     Attributes:
@@ -95,7 +95,7 @@ class Place:
 
     @property
     def id(self) -> str:
-        """Stable id, sorted by photograph and place."""
+        """Stable id, sorted by photograph and position."""
         return f"{self.photograph}/{self.top:03d}-{self.left:03d}"
 
 
@@ -109,16 +109,16 @@ class DemoSource(Source):
         self.classes = tuple(PHOTOGRAPHS)
         self.unit = "patch"
         self.note = NOTE
-        chosen = [(place, label) for label, name in enumerate(PHOTOGRAPHS) for place in _chosen(name, split)]
+        chosen = [(position, label) for label, name in enumerate(PHOTOGRAPHS) for position in _chosen(name, split)]
         chosen.sort(key=lambda pair: pair[0].id)
-        self.places = tuple(place for place, _ in chosen)
-        self.samples = tuple(Sample(place.id, label) for place, label in chosen)
+        self.positions = tuple(position for position, _ in chosen)
+        self.samples = tuple(Sample(position.id, label) for position, label in chosen)
 
     def read(self, index: int) -> Tensor:
         """Return patch `index` as `(3, 48, 48)`, RGB, uint8."""
-        place = self.places[index]
-        photograph = _muted(place.photograph)
-        return photograph[:, place.top : place.top + PATCH, place.left : place.left + PATCH].clone()
+        position = self.positions[index]
+        photograph = _muted(position.photograph)
+        return photograph[:, position.top : position.top + PATCH, position.left : position.left + PATCH].clone()
 
     def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
         """Return (bytes of the patch, revision of the demo task): its pixels depend on nothing else."""
@@ -135,25 +135,25 @@ def open_demo(split: str | None = None) -> DemoSource:
     return DemoSource(DEMO.choose_split(split))
 
 
-def _chosen(name: str, split: str) -> list[Place]:
+def _chosen(name: str, split: str) -> list[Position]:
     plan = _PLANS[split]
     photograph = _muted(name)
     height, width = photograph.shape[-2:]
-    places = [
-        Place(name, *((across, along) if width >= height else (along, across)))
+    positions = [
+        Position(name, *((across, along) if width >= height else (along, across)))
         for start, stop in _bands(max(height, width), split)
         for along in range(start, stop - PATCH + 1, plan.step)
         for across in range(0, min(height, width) - PATCH + 1, plan.step)
     ]
-    candidates = roughest(photograph, places, PATCH, kept=max(plan.patches, len(places) * _KEPT // 100))
+    candidates = roughest(photograph, positions, PATCH, kept=max(plan.patches, len(positions) * _KEPT // 100))
     return [candidates[number * len(candidates) // plan.patches] for number in range(plan.patches)]
 
 
-def roughest(photograph: Tensor, places: list[Place], side: int, *, kept: int) -> list[Place]:
-    """Return the `kept` places with the most texture, in their order; a patch has `side` pixels a side."""
-    roughness = _roughness(photograph, places, side)
-    by_roughness = sorted(range(len(places)), key=lambda index: (-roughness[index], index))
-    return [places[index] for index in sorted(by_roughness[:kept])]
+def roughest(photograph: Tensor, positions: list[Position], side: int, *, kept: int) -> list[Position]:
+    """Return the `kept` positions with the most texture, in their order; a patch has `side` pixels a side."""
+    roughness = _roughness(photograph, positions, side)
+    by_roughness = sorted(range(len(positions)), key=lambda index: (-roughness[index], index))
+    return [positions[index] for index in sorted(by_roughness[:kept])]
 
 
 def _bands(length: int, split: str) -> Iterator[tuple[int, int]]:
@@ -167,11 +167,11 @@ def _bands(length: int, split: str) -> Iterator[tuple[int, int]]:
             edge += band_size
 
 
-def _roughness(photograph: Tensor, places: list[Place], side: int) -> list[int]:
-    """Return the sum of absolute differences between neighbouring pixels within each place, on the green channel."""
+def _roughness(photograph: Tensor, positions: list[Position], side: int) -> list[int]:
+    """Return the sum of absolute differences between neighbouring pixels within each position, on the green channel."""
     green = photograph[1].to(torch.int64)
-    top = torch.tensor([place.top for place in places])
-    left = torch.tensor([place.left for place in places])
+    top = torch.tensor([position.top for position in positions])
+    left = torch.tensor([position.left for position in positions])
     down = _box_sums(green.diff(dim=0).abs(), top, left, side - 1, side)
     right = _box_sums(green.diff(dim=1).abs(), top, left, side, side - 1)
     return (down + right).tolist()
@@ -206,11 +206,11 @@ def photograph(name: str) -> Tensor:
             " reinstall scikit-image (0.24 or later) from a wheel"
         )
     pixels = decode(path, path.name)
-    found = hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
-    if found != PHOTOGRAPHS[name]:
+    digest = hashlib.sha256(pixels.contiguous().numpy().tobytes()).hexdigest()
+    if digest != PHOTOGRAPHS[name]:
         raise SrbenchError(
             f"scikit-image ships another {path.name} than the demo task is made of (sha256 of its pixels"
-            f" {found[:12]}..., expected {PHOTOGRAPHS[name][:12]}...); install a version from 0.24 on that has it"
+            f" {digest[:12]}..., expected {PHOTOGRAPHS[name][:12]}...); install a version from 0.24 on that has it"
         )
     return pixels
 

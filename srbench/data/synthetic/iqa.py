@@ -123,7 +123,7 @@ def draw_distortion(generator: np.random.Generator) -> Distortion:
     n = 0 if share < _PRISTINE else 1 if share < _SINGLE else 2 if count < 2 / 3 else 3
     if n > 1:
         severities = severities * 0.7  # several of them at full strength would all end at the lowest rating
-    kept = [float(severities[at]) if at in order[:n] else 0.0 for at in range(3)]
+    kept = [float(severities[index]) if index in order[:n] else 0.0 for index in range(3)]
     return Distortion(*kept)
 
 
@@ -135,17 +135,17 @@ def distort(image: NDArray[np.uint8], distortion: Distortion, generator: np.rand
     noise = generator.standard_normal(image.shape)
     if distortion.blur:
         for axis in (1, 2):
-            pixels = gaussian_filter1d(pixels, _at(SIGMA, distortion.blur), axis=axis, mode="nearest", truncate=4.0)
+            pixels = gaussian_filter1d(pixels, _value(SIGMA, distortion.blur), axis=axis, mode="nearest", truncate=4.0)
     if distortion.noise:
-        pixels = pixels + 255 * _at(NOISE, distortion.noise) * noise
+        pixels = pixels + 255 * _value(NOISE, distortion.noise) * noise
     pixels = np.rint(pixels.clip(0, 255))
     if distortion.jpeg:
-        pixels = quantised(pixels, _at(QUALITY, distortion.jpeg))
+        pixels = quantised(pixels, _value(QUALITY, distortion.jpeg))
     return pixels.astype(np.uint8)
 
 
-def _at(ends: tuple[float, float], severity: float) -> float:
-    return ends[0] + ends[1] * severity
+def _value(line: tuple[float, float], severity: float) -> float:
+    return line[0] + line[1] * severity
 
 
 def quantised(image: Floats, quality: float) -> Floats:
@@ -162,11 +162,11 @@ def quantised(image: Floats, quality: float) -> Floats:
     blocks = _to_ycc(image) - 128
     height, width = image.shape[1:]
     blocks = blocks.reshape(3, height // 8, 8, width // 8, 8)
-    found = np.einsum("ui,cyixj,vj->cyxuv", basis, blocks, basis, optimize=True)
+    coefficients = np.einsum("ui,cyixj,vj->cyxuv", basis, blocks, basis, optimize=True)
     for channel, table in enumerate((_LUMA, _CHROMA, _CHROMA)):
         steps = np.floor(np.array(table, dtype=np.float64).reshape(8, 8) * scale + 0.5).clip(1, 255)
-        found[channel] = np.rint(found[channel] / steps) * steps
-    pixels = np.einsum("ui,cyxuv,vj->cyixj", basis, found, basis, optimize=True).reshape(3, height, width)
+        coefficients[channel] = np.rint(coefficients[channel] / steps) * steps
+    pixels = np.einsum("ui,cyxuv,vj->cyixj", basis, coefficients, basis, optimize=True).reshape(3, height, width)
     return _to_rgb(np.rint(pixels + 128).clip(0, 255))
 
 
@@ -178,16 +178,16 @@ class IqaSource(Source):
         self.name = self.spec = "iqa"
         self.split, self.task_type, self.unit, self.note = split, "iqa", "patch", NOTE
         self.classes = None
-        self.places: list[demo.Place] = []
+        self.positions: list[demo.Position] = []
         self.distortions: list[Distortion] = []
         samples = []
         count = PER_PHOTOGRAPH[split]
         for photograph, name in enumerate(demo.PHOTOGRAPHS):
-            places = _places(name, split)
+            positions = _positions(name, split)
             generator = np.random.default_rng([_SEED, _STREAMS[split], photograph])
-            order = generator.permutation(len(places))
+            order = generator.permutation(len(positions))
             for number in range(count):
-                self.places.append(places[order[number % len(places)]])
+                self.positions.append(positions[order[number % len(positions)]])
                 self.distortions.append(draw_distortion(generator))
                 ratings = ratings_of(self.distortions[-1].severity)
                 samples.append(Sample(f"{name}/{number:03d}-{self.distortions[-1].name}", ratings=ratings))
@@ -195,9 +195,9 @@ class IqaSource(Source):
 
     def read(self, index: int) -> Tensor:
         """Return patch `index` as it was treated, `(3, 96, 96)`, RGB, uint8."""
-        place = self.places[index]
-        photograph = demo.photograph(place.photograph)
-        patch = photograph[:, place.top : place.top + PATCH, place.left : place.left + PATCH].numpy()
+        position = self.positions[index]
+        photograph = demo.photograph(position.photograph)
+        patch = photograph[:, position.top : position.top + PATCH, position.left : position.left + PATCH].numpy()
         generator = np.random.default_rng([_SEED, 10 + _STREAMS[self.split], index])
         return torch.from_numpy(distort(patch, self.distortions[index], generator))
 
@@ -217,7 +217,7 @@ def open_iqa(split: str | None = None) -> IqaSource:
 
 
 @cache
-def _places(name: str, split: str) -> list[demo.Place]:
+def _positions(name: str, split: str) -> list[demo.Position]:
     """Return the rougher positions of a split's band of a photograph."""
     photograph = demo.photograph(name)
     height, width = photograph.shape[-2:]
@@ -228,12 +228,12 @@ def _places(name: str, split: str) -> list[demo.Place]:
         "val": (longer - PATCH, longer),
     }
     start, stop = bands[split]
-    places = [
-        demo.Place(name, *((across, along) if width >= height else (along, across)))
+    positions = [
+        demo.Position(name, *((across, along) if width >= height else (along, across)))
         for along in range(start, stop - PATCH + 1, _STEPS[split])
         for across in range(0, min(height, width) - PATCH + 1, _STEPS[split])
     ]
-    return demo.roughest(photograph, places, PATCH, kept=max(1, len(places) * _KEPT // 100))
+    return demo.roughest(photograph, positions, PATCH, kept=max(1, len(positions) * _KEPT // 100))
 
 
 @cache

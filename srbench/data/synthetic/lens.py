@@ -166,11 +166,11 @@ def draw_skies(label: NDArray[np.int64], generator: np.random.Generator) -> Skie
     # halo on it is 2/pi of what it is in the halo's own direction.
     smooth_part = einstein - subhalos[:, :, 2].sum(axis=1) * np.float32(2 / np.pi)
 
-    place, offset = uniform(0, 2 * np.pi), uniform(0.0, 0.4) * einstein
+    direction, offset = uniform(0, 2 * np.pi), uniform(0.0, 0.4) * einstein
     arc = np.stack(
         [
-            offset * np.cos(place),
-            offset * np.sin(place),
+            offset * np.cos(direction),
+            offset * np.sin(direction),
             uniform(0.10, 0.22),
             uniform(0.8, 1.6),
             uniform(0.5, 1.0),
@@ -311,14 +311,14 @@ class _Simulation:
 
     def image(self, label: int, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
         """Return HR `(64, 64)` and, of pairs, LR, uint8."""
-        place = (label, number // _BLOCK)
+        block = (label, number // _BLOCK)
         with self._lock:
-            if place not in self._blocks:
-                self._blocks[place] = self._simulated(*place)
-            self._blocks.move_to_end(place)
+            if block not in self._blocks:
+                self._blocks[block] = self._simulated(*block)
+            self._blocks.move_to_end(block)
             while len(self._blocks) > _KEPT_BLOCKS:
                 self._blocks.popitem(last=False)
-            hr, lr = self._blocks[place]
+            hr, lr = self._blocks[block]
         return hr[number % _BLOCK], None if lr is None else lr[number % _BLOCK]
 
     def _simulated(self, label: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
