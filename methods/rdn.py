@@ -176,15 +176,15 @@ class RDN(Trainable):
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
         shallow = self.shallow(lr)
-        found = self.entry(shallow)
+        features = self.entry(shallow)
         outputs = []
         for block in self.blocks:
-            found = block(found)
-            outputs.append(found)
-        found = self.fusion(torch.cat(outputs, dim=1)) + shallow
+            features = block(features)
+            outputs.append(features)
+        features = self.fusion(torch.cat(outputs, dim=1)) + shallow
         for convolution, step in zip(self.shuffled, self._steps, strict=True):
-            found = F.pixel_shuffle(convolution(found), step)
-        return found if self.last is None else self.last(found)
+            features = F.pixel_shuffle(convolution(features), step)
+        return features if self.last is None else self.last(features)
 
 
 class _DenseBlock(nn.Module):
@@ -195,9 +195,9 @@ class _DenseBlock(nn.Module):
         )
         self.fusion = nn.Conv2d(features + layers * growth, features, 1)
 
-    def forward(self, found: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Return features `(N, features, h, w)`, float: the block's input plus what its layers add."""
-        known = found
+        known = features
         for layer in self.layers:
             known = torch.cat([known, F.relu(layer(known))], dim=1)
-        return found + self.fusion(known)
+        return features + self.fusion(known)

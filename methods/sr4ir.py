@@ -153,12 +153,12 @@ class SR4IR(Trainable):
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by 4, whatever `size` is."""
-        found = self.head(lr * _RANGE - self.mean)
-        found = self.tail(found + self.body(found))
+        features = self.head(lr * _RANGE - self.mean)
+        residual = self.tail(features + self.body(features))
         if not self._residual:
-            return (found + self.mean) / _RANGE
+            return (residual + self.mean) / _RANGE
         height, width = lr.shape[-2:]
-        return resize(lr, (height * _FACTOR, width * _FACTOR), "bilinear") + found / _RANGE
+        return resize(lr, (height * _FACTOR, width * _FACTOR), "bilinear") + residual / _RANGE
 
     def features_of(self, teacher: nn.Module | None, classifier: nn.Module | None) -> nn.Module | None:
         """Return the classifier as it has become so far."""
@@ -172,9 +172,9 @@ class _ResidualBlock(nn.Module):
         super().__init__()
         self.body = nn.Sequential(_convolution(features, features), nn.ReLU(), _convolution(features, features))
 
-    def forward(self, found: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Refine features `(N, features, h, w)`."""
-        return found + self.body(found)
+        return features + self.body(features)
 
 
 def _convolution(inside: int, outside: int) -> nn.Conv2d:

@@ -148,12 +148,12 @@ class SRGAN(Trainable):
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
         shallow = self.shallow_slope(self.shallow(lr))
-        found = self.fusion(self.blocks(shallow)) + shallow
+        features = self.fusion(self.blocks(shallow)) + shallow
         for place, (convolution, step) in enumerate(zip(self.shuffled, self._steps, strict=True)):
-            found = F.pixel_shuffle(convolution(found), step)
+            features = F.pixel_shuffle(convolution(features), step)
             if self.slopes is not None:
-                found = self.slopes[place](found)
-        return found if self.last is None else self.last(found)
+                features = self.slopes[place](features)
+        return features if self.last is None else self.last(features)
 
     def adversarial(self, discriminator: nn.Module, hr: Tensor, sr: Tensor) -> Tensor:
         """Return -log of the discriminator's trust in SR, a scalar."""
@@ -175,9 +175,9 @@ class _ResidualBlock(nn.Module):
             nn.BatchNorm2d(features),
         )
 
-    def forward(self, found: Tensor) -> Tensor:
+    def forward(self, features: Tensor) -> Tensor:
         """Return features `(N, features, h, w)`, float: the input plus what the body adds."""
-        return found + self.body(found)
+        return features + self.body(features)
 
 
 def _trust(scores: Tensor, target: float) -> Tensor:

@@ -77,11 +77,11 @@ class Batch:
     Attributes:
         lr: `(N, C, h, w)`, RGB, float32, [0, 1].
         hr: `(N, C, H, W)`, RGB, float32, [0, 1].
-        label: What the data say of `hr`, as its kind of task has it: `(N,)` int64 indices of the classifier's outputs;
+        label: What the data say of `hr`, as its task type has it: `(N,)` int64 indices of the classifier's outputs;
             for "iqa" `(N, 10)` float32, the distribution of the ratings. None for data that say nothing.
-        teacher_logits: `(N, K)` float32, the frozen teacher's scores of `hr`, or None without a teacher.
+        teacher_logits: `(N, K)` float32, the frozen teacher's logits of `hr`, or None without a teacher.
         sr_size: (height, width) that SR must have.
-        kind: What a network is asked for, a name of `srbench.task_types`.
+        task_type: What the data ask of a network, a name of `srbench.task_types`.
     """
 
     lr: Tensor
@@ -89,7 +89,7 @@ class Batch:
     label: Tensor | None
     teacher_logits: Tensor | None
     sr_size: tuple[int, int]
-    kind: str = "classification"
+    task_type: str = "classification"
 
 
 class Method(nn.Module):

@@ -60,25 +60,25 @@ def test_the_joint_resizer_is_trained_by_that_loss_against_the_ratings():
     assert dict(method.recipe.losses) == {"emd": 1.0} and method.recipe.track == "adapted"
     ratings = torch.tensor([iqa.ratings_of(0.0), iqa.ratings_of(0.9)])
     scores = torch.linspace(-1, 1, 10).repeat(2, 1)
-    judge = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 10))
-    torch.nn.init.zeros_(judge[1].weight)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 16, 10))
+    torch.nn.init.zeros_(network[1].weight)
     with torch.no_grad():
-        judge[1].bias.copy_(scores[0])
-    # the teacher's scores are of no use here: with them the loss would be zero
-    batch = Batch(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16), ratings, scores, (16, 16), kind="iqa")
-    found = method.training_step(batch, None, judge)
+        network[1].bias.copy_(scores[0])
+    # the teacher's logits are of no use here: with them the loss would be zero
+    batch = Batch(torch.rand(2, 3, 8, 8), torch.rand(2, 3, 16, 16), ratings, scores, (16, 16), task_type="iqa")
+    found = method.training_step(batch, None, network)
     by_rows = earth_movers(scores, ratings)
     assert set(found) == {"emd"} and found["emd"].item() == pytest.approx(by_rows.mean().item(), abs=1e-5)
     assert by_rows.min() > 0.1
 
 
 def test_terms_of_class_labels_are_refused_in_one_sentence():
-    batch = Batch(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.ones(1, 10) / 10, None, (8, 8), kind="iqa")
-    judge = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+    batch = Batch(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.ones(1, 10) / 10, None, (8, 8), task_type="iqa")
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
     with pytest.raises(UsageError, match=r"'ce' needs class labels.*'emd'"):
-        losses.terms({"ce": 1.0}, batch.hr, batch, judge=judge)
+        losses.terms({"ce": 1.0}, batch.hr, batch, network=network)
     with pytest.raises(UsageError, match="'ce_sr' needs class labels"):
-        losses.classifier_terms({"ce_sr": 1.0}, batch.hr, batch, judge)
+        losses.classifier_terms({"ce_sr": 1.0}, batch.hr, batch, network)
 
 
 # --- the correlations --------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from srbench.training.networks import Discriminator, FeatureExtractor, frozen
 torch.set_num_threads(1)
 
 
-class Judge(nn.Module):
+class TwoStages(nn.Module):
     """A classifier of two stages on [0, 1] images."""
 
     def __init__(self, classes=4):
@@ -86,44 +86,44 @@ def test_relativistic_losses_are_log_two_where_scores_tell_nothing_and_pull_apar
 
 @pytest.mark.parametrize("name", ["logits", "ce", "emd", "features", "perceptual", "l1", "l2", "psnr"])
 def test_every_term_has_a_finite_gradient_on_sr(name):
-    judge, batch = Judge(), make_batch()
+    network, batch = TwoStages(), make_batch()
     sr = batch.hr.mul(0.9).add(0.05).requires_grad_(True)
-    found = losses.terms({name}, sr, batch, judge=judge, extractor=FeatureExtractor(judge))
+    found = losses.terms({name}, sr, batch, network=network, extractor=FeatureExtractor(network))
     assert list(found) == [name] and found[name].ndim == 0
     found[name].backward()
     assert torch.isfinite(sr.grad).all() and sr.grad.abs().sum() > 0
 
 
 def test_terms_of_one_classifier_take_one_pass_over_sr_and_one_over_hr():
-    judge, batch = Judge(), make_batch()
-    extractor = FeatureExtractor(judge)
-    judge.passes = 0
-    found = losses.terms({"logits", "ce", "features"}, batch.hr, batch, judge=judge, extractor=extractor)
-    assert set(found) == {"logits", "ce", "features"} and judge.passes == 2
-    expected = losses.logits(judge(batch.hr), batch.teacher_logits)
+    network, batch = TwoStages(), make_batch()
+    extractor = FeatureExtractor(network)
+    network.passes = 0
+    found = losses.terms({"logits", "ce", "features"}, batch.hr, batch, network=network, extractor=extractor)
+    assert set(found) == {"logits", "ce", "features"} and network.passes == 2
+    expected = losses.logits(network(batch.hr), batch.teacher_logits)
     assert found["logits"].item() == pytest.approx(expected.item())
 
 
-def test_logits_come_from_the_judge_even_if_the_features_are_anothers():
-    judge, other, batch = Judge(), Judge(), make_batch()
-    found = losses.terms({"ce", "features"}, batch.hr, batch, judge=judge, extractor=FeatureExtractor(other))
-    assert found["ce"].item() == pytest.approx(losses.ce(judge(batch.hr), batch.label).item())
+def test_logits_come_from_the_network_even_if_the_features_are_anothers():
+    network, other, batch = TwoStages(), TwoStages(), make_batch()
+    found = losses.terms({"ce", "features"}, batch.hr, batch, network=network, extractor=FeatureExtractor(other))
+    assert found["ce"].item() == pytest.approx(losses.ce(network(batch.hr), batch.label).item())
 
 
 @pytest.mark.parametrize(
     ("name", "batch", "words"),
     [
         ("ce", make_batch(labels=False), "labels; use labelled data"),
-        ("logits", make_batch(teacher=False), "teacher's scores"),
+        ("logits", make_batch(teacher=False), "teacher's logits"),
     ],
 )
 def test_terms_say_what_they_lack(name, batch, words):
     with pytest.raises(UsageError, match=words):
-        losses.terms({name}, batch.hr, batch, judge=Judge())
+        losses.terms({name}, batch.hr, batch, network=TwoStages())
     with pytest.raises(UsageError, match="--classifier"):
         losses.terms({"logits"}, batch.hr, batch)
     with pytest.raises(UsageError, match="--classifier"):
-        losses.terms({"features"}, batch.hr, batch, judge=Judge())
+        losses.terms({"features"}, batch.hr, batch, network=TwoStages())
 
 
 def test_unit_scale_divides_by_the_first_size_and_leaves_zero_alone():
@@ -138,16 +138,16 @@ def test_unit_scale_divides_by_the_first_size_and_leaves_zero_alone():
 
 
 def test_auto_takes_the_last_large_feature_map_and_a_wrong_layer_is_named():
-    judge = Judge()
-    extractor = FeatureExtractor(judge)
+    network = TwoStages()
+    extractor = FeatureExtractor(network)
     assert extractor.layer == "deep"
     image = torch.rand(2, 3, 32, 32)
-    assert torch.equal(extractor(image), judge.deep(judge.stem(image).relu()))
+    assert torch.equal(extractor(image), network.deep(network.stem(image).relu()))
     found, scores = extractor.with_logits(image)
-    assert torch.equal(scores, judge(image)) and torch.equal(found, extractor(image))
-    assert FeatureExtractor(judge, "stem")(image).shape == (2, 6, 16, 16)
+    assert torch.equal(scores, network(image)) and torch.equal(found, extractor(image))
+    assert FeatureExtractor(network, "stem")(image).shape == (2, 6, 16, 16)
     with pytest.raises(UsageError, match="no layer 'steam'"):
-        FeatureExtractor(judge, "steam")
+        FeatureExtractor(network, "steam")
 
 
 @pytest.mark.parametrize(("name", "dimensions"), [("resnet18", 4), ("vit_tiny_patch16_224", 3)])

@@ -429,7 +429,7 @@ def test_cached_scores_are_the_teachers_and_damaged_rows_are_computed_anew(place
 
 @pytest.mark.parametrize("options", [["augment.flip=true"], ["augment.shift=3", "augment.flip=true"], ["patch=12"]])
 def test_a_batch_holds_what_it_says(run, tmp_path, options):
-    """LR is the degradation of HR, the teacher's scores are those of HR as it is mirrored and cut."""
+    """LR is the degradation of HR, the teacher's logits are those of HR as it is mirrored and cut."""
     body = """
         from srbench.imaging.degrade import degrade
         from srbench.protocol import Degradation

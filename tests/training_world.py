@@ -53,7 +53,7 @@ class Tiny(Method):
     def training_step(self, batch, teacher, classifier):
         BODY
         sr = self(batch.lr, batch.sr_size)
-        return losses.terms(self.recipe.losses, sr, batch, judge=classifier or teacher)
+        return losses.terms(self.recipe.losses, sr, batch, network=classifier or teacher)
 '''
 
 GAN = '''

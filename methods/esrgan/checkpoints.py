@@ -63,14 +63,14 @@ def check_declared(descriptor: ImageModelDescriptor, loaded: WeightsFile, declar
     """
     ref = loaded.ref
     named = next((item for item in declared.values() if item.uri == ref.uri), None)
-    found = (descriptor.architecture.id, descriptor.scale)
+    actual = (descriptor.architecture.id, descriptor.scale)
     architecture = named.architecture if named else None
     factor = named.factor if named else ref.card.factor if ref.card else None
-    expected = (architecture or found[0], factor or found[1])
-    if found != expected:
+    expected = (architecture or actual[0], factor or actual[1])
+    if actual != expected:
         raise WeightsError(
-            f"weights {ref.label!r} are declared as {expected[0]} x{expected[1]}, but {ref.path.name} holds {found[0]}"
-            f" x{found[1]}; fetch the right file, or give this one by its path"
+            f"weights {ref.label!r} are declared as {expected[0]} x{expected[1]}, but {ref.path.name} holds {actual[0]}"
+            f" x{actual[1]}; fetch the right file, or give this one by its path"
         )
 
 

@@ -23,10 +23,10 @@ from srbench.training.recipe import CLASSIFIER_TERMS
 if TYPE_CHECKING:
     from srbench.method import Batch
 
-# What the shell checks before the first step: terms that cannot be had without a classifier, or without labels.
+# What a run checks before its first step: terms that need a classifier, labels, or the teacher's logits.
 NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd"})
 NEED_LABELS = frozenset({"ce", *CLASSIFIER_TERMS})
-NEED_TEACHER_LOGITS = frozenset({"logits", "emd"})  # but for the term that a kind of task holds against the data
+NEED_TEACHER_LOGITS = frozenset({"logits", "emd"})  # the term of the task type itself compares with the data
 
 _SMALLEST_MSE = 1e-10  # 100 dB
 
@@ -36,7 +36,7 @@ def terms(
     sr: Tensor,
     batch: Batch,
     *,
-    judge: nn.Module | None = None,
+    network: nn.Module | None = None,
     extractor: FeatureExtractor | None = None,
     smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
@@ -47,45 +47,45 @@ def terms(
     Args:
         wanted: Names of terms (the recipe's `losses`); names that this function does not know are left to the caller.
         sr: `(N, C, H, W)`, RGB, float, with gradient, at `batch.sr_size`.
-        batch: HR, labels or ratings, the kind of task, and the teacher's logits of HR. The term of that kind ("ce";
-            "emd" for iqa) is held against what the data say; "emd" of any other kind against the teacher's scores.
-        judge: Classifier on [0, 1] images that sees SR: the frozen teacher, or the one trained along.
+        batch: HR, labels or ratings, the task type, and the teacher's logits of HR. The term of the task type ("ce";
+            "emd" for iqa) compares with what the data say. "emd" of other task types compares with the teacher.
+        network: Classifier on [0, 1] images that sees SR: the frozen teacher, or the one trained along.
         extractor: Features of a frozen classifier; needed for "features" and "perceptual" only.
         smoothing: Label smoothing of "ce".
 
     Raises:
         UsageError: If a term needs a classifier, an extractor, labels or teacher logits that are not there.
     """
-    found: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
     for name, pixel_loss in _PIXEL.items():
         if name in wanted:
-            found[name] = pixel_loss(sr, batch.hr)
+            values[name] = pixel_loss(sr, batch.hr)
     of_logits = [name for name in ("logits", "ce", "emd") if name in wanted]
     of_features = [name for name in _FEATURE if name in wanted]
-    scores: Tensor | None = None
+    sr_logits: Tensor | None = None
     if of_features:
         extractor = _given(extractor, of_features[0], "the features of a classifier; give --classifier")
-        features, scores = extractor.with_logits(sr) if of_logits else (extractor(sr), None)
+        features, sr_logits = extractor.with_logits(sr) if of_logits else (extractor(sr), None)
         with torch.no_grad():
             target = extractor(batch.hr)
         for name in of_features:
-            found[name] = _FEATURE[name](features, target)
-        if judge is not None and extractor.classifier is not judge:
-            scores = None  # these were the teacher's scores, not the judge's
-    if of_logits and scores is None:
-        scores = _given(judge, of_logits[0], "a classifier; give --classifier")(sr)
-    kind = task_type(batch.kind)
+            values[name] = _FEATURE[name](features, target)
+        if network is not None and extractor.classifier is not network:
+            sr_logits = None  # these were the logits of another classifier
+    if of_logits and sr_logits is None:
+        sr_logits = _given(network, of_logits[0], "a classifier; give --classifier")(sr)
+    asked = task_type(batch.task_type)
     for name in of_logits:
-        assert scores is not None
-        if name == kind.loss_term:
+        assert sr_logits is not None
+        if name == asked.loss_term:
             label = _given(batch.label, name, "labels; use labelled data, or the term logits, which needs none")
-            found[name] = kind.loss(scores, label, smoothing=smoothing)
+            values[name] = asked.loss(sr_logits, label, smoothing=smoothing)
         elif name == "ce":
-            raise UsageError(check_terms([name], kind))
+            raise UsageError(check_terms([name], asked))
         else:
-            target = _given(batch.teacher_logits, name, "a teacher's scores; give --classifier")
-            found[name] = logits(scores, target) if name == "logits" else emd(scores, target.softmax(dim=1))
-    return found
+            target = _given(batch.teacher_logits, name, "a teacher's logits; give --classifier")
+            values[name] = logits(sr_logits, target) if name == "logits" else emd(sr_logits, target.softmax(dim=1))
+    return values
 
 
 def classifier_terms(
@@ -106,7 +106,7 @@ def classifier_terms(
     Raises:
         UsageError: If there are no labels, or SR and HR differ in size where HR is wanted.
     """
-    refused = check_terms(wanted if isinstance(wanted, Mapping) else (), task_type(batch.kind))
+    refused = check_terms(wanted if isinstance(wanted, Mapping) else (), task_type(batch.task_type))
     if refused:
         raise UsageError(refused)
     shown: dict[str, Callable[[], Tensor]] = {
@@ -135,18 +135,18 @@ def patch_mix(sr: Tensor, hr: Tensor, *, cells: int = 4) -> Tensor:
 
 
 def logits(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of scores `(N, K)` before the softmax (DarioNet's loss)."""
+    """Mean squared difference of logits `(N, K)` (DarioNet's loss)."""
     return F.mse_loss(student.float(), teacher.float())
 
 
-def features(found: Tensor, target: Tensor) -> Tensor:
+def features(sr: Tensor, hr: Tensor) -> Tensor:
     """Mean squared difference of a classifier's features of SR and HR, any equal shape."""
-    return F.mse_loss(found.float(), target.float())
+    return F.mse_loss(sr.float(), hr.float())
 
 
-def perceptual(found: Tensor, target: Tensor) -> Tensor:
+def perceptual(sr: Tensor, hr: Tensor) -> Tensor:
     """Mean absolute difference of a classifier's features of SR and HR, any equal shape (ESRGAN's)."""
-    return F.l1_loss(found.float(), target.float())
+    return F.l1_loss(sr.float(), hr.float())
 
 
 def l1(sr: Tensor, hr: Tensor) -> Tensor:
@@ -165,13 +165,13 @@ def psnr(sr: Tensor, hr: Tensor) -> Tensor:
     return 10 * error.clamp_min(_SMALLEST_MSE).log10().mean()
 
 
-def check_terms(wanted: Iterable[str], kind: TaskType) -> str:
-    """Say in a sentence why a term cannot be had from data of a kind of task, or return ""."""
+def check_terms(wanted: Iterable[str], asked: TaskType) -> str:
+    """Say in a sentence why data of a task type cannot give a term, or return ""."""
     for name in sorted(wanted):
-        if name in NEED_LABELS and kind.loss_term != "ce":
+        if name in NEED_LABELS and asked.loss_term != "ce":
             return (
-                f"the loss term {name!r} needs class labels, which data of kind {kind.name!r} do not have; train with"
-                f" {kind.loss_term!r} in its place (--set losses.{kind.loss_term}=1), or with 'logits'"
+                f"the loss term {name!r} needs class labels, which {asked.name!r} data do not have; train with"
+                f" {asked.loss_term!r} in its place (--set losses.{asked.loss_term}=1), or with 'logits'"
             )
     return ""
 
@@ -202,9 +202,9 @@ class UnitScaler:
         """Start with what is known; terms without a size are measured when they first come."""
         self.sizes: dict[str, float] = dict(sizes or {})
 
-    def missing(self, found: Mapping[str, Tensor]) -> list[str]:
+    def missing(self, terms: Mapping[str, Tensor]) -> list[str]:
         """Return the names of the terms that have no size yet, sorted."""
-        return sorted(name for name in found if name not in self.sizes)
+        return sorted(name for name in terms if name not in self.sizes)
 
     def measure(self, values: Mapping[str, float]) -> None:
         """Set the sizes of new terms; a term that starts at zero keeps its own unit."""

@@ -35,7 +35,7 @@ from srbench.training.losses import (
 from srbench.training.prepare import PreparedRun, open_images
 from srbench.training.recipe import TERMS
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
-from srbench.training.teacher import TeacherLogits, check_frozen, freeze, score
+from srbench.training.teacher import TeacherLogits, check_frozen, freeze, teacher_logits
 from srbench.training.trainee import Phase, Trainee
 from srbench.training.validation import MethodValidation, Sums, validation_batch
 
@@ -170,7 +170,7 @@ class MethodRun(Trainee):
             label=None if labels is None else torch.from_numpy(labels[raw.positions]).to(self._device),
             teacher_logits=self._teacher_logits(raw, seen_by_teacher),
             sr_size=self._run.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
-            kind=self.images.task_type.name,
+            task_type=self.images.task_type.name,
         )
 
     def validate(self, rank: int, world: int) -> Sums:
@@ -303,7 +303,7 @@ class MethodRun(Trainee):
             return None
         assert self._teacher is not None
         if not self._logits:
-            return score(self._teacher, hr)
+            return teacher_logits(self._teacher, hr)
         rows = self._logits[0].rows(raw.positions)
         if raw.flipped.any():
             rows[torch.from_numpy(raw.flipped)] = self._logits[1].rows(raw.positions[raw.flipped])

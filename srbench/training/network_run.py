@@ -135,7 +135,7 @@ class NetworkRun(Trainee):
             label=torch.from_numpy(self.images.labels[raw.positions]).to(self._device),
             teacher_logits=None,
             sr_size=self._run.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
-            kind=self._task_type.name,
+            task_type=self._task_type.name,
         )
 
     def step(self, batch: Batch) -> Mapping[str, Tensor]:

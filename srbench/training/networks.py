@@ -172,8 +172,8 @@ class FeatureExtractor:
     def with_logits(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return the features and the logits `(N, K)` of one pass."""
         with self._tap(stop=False) as seen:
-            scores = self.classifier(image)
-        return seen[0], scores
+            logits = self.classifier(image)
+        return seen[0], logits
 
     @contextmanager
     def _tap(self, *, stop: bool) -> Iterator[list[Tensor]]:
@@ -225,9 +225,9 @@ class Discriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return raw scores, `(N, 1)` or `(N, 1, h, w)`, of images `(N, C, H, W)`, RGB, float, [0, 1]."""
-        found = self.body(image * 2 - 1)
+        maps = self.body(image * 2 - 1)
         # The mean over positions is what lets a linear head take images of any size.
-        return self.head(found if self.per_patch else F.adaptive_avg_pool2d(found, 1).flatten(1))
+        return self.head(maps if self.per_patch else F.adaptive_avg_pool2d(maps, 1).flatten(1))
 
 
 class _ReachedError(Exception):

@@ -1,4 +1,4 @@
-"""The frozen teacher: it stays frozen, and what it says of HR is computed once and kept."""
+"""The frozen teacher: it stays frozen, and its logits of HR are computed once and kept."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def check_frozen(teacher: nn.Module, who: str) -> None:
 
 
 class TeacherLogits:
-    """The teacher's scores of every HR image of a set, float32, in a memory-mapped file of the cache.
+    """The teacher's logits of every HR image of a set, float32, in a memory-mapped file of the cache.
 
     Every row has a checksum, so a file that a killed run left half-filled is completed and never trusted.
     """
@@ -62,8 +62,8 @@ class TeacherLogits:
         """Compute this rank's share of the rows that are missing."""
         for batch in self._images.batches(_BLOCK)[rank::world]:
             if any(self._sums[row] != _checksum(self._rows[row]) for row in batch):
-                scores = self._score(batch)
-                for row, values in zip(batch, scores, strict=True):
+                logits = self._compute(batch)
+                for row, values in zip(batch, logits, strict=True):
                     self._rows[row] = values
                     self._sums[row] = _checksum(values)
             advance(len(batch))
@@ -71,18 +71,18 @@ class TeacherLogits:
         self._sums.flush()
 
     def rows(self, positions: Positions) -> Tensor:
-        """Return the scores at `positions`, `(N, K)`, float32."""
+        """Return the logits at `positions`, `(N, K)`, float32."""
         return torch.from_numpy(np.array(self._rows[positions]))
 
-    def _score(self, positions: Positions) -> NDArray[np.float32]:
+    def _compute(self, positions: Positions) -> NDArray[np.float32]:
         hr, _ = self._images.read(positions)
         image = hr.to(self._device).float().div_(255)
-        return score(self._teacher, image.flip(-1) if self._flipped else image).cpu().numpy()
+        return teacher_logits(self._teacher, image.flip(-1) if self._flipped else image).cpu().numpy()
 
 
 @torch.no_grad()
-def score(teacher: nn.Module, image: Tensor) -> Tensor:
-    """Return the teacher's scores in full precision, whatever the precision of training is."""
+def teacher_logits(teacher: nn.Module, image: Tensor) -> Tensor:
+    """Return the teacher's logits in full precision, whatever the precision of training is."""
     with full_precision(image.device):
         return teacher(image.float()).float()
 
@@ -102,6 +102,6 @@ def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
         raise SrbenchError(
-            f"the cache of the teacher's scores in {path.parent} cannot be written: {error.strerror or error};"
+            f"the cache of the teacher's logits in {path.parent} cannot be written: {error.strerror or error};"
             " free some space there, or point SRBENCH_CACHE at another folder"
         ) from error

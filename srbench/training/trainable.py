@@ -58,18 +58,18 @@ class Trainable(Method):
             # Rounding has no gradient, so training leaves it out; where the method needs none, the classifier learns on
             # what it will be scored on. It would learn to read values between two levels of 8 bits else.
             sr = for_classifier(sr, self._protocol)
-        found = losses.terms(
+        values = losses.terms(
             wanted,
             sr,
             batch,
-            judge=classifier if classifier is not None else teacher,
+            network=classifier if classifier is not None else teacher,
             extractor=self._extractor(self.features_of(teacher, classifier)),
             smoothing=self.recipe.label_smoothing,
         )
         if "adversarial" in wanted:
             with frozen(self.helpers()["discriminator"]) as discriminator:
-                found["adversarial"] = self.adversarial(discriminator, batch.hr, sr)
-        return found
+                values["adversarial"] = self.adversarial(discriminator, batch.hr, sr)
+        return values
 
     def helpers(self) -> Mapping[str, nn.Module]:
         """Return the discriminator, where the recipe has an adversarial term."""

@@ -1,4 +1,4 @@
-"""Figures of an epoch on the validation data, under the protocol as it scores: clamped, rounded, in full precision."""
+"""Figures of an epoch on the validation data, scored as the protocol says: clamped, rounded, in full precision."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ class Sums:
 
 @dataclass
 class MethodValidation:
-    """Restores the validation images and holds them against the originals.
+    """Restores the validation images and compares them with the originals.
 
     Attributes:
         method: The network, in eval mode when this is called.
         images: The validation set.
         protocol: The protocol.
         network: Classifier that sees SR (the teacher, or the one trained along), or None.
-        teacher_logits: The frozen teacher's scores of HR, or None.
+        teacher_logits: The frozen teacher's logits of HR, or None.
         batch_size: Images a batch.
         device: Where it runs.
         seed: Seed of the degradation's noise.
@@ -96,17 +96,17 @@ class MethodValidation:
                 )
                 sums.add("psnr", metrics.psnr_from_mse(mse).clamp_max(metrics.PSNR_CAP_DB))
             if self.network is not None and self.teacher_logits is not None:
-                scores = self.network(for_classifier(sr, self.protocol)).float()
+                logits = self.network(for_classifier(sr, self.protocol)).float()
                 target = self.teacher_logits.rows(positions).to(self.device)
-                sums.add("logits", metrics.logit_mse(scores, target))
+                sums.add("logits", metrics.logit_mse(logits, target))
                 labels = _labels(self.images, positions, self.device)
                 if labels is not None:
-                    answers = self._answers(scores.shape[1])
-                    _add(sums, self.images.task_type.figures(scores, labels, answers), "")
-                    _add(sums, self.images.task_type.figures(target, labels, answers), "_hr")
+                    outputs = self._output_map(logits.shape[1])
+                    _add(sums, self.images.task_type.figures(logits, labels, outputs), "")
+                    _add(sums, self.images.task_type.figures(target, labels, outputs), "_hr")
         return sums
 
-    def _answers(self, n_outputs: int) -> OutputMap:
+    def _output_map(self, n_outputs: int) -> OutputMap:
         labels = self.images.labels
         if self.protocol.score.logits != "present" or labels is None or labels.ndim != 1:
             return OutputMap(n_outputs)
@@ -132,10 +132,10 @@ class NetworkValidation:
             size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
             labels = _labels(self.images, positions, self.device)
             assert labels is not None
-            kind, answers = self.images.task_type, OutputMap(self.network.info.n_classes)
-            _add(sums, kind.figures(self.network(hr).float(), labels, answers), "")
+            task_type, outputs = self.images.task_type, OutputMap(self.network.info.n_classes)
+            _add(sums, task_type.figures(self.network(hr).float(), labels, outputs), "")
             bilinear = for_classifier(resize(lr, size, "bilinear"), self.protocol)
-            _add(sums, kind.figures(self.network(bilinear).float(), labels, answers), "_bilinear")
+            _add(sums, task_type.figures(self.network(bilinear).float(), labels, outputs), "_bilinear")
         return sums
 
 
@@ -154,9 +154,9 @@ def figures(sums: Sums) -> dict[str, float]:
     return means
 
 
-def choose_criterion(wanted: str, found: Iterable[str]) -> str:
+def choose_criterion(wanted: str, metrics: Iterable[str]) -> str:
     """Return the criterion that selects the epoch: the one wanted, or the next that the data allow, or "none"."""
-    available = set(found)
+    available = set(metrics)
     if wanted == "none":
         return wanted
     for name in (wanted, *_FALLBACKS):
@@ -165,12 +165,12 @@ def choose_criterion(wanted: str, found: Iterable[str]) -> str:
     return "none"
 
 
-def is_better(criterion: str, found: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
+def is_better(criterion: str, metrics: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
     """Say whether figures beat the best so far; the first epoch that reaches a value keeps it."""
     if criterion == "none" or best is None:
         return True
     key, less = CRITERIA[criterion]
-    new, old = found[key], best[key]
+    new, old = metrics[key], best[key]
     if math.isnan(new) or math.isnan(old):
         return math.isnan(old) and not math.isnan(new)
     return new < old if less else new > old
@@ -195,6 +195,6 @@ def _labels(images: ImageSet, positions: Positions, device: torch.device) -> Ten
     return None if images.labels is None else torch.from_numpy(images.labels[positions]).to(device)
 
 
-def _add(sums: Sums, found: Mapping[str, Tensor], suffix: str) -> None:
-    for name, values in found.items():
+def _add(sums: Sums, values_by_name: Mapping[str, Tensor], suffix: str) -> None:
+    for name, values in values_by_name.items():
         sums.add(f"{name}{suffix}", values)

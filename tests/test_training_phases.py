@@ -1,4 +1,4 @@
-"""Method and classifier trained one after the other in every step: the loop's turns, and the classifier's own terms."""
+"""Method and classifier trained one after the other in every step: the loop's phases, and the classifier's terms."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_method_is_stepped_first_and_the_classifier_on_what_it_then_makes(ru
     both = run(*IN_TURN, *steps, "label_smoothing=0.1", plugin=plugin)
     alone = run(*steps, "select=none", out="alone")
     loaded = weights.load(both.weights)
-    assert equal(loaded.state, tensors(alone)), "the classifier's turn must not move the method"
+    assert equal(loaded.state, tensors(alone)), "the classifier's phase must not move the method"
     lr, hr, label = torch.load(tmp_path / "batch.pt")
     with torch.no_grad():
         sr = both.network.train()(lr, tuple(hr.shape[-2:]))
@@ -103,12 +103,12 @@ def test_every_method_can_be_trained_so_and_both_learn(run):
     history = result.history
     for name in ("l1", "ce_sr", "ce_hr", "ce_mix"):
         assert history[f"loss_{name}"].iloc[-1] < history[f"loss_{name}"].iloc[1], name
-    assert result.images == 3 * 32 and result.steps == 12, "a step of two turns is one step, its images count once"
+    assert result.images == 3 * 32 and result.steps == 12, "a step of two phases is one step, its images count once"
     assert result.weights.card.recipe["classifier_losses"] == {"ce_sr": 1.0, "ce_hr": 1.0, "ce_mix": 1.0}
     assert result.weights.card.track == "adapted"
 
 
-def test_the_control_without_parameters_leaves_the_turn_to_the_classifier(run):
+def test_the_control_without_parameters_leaves_the_phase_to_the_classifier(run):
     result = run(*IN_TURN, "classifier_losses.ce_mix=1", method="retrained")
     assert {"loss_ce_sr", "loss_ce_mix"} <= set(result.history) and "loss_ce" not in result.history
     assert not equal(weights.load(result.weights).classifier_state, load_classifier("tiny").network.state_dict())
@@ -155,7 +155,7 @@ def test_accumulated_batches_equal_one_larger_batch(run):
         torch.testing.assert_close(tensors(small)[key], value, rtol=1e-3, atol=1e-5)
 
 
-def test_a_checkpoint_from_before_there_were_turns_is_gone_on_with(run, tmp_path, monkeypatch):
+def test_a_checkpoint_from_before_there_were_phases_is_gone_on_with(run, tmp_path, monkeypatch):
     whole = run(out="whole", epochs=2)
     with monkeypatch.context() as patch:
         interrupted_after(patch, 2)
