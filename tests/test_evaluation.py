@@ -21,6 +21,7 @@ from dummies import CLASSES, WNIDS, make_classifier, make_images, pixels, plugin
 from PIL import Image
 
 from srbench import evaluate, leaderboard, weights
+from srbench.compute.numerics import Numerics
 from srbench.data import hr_cache as cache
 from srbench.errors import (
     DataError,
@@ -472,8 +473,11 @@ def test_changed_inputs_are_noticed(run, tmp_path, card):
     # other weights of the classifier
     other = make_classifier(tmp_path / "other", side=SIDE, seed=5)
     assert call(classifiers=[str(other)]).counters.hr_classified == {"dummy": 24}
-    # another precision
-    assert call(classifiers=[str(other)], precision="bf16").counters.restored["mine"] == 24
+    # another precision, which the record says
+    half = call(classifiers=[str(other)], precision="bf16")
+    assert half.counters.restored["mine"] == 24
+    assert {cell.record.numerics for cell in half.cells} == {Numerics("cpu", "bf16")}
+    assert {cell.record.numerics for cell in first.cells} == {Numerics("cpu")}
 
 
 def test_another_protocol_is_another_task(run, tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+import srbench
 from srbench.compute.numerics import Numerics
 from srbench.errors import ContractError
 from srbench.imaging.colour import to_channels
@@ -169,3 +172,15 @@ def test_the_watch_surrounds_the_call_and_the_way_back():
 
     run(Noting(), watch=watch())
     assert events == ["in", "call", "out"]
+
+
+def test_a_method_is_called_nowhere_else():
+    called = re.compile(r"(?<![\w])_?method\(")
+    folder = Path(srbench.__file__).parent
+    places = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.py")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if called.search(line) and not line.lstrip().startswith("def ")
+    }
+    assert places == {"restore.py"}
