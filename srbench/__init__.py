@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from srbench._version import __version__
-
+__version__ = "0.2.0"
 __all__ = ["__version__", "evaluate", "train"]
 
 if TYPE_CHECKING:
@@ -13,14 +13,11 @@ if TYPE_CHECKING:
     from srbench.training.api import train
 
 
+_LAZY = {"evaluate": "srbench.evaluation", "train": "srbench.training.api"}
+
+
 def __getattr__(name: str) -> Any:
     # torch, timm and Lightning take seconds to import: only who calls these waits for them
-    if name == "evaluate":
-        from srbench.evaluation import evaluate
-
-        return evaluate
-    if name == "train":
-        from srbench.training.api import train
-
-        return train
-    raise AttributeError(f"module 'srbench' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'srbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)

@@ -18,10 +18,11 @@ from PIL import Image
 from typer.main import get_command
 
 import srbench
-from srbench import bench, paths, protocol
+from srbench import bench, protocol
 from srbench.cli import app
 from srbench.conformance import check
 from srbench.data.catalogue import list_datasets
+from srbench.files import paths
 from srbench.leaderboard import rows
 from srbench.leaderboard.compare import parse_rule
 from srbench.method import MethodInfo

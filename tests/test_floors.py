@@ -85,7 +85,6 @@ def test_a_long_module_says_why_in_its_first_lines():
     assert not silent, "split them, or say 'longer than 500 lines because ...' in the docstring"
 
 
-@pytest.mark.xfail(reason="modules are being split")
 def test_the_package_shows_few_entries():
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "srbench"],

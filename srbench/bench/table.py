@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from srbench.bench import BenchResult, Case, Row
+from srbench.leaderboard.fitting import fitted
 from srbench.leaderboard.tables import MISSING, fixed, scaled, three
 from srbench.records.schema import Spread
 
@@ -55,8 +57,9 @@ def render(result: BenchResult, *, width: int) -> list[RenderableType]:
     dropped = False
     for (lr_size, sr_size), rows in by_size.items():
         filled = [column for column in _columns() if any(column.show(row) != MISSING for row in rows)]
-        table, kept = _fitting(f"LR {_by(lr_size)}, SR {_by(sr_size)}", filled, rows, width)
-        dropped |= kept < len(filled)
+        title = f"LR {_by(lr_size)}, SR {_by(sr_size)}"
+        table, kept = fitted(functools.partial(_table, title, rows=rows), filled, width=width)
+        dropped |= len(kept) < len(filled)
         shown.append(table)
     lines = _notes(result)
     if dropped:
@@ -64,19 +67,13 @@ def render(result: BenchResult, *, width: int) -> list[RenderableType]:
     return [*shown, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
 
 
-def _fitting(title: str, columns: Sequence[_Column], rows: Sequence[Row], width: int) -> tuple[Table, int]:
-    """Return the table with as many columns as fit, and their number."""
-    wanted = list(columns)
-    while True:
-        table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
-        for column in wanted:
-            table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
-        for row in rows:
-            table.add_row(*(Text(column.show(row)) for column in wanted), style="dim" if row.status != "ok" else "")
-        least = max(wanted, key=lambda column: column.priority)
-        if Console(width=10_000).measure(table).maximum <= width or least.priority == 0:
-            return table, len(wanted)
-        wanted.remove(least)
+def _table(title: str, columns: Sequence[_Column], rows: Sequence[Row]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
+    for row in rows:
+        table.add_row(*(Text(column.show(row)) for column in columns), style="dim" if row.status != "ok" else "")
+    return table
 
 
 def _notes(result: BenchResult) -> list[str]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from srbench.errors import RecordError
 from srbench.files.atomic import write_bytes
-from srbench.paths import cache_dir
+from srbench.files.paths import cache_dir
 
 _ROW = np.dtype([("identity", "<i8", 4), ("digest", "V16")])  # inode, size, time of modification and of change in ns
 _FRESH_NS = 2 * 10**9  # a file may be written again within the resolution of its times

@@ -30,7 +30,7 @@ from srbench.data.geometry import crop_hr
 from srbench.data.source import SampleList, Source
 from srbench.errors import RecordError, SrbenchError, TooManyUnreadableError, UnreadableImageError, UsageError
 from srbench.files.atomic import sweep_temporary, write_bytes
-from srbench.paths import cache_dir
+from srbench.files.paths import cache_dir
 from srbench.protocol import Geometry
 
 FORMAT = 3

@@ -17,8 +17,8 @@ from srbench.evaluation.options import EvalOptions
 from srbench.evaluation.resolve import resolve
 from srbench.evaluation.task import run_task
 from srbench.files.atomic import sweep_temporary
+from srbench.files.paths import cache_dir
 from srbench.leaderboard import Leaderboard, tables
-from srbench.paths import cache_dir
 from srbench.records.cells import StoredCell, find_records
 from srbench.records.schema import Record
 

@@ -16,9 +16,9 @@ from srbench.evaluation.batches import Batch
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.options import PassSettings
 from srbench.files.atomic import write_bytes
+from srbench.files.paths import cache_dir
 from srbench.files.strict import canonical_json
 from srbench.networks.classifiers import Classifier
-from srbench.paths import cache_dir
 from srbench.restore import is_finite
 
 

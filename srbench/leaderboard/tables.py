@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +21,7 @@ from srbench.compute.numerics import Numerics
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
 from srbench.leaderboard.compare import BoardComparison
+from srbench.leaderboard.fitting import fitted
 from srbench.metrics.catalogue import all_metrics, metric, metrics_of
 from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
@@ -131,14 +133,9 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
     shown: list[RenderableType] = []
     for task, classifier, rows in groups(board):
         kind = task_type_of(board, task)
-        wanted = _filled(rows, kind)
-        while True:
-            table = _rich_table(title(board, task, classifier, rows), wanted, rows)
-            least = max(wanted, key=lambda column: column.priority)
-            if Console(width=10_000).measure(table).maximum <= width or least.priority == 0:
-                break
-            wanted = [column for column in wanted if column is not least]
-        dropped = len(_filled(rows, kind)) - len(wanted)
+        heading, wanted = title(board, task, classifier, rows), _filled(rows, kind)
+        table, shown_columns = fitted(functools.partial(_rich_table, heading, rows=rows), wanted, width=width)
+        dropped = len(wanted) - len(shown_columns)
         lines = notes(board, task, rows)
         if dropped:
             lines.append(f"{dropped} more columns are in {where}; a wider terminal shows them")

@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from srbench._version import __version__
+from srbench import __version__
 from srbench.records.schema import CodeState, Environment
 
 CODE_FOLDERS = ("srbench", "baselines", "methods")

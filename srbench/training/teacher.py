@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from srbench.compute.numerics import full_precision
 from srbench.errors import SrbenchError, TrainingError
+from srbench.files.paths import cache_dir
 from srbench.networks.classifiers import Classifier
-from srbench.paths import cache_dir
 from srbench.training.images import ImageSet, Positions
 
 # Fixed, so that a row's value never depends on the recipe or on how far an earlier run came.

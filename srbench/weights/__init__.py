@@ -1,6 +1,6 @@
 """Named, hashed sets of parameters: where they are, how they are read safely, and the card that explains them."""
 
-from srbench.paths import weights_dir
+from srbench.files.paths import weights_dir
 from srbench.weights.card import Card
 from srbench.weights.files import (
     SUFFIX,

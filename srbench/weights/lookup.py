@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from srbench.errors import UnknownNameError, WeightsError
-from srbench.paths import cache_dir, weights_dir
+from srbench.files.paths import cache_dir, weights_dir
 from srbench.weights.files import SUFFIX, WeightsFile, WeightsRef, file_sha256, reference
 
 UNTRAINED = "untrained"  # where the name of weights is asked for: the network as it is built

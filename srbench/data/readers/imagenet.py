@@ -15,7 +15,7 @@ from srbench.data.readers.files import (
 from srbench.data.readers.folders import split_folder_source
 from srbench.data.scan import has_images, list_folders, scan
 from srbench.errors import DataError
-from srbench.paths import data_dir
+from srbench.files.paths import data_dir
 
 IMAGENET = DatasetInfo(
     name="imagenet",
