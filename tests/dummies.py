@@ -175,4 +175,4 @@ def trainable(folder: Path, stem: str = "gain") -> Path:
 
 def save_gain(path: Path, gain: float = 1.0, *, namespace: str = "gain", **card: Any) -> weights.WeightsRef:
     """Save weights of `trainable`."""
-    return weights.save(path, {"gain": torch.tensor([gain])}, Card(namespace=namespace, name=path.stem, **card))
+    return weights.save(path, {"gain": torch.tensor([float(gain)])}, Card(namespace=namespace, name=path.stem, **card))

@@ -781,7 +781,7 @@ def test_defaults_of_protocol_and_folder(images, tmp_path, monkeypatch):
         ({"classifiers": ["nosuch"]}, UnknownNameError, "no classifier named 'nosuch'"),
         ({"protocol": "nosuch"}, UnknownNameError, "no protocol named 'nosuch'"),
         ({"protocol": "sr-classic", "scales": [0.5]}, ProtocolError, "fixes its own LR size"),
-        ({"scales": [2.0]}, ProtocolError, "must lie in"),
+        ({"scales": [2.0]}, ProtocolError, "above 0 and at most 1"),
         ({"split": "tset"}, UsageError, "has no split 'tset'"),
         ({"limit": 0}, UsageError, "--limit takes a whole number of at least 1, got 0"),
         ({"batch_size": 0}, UsageError, "--batch-size takes a whole number of at least 1, got 0"),

@@ -74,7 +74,7 @@ class Numerics:
     @property
     def arithmetic(self) -> str:
         """What matrices are multiplied in: "float32", "tf32" or "bfloat16"."""
-        return "tf32" if self.tf32 else str(self.dtype).removeprefix("torch.")
+        return "tf32" if self.tf32 else {"fp32": "float32", "bf16": "bfloat16"}[self.precision]
 
     def autocast(self) -> torch.autocast:
         """Return the autocast context; where the precision is fp32 it switches an outer autocast off."""
