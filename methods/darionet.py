@@ -102,8 +102,8 @@ class DarioNet(Trainable):
         """Build an untrained network.
 
         Args:
-            blocks: Number of residual-in-residual dense blocks, whose growth is 32; of convolutions between the first
-                and the last where `arch` is "compact".
+            blocks: Number of residual-in-residual dense blocks, whose growth is 32. Where `arch` is "compact", number
+                of convolutions between the first and the last.
             features: Channels between them.
             arch: "rrdb", or "compact" (SRVGGNetCompact of Real-ESRGAN, Wang et al. 2021, arXiv 2107.10833).
 

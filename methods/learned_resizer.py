@@ -14,7 +14,7 @@ from srbench.method import MethodInfo
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 
-_SLOPE = 0.2  # of every LeakyReLU (paper)
+_SLOPE = 0.2  # every LeakyReLU has it (paper)
 
 _PAPER = Recipe(  # the number of epochs and the batch are ours
     losses={"ce": 1.0},

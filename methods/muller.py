@@ -19,7 +19,7 @@ _STARTS = {  # gain and bias of each band
     "published": ((1.892, -0.014), (-11.295, 0.003)),  # for a ResNet-50 whose large input is shrunk
     "bilinear": ((0.0, 0.0), (0.0, 0.0)),
 }
-_RADIUS, _SIGMA = 2, 1.0  # of the Gaussian, pixels
+_RADIUS, _SIGMA = 2, 1.0  # the Gaussian, pixels
 
 # The paper trains the four scalars together with the classifier; steps, batches and rates are ours. A step of Adam
 # moves a scalar by about its rate. Where LR is enlarged the published gains are far too large, and a short run does not

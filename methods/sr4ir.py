@@ -18,8 +18,8 @@ from srbench.training.trainable import Trainable
 from srbench.weights import WeightsFile, fill_state
 
 _FACTOR = 4
-_RANGE = 255.0  # of the pixels inside the network
-_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K, which EDSR subtracts
+_RANGE = 255.0  # pixels inside the network go up to it
+_MEAN = (0.4488, 0.4371, 0.4040)  # mean of DIV2K, which EDSR subtracts
 
 _CLASSIFIER = {"ce_sr": 0.34, "ce_hr": 0.34, "ce_mix": 0.34}
 _NO_MIX = {"ce_sr": 0.5, "ce_hr": 0.5}
@@ -101,8 +101,8 @@ class SR4IR(Trainable):
         """Build an untrained network.
 
         Args:
-            blocks: Number of residual blocks; of the published baseline 16.
-            features: Channels; of the published baseline 64.
+            blocks: Number of residual blocks; the published baseline has 16.
+            features: Channels; the published baseline has 64.
             residual: Add the network's output to bilinear enlargement, from which training then starts. EDSR has no
                 such path; a published checkpoint is read without it.
 

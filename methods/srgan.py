@@ -19,7 +19,7 @@ from srbench.training.trainable import Trainable
 _FACTORS = (2, 3, 4)
 _EIGHT_WAYS = Augment(flip=True, rotate=True)
 _SMALL = {"blocks": 8, "features": 32, "upsampler": "direct"}
-_VARIANT_B = {"l2": 1.0, "features": 0.5, "adversarial": 0.1}  # of unit-scaled terms
+_VARIANT_B = {"l2": 1.0, "features": 0.5, "adversarial": 0.1}  # weights of unit-scaled terms
 
 _PSNR = Recipe(  # Ledig et al. 2017, section 3.2: SRResNet, a million steps of 16 patches
     losses={"l2": 1.0},

@@ -13,7 +13,7 @@ from srbench.errors import UsageError
 from srbench.training.images import ImageSet, Positions
 from srbench.training.recipe import Recipe
 
-_DRAWS_AGAIN = 7  # of a patch that is too flat
+_DRAWS_AGAIN = 7  # where a patch has too little detail
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RawBatch:
 
 
 def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generator: np.random.Generator) -> RawBatch:
-    """Read images, and cut, turn and mirror them as the recipe's draws say."""
+    """Read images, cut and turn them by the recipe's draws, and draw which of them are mirrored."""
     draws = generator.random((len(positions), 3))
     flipped = draws[:, 2] < (0.5 if recipe.augment.flip else 0.0)
     # What other settings need is drawn after that, so that none of them moves what a recipe without it has drawn.
@@ -46,19 +46,19 @@ def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generat
         return RawBatch(positions, hr, lr, flipped)
     crops = []
     previous, whole = -1, None
-    for position, tries, turn in zip(positions.tolist(), corners, turns.tolist(), strict=True):
+    for position, draws_of_one, quarters in zip(positions.tolist(), corners, turns.tolist(), strict=True):
         if whole is None or position != previous:
             previous, whole = position, _one(images, position)
-        crops.append(_turned(_cropped(whole, recipe, tries), turn))
+        crops.append(_turned(_cropped(whole, recipe, draws_of_one), quarters))
     lr = None if not images.paired else torch.stack([lr for _, lr in crops if lr is not None])
     return RawBatch(positions, torch.stack([hr for hr, _ in crops]), lr, flipped)
 
 
 def detail(patch: Tensor) -> float:
-    """Return how far a patch `(C, H, W)`, uint8, is from flat: its larger mean deviation along a side, in [0, 1].
+    """Return the detail of a patch `(C, H, W)`, uint8, in [0, 1]: 0 is a wall, and a ramp has some.
 
-    The standard deviation of every column, and of every row, is taken; the larger of the two means is the detail. So
-    idealo's image-super-resolution judges its LR patches: a ramp has detail, a wall has none.
+    It is the larger of two means: the mean standard deviation of the columns, and that of the rows. idealo's
+    image-super-resolution chooses its LR patches by it.
     """
     values = patch.float().div_(255)
     return max(float(values.std(dim=side, correction=0).mean()) for side in (-2, -1))
@@ -78,12 +78,12 @@ def _one(images: ImageSet, position: int) -> _Whole:
     return _Whole(hr[0], None if lr is None else lr[0], images.factor(position) if images.paired else 1)
 
 
-def _cropped(whole: _Whole, recipe: Recipe, tries: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
-    """Cut the first of the tries `(n, 2)` that is not flat, or else the one with the most detail."""
+def _cropped(whole: _Whole, recipe: Recipe, corners: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+    """Cut at the first of the corners `(n, 2)` that has enough detail, or else at the one with the most."""
     best, most = None, -1.0
-    for draw in tries:
-        crop = _cut(whole, recipe, draw)
-        if len(tries) == 1:
+    for corner in corners:
+        crop = _cut(whole, recipe, corner)
+        if len(corners) == 1:
             return crop
         amount = detail(crop[0])
         if amount > most:
@@ -94,10 +94,10 @@ def _cropped(whole: _Whole, recipe: Recipe, tries: NDArray[np.float64]) -> tuple
     return best
 
 
-def _cut(whole: _Whole, recipe: Recipe, draw: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+def _cut(whole: _Whole, recipe: Recipe, corner: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
     hr, lr, step = whole.hr, whole.lr, whole.step
     cuts = []
-    for side, share in zip(hr.shape[-2:], draw, strict=True):
+    for side, share in zip(hr.shape[-2:], corner, strict=True):
         kept = min(recipe.patch, side) if recipe.patch is not None else max(side - recipe.augment.shift, 1)
         kept -= kept % step  # a real LR pixel cannot be cut
         if kept == 0:

@@ -16,9 +16,18 @@ class Curves:
     """Writes the history of a run; every call leaves whole files behind."""
 
     def __init__(self, out: Path) -> None:
-        """Open the writers; TensorBoard is left out where it is not installed."""
+        """Make the folder and open the writers; TensorBoard is left out where it is not installed.
+
+        Raises:
+            TrainingError: If the folder cannot be made.
+        """
         self._csv = out / "curves.csv"
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(
+                f"the folder {out} cannot be made: {error.strerror or error}; choose another --out"
+            ) from error
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter

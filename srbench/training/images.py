@@ -33,8 +33,8 @@ class ImageSet:
     """The HR crops of one or several sources, read by position.
 
     Attributes:
-        samples: Every sample, source after source.
-        task_type: What a network is asked for.
+        samples: Every sample, one source after the other.
+        task_type: What the data ask of a network.
         labels: What the data say, first axis n: `(n,)` int64 indices of the classifier's outputs, `(n, 10)` ratings, or
             None.
         why_unlabelled: Why `labels` is None.
@@ -61,11 +61,11 @@ class ImageSet:
             geometry: How an image becomes HR.
             label_map: From class names to the classifier's outputs, or None where labels are of no use.
             limit: Images of each source at most.
-            enlarge: Whether images smaller than HR are enlarged, as a protocol that scores does.
+            enlarge: Whether images smaller than HR are enlarged, as they are for validation.
             advance: Called with the number of images newly done.
 
         Raises:
-            UsageError: If real pairs and plain images are mixed, or kinds of task.
+            UsageError: If real pairs and plain images are mixed, or task types.
         """
         wrapped = [source if enlarge else NeverEnlarged(source, geometry) for source in sources]
         self._stores = [
@@ -161,18 +161,18 @@ class ImageSet:
 
 
 def task_type_of(sources: Sequence[Source]) -> TaskType:
-    """Return what a network is asked for on these sources.
+    """Return the one task type of these sources.
 
     Raises:
         UsageError: If they ask for different things.
     """
-    kinds = sorted({source.task_type for source in sources})
-    if len(kinds) > 1:
+    names = sorted({source.task_type for source in sources})
+    if len(names) > 1:
         raise UsageError(
-            f"all data of a run ask one question of a network, got data of the kinds {' and '.join(kinds)}; train on"
+            f"all data of a run ask one question of a network, got data of the kinds {' and '.join(names)}; train on"
             " one of them at a time"
         )
-    return task_type(kinds[0])
+    return task_type(names[0])
 
 
 def fill_batches(order: Positions, group: NDArray[np.int64], size: int) -> Iterator[Positions]:

@@ -29,7 +29,7 @@ def frozen(network: nn.Module) -> Iterator[nn.Module]:
 
 
 def name_as_inside(module: nn.Module, child: str) -> None:
-    """Leave the name of a child out of the state dict's keys, so that files bear the names its own library gave them.
+    """Leave the name of a child out of the state dict's keys, so that a file has the keys of the child's own library.
 
     Args:
         module: Whose state dict it is, both written and read.
@@ -266,15 +266,15 @@ def _choose_layer(classifier: nn.Module, *, last: bool) -> str:
     modes = {module: module.training for module in classifier.modules()}
     classifier.eval()
     try:
-        scores = classifier(torch.full((1, 3, side, side), 0.5, device=device))
+        logits = classifier(torch.full((1, 3, side, side), 0.5, device=device))
     finally:
         for handle in handles:
             handle.remove()
         for module, training in modes.items():
             module.training = training
     # A transformer also has a feature map: the patch embedding, which is no deep feature.
-    # With "last", maps of the scores themselves are none either (SqueezeNet's head is a convolution).
-    deep = [name for name, width in maps if not last or width != scores.shape[-1]]
+    # With "last", the maps of the logits themselves do not count either (SqueezeNet's head is a convolution).
+    deep = [name for name, width in maps if not last or width != logits.shape[-1]]
     chosen = tokens or deep or [name for name, _ in maps]
     if not chosen:
         raise UsageError("the classifier has no layer with feature maps or tokens; name one of its layers")

@@ -57,14 +57,14 @@ class Recipe:
         accumulate: Forward passes an optimiser step.
         optimizer: "adam", "adamw" or "sgd".
         lr: Learning rate of the method's network.
-        momentum: Of SGD (Nesterov is not used); the other two have betas 0.9 and 0.999.
+        momentum: Momentum of SGD without Nesterov; the other two have betas 0.9 and 0.999.
         weight_decay: L2 for sgd and adam, decoupled for adamw.
         schedule: "constant", "cosine" to zero over the whole run, or "step": times `gamma` every `decay_every` epochs.
         gamma: Factor of the step schedule.
         decay_every: Epochs between two steps of it.
         warmup_steps: Optimiser steps over which the learning rates rise linearly from zero.
         unit_scale: Divide every term by its size on the first batch; None does so where there are two terms or more.
-        label_smoothing: Of the cross-entropy term.
+        label_smoothing: Label smoothing of the cross-entropy term.
         patch: Train on random HR patches of this side, pixels, cut at native size; None takes the protocol's HR.
         patches_per_image: Patches that are cut from an image each time it is drawn; with `batch_size` of them a batch
             comes from one image. One pass over the data shows so many patches of each image.
@@ -158,7 +158,7 @@ def load_recipe(spec: str, recipes: Mapping[str, Recipe]) -> Recipe:
     """Return the recipe of that name, or that of a TOML file.
 
     A file has a recipe's fields as keys and the tables [losses], [parameters] and [augment]; `base = "NAME"` starts
-    from one of `recipes`, of which the file then changes single settings.
+    from one of `recipes`, and the file changes single settings of it.
 
     Raises:
         UnknownNameError: If there is no recipe of that name.

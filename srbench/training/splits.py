@@ -21,7 +21,7 @@ _VAL_FOLDERS = ("val", "valid", "validation")
 
 
 class NeverEnlarged(SelectedSource):
-    """A source whose images come out of `read` as HR: by the geometry, or cut at native size where they are small.
+    """A source whose `read` gives HR: by the geometry, or cut at native size where an image is small.
 
     An image enlarged to the HR side would teach a network that HR is blurred.
     """
@@ -95,7 +95,7 @@ def open_splits(data: Sequence[str], val: str | None) -> tuple[list[Source], lis
 
 
 def _nine_tenths(spec: str) -> tuple[Source, Source]:
-    """Open all of a dataset but its test split, and its test split, which is a tenth by hash if it has no own."""
+    """Open a dataset without its test split, and that split: its own, or a tenth by hash."""
     own = _own_split(spec, ("train",))
     if own is not None:
         tested = _own_split(spec, ("test",))
@@ -108,7 +108,7 @@ def _nine_tenths(spec: str) -> tuple[Source, Source]:
 
 
 def _own_split(spec: str, names: Sequence[str]) -> Source | None:
-    """Open a split that the dataset itself has, or return None where it only has those by hash."""
+    """Open a split of the dataset's own, or return None where its splits are by hash."""
     whole = _whole(spec)
     for name in names:
         try:
