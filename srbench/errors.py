@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class SrbenchError(Exception):
@@ -85,3 +87,15 @@ def sentence(error: BaseException) -> str:
     """Return the first line of an error's message, with its type where srbench did not raise it for a contract."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
     return text if isinstance(error, ContractError) else f"{type(error).__name__}: {text}"
+
+
+def traceback_text(error: BaseException) -> str:
+    """Return where an error came from, as Python prints it, without its causes.
+
+    Files are named by the last three parts of their paths: what is stored or sent tells nothing of a person's folders.
+    """
+    lines = ["Traceback (most recent call last):"]
+    for frame in traceback.extract_tb(error.__traceback__):
+        lines.append(f'  File "{"/".join(Path(frame.filename).parts[-3:])}", line {frame.lineno}, in {frame.name}')
+        lines += [f"    {frame.line}"] if frame.line else []
+    return "\n".join([*lines, "".join(traceback.format_exception_only(error)).rstrip()])

@@ -104,7 +104,7 @@ def make_record(
         if classifier is None
         else tuple(ClassPart(i, name, n // len(names), 0.0, 0.0, 0.0) for i, name in enumerate(names)),
         score_histograms=None,
-        timing=TimingPart(1.0, 0.25, 1.25, latency_ms=Spread(4.0, 3.5, 5.0), throughput=Spread(300.0, 280.0, 310.0)),
+        timing=TimingPart(1.0, 1.25, latency_ms=Spread(4.0, 3.5, 5.0), throughput=Spread(300.0, 280.0, 310.0)),
         training=None,
         created="2026-01-02T03:04:05Z",
     )

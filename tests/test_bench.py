@@ -128,19 +128,19 @@ def test_end_to_end_decodes_files_and_classifies_or_rounds(conv, card, monkeypat
         return real(path)
 
     monkeypatch.setattr(speed, "decode", decode)
-    judged, real_judge = [], speed._Bench._judged
-    monkeypatch.setattr(speed._Bench, "_judged", lambda self, x: judged.append(x) or real_judge(self, x))
+    classified, real_classified = [], speed._Bench._classified
+    monkeypatch.setattr(speed._Bench, "_classified", lambda self, x: classified.append(x) or real_classified(self, x))
     result = speed.bench(["conv"], sizes=[(8, 8)], factor=2, batch_sizes=[3], classifier=str(card), plugins=[conv])
     from_files = [row for row in result.rows if row.case.stage == "end_to_end"]
     # one more for the tensor that the other stages take, and a first call and a warm-up or two before the repeats
     at_least = sum((row.repeats + 2) * row.case.batch for row in from_files)
-    assert len(decoded) >= at_least + 1 and len(judged) > sum(row.repeats for row in result.rows) / 2
-    last = judged[-1]
+    assert len(decoded) >= at_least + 1 and len(classified) > sum(row.repeats for row in result.rows) / 2
+    last = classified[-1]
     assert tuple(last.shape) == (3, 3, 16, 16)
     assert torch.equal(last, last.mul(255).round().div(255)), "the classifier sees what an evaluation would show it"
-    judged.clear()
+    classified.clear()
     result = speed.bench(["conv"], sizes=[(8, 8)], factor=2, batch_sizes=[3], plugins=[conv])
-    assert [row.case.stage for row in result.rows] == ["restore", "end_to_end"] * 2 and not judged
+    assert [row.case.stage for row in result.rows] == ["restore", "end_to_end"] * 2 and not classified
 
 
 def test_what_fails_is_a_row_and_the_others_go_on(tmp_path):

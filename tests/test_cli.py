@@ -127,11 +127,16 @@ def test_scales_and_weights_are_repeatable(evaluate, tmp_path):
     assert sorted(row["weights"] for row in rows if row["method"] == "gain") == ["g1", "g1", "g2", "g2"]
 
 
-def test_failed_cell_is_named_and_exits_1(evaluate, tmp_path):
+def test_failed_cell_is_named_and_exits_1(evaluate, images, card, tmp_path):
     bad = plugin(tmp_path, "bad", "1 / 0")
     done = evaluate("bad", "bicubic", "--plugin", bad)
     assert done.code == 1 and board()["bad"]["status"] == "error" and board()["bicubic"]["status"] == "ok"
     assert re.search("srbench: failed: bad with dummy on photos-.*: ZeroDivisionError: division by zero", done.err)
+    words = ["eval", "bad", "--data", f"folder:{images}", "--classifier", str(card), "--protocol", "half.toml"]
+    debugged = CliRunner().invoke(app, [*words, "--plugin", str(bad), "--out", "o", "--debug"])
+    assert debugged.exit_code == 1
+    text = r'Traceback .*\n(.*\n)*.*/bad.py", line \d+, in forward\n.*1 / 0\nZeroDivisionError'
+    assert re.search(text, debugged.stderr)
     plugin(tmp_path, "bad")
     assert evaluate("bad", "bicubic", "--plugin", bad).code == 0
 

@@ -442,6 +442,60 @@ def test_another_classifier_decodes_nothing_and_restores_for_itself(run, card):
     assert result.counters.sr_classified == {"bilinear other": N, "none other": N}
 
 
+@pytest.mark.parametrize("classifiers", [1, 3])
+def test_hr_is_read_once_whatever_the_number_of_classifiers(run, card, tmp_path, classifiers):
+    cards = [str(card), *(str(make_classifier(tmp_path / f"c{k}", f"c{k}", side=SIDE, seed=k)) for k in (1, 2))]
+    ids = ["dummy", "c1", "c2"][:classifiers]
+    first = run("bicubic", classifiers=cards[:classifiers]).counters
+    assert first.hr_classified == dict.fromkeys(ids, N)  # the cache of logits was empty
+    assert (first.hr_read, first.degraded) == (N, N)
+    again = run("bicubic", classifiers=cards[:classifiers], force=True).counters
+    assert again.hr_classified == {} and again.hr_read == N
+
+
+def test_the_time_of_a_cell_does_not_depend_on_its_company(run, own_folders, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(cache.time, "perf_counter", ticking(decoded))
+    first = run("bicubic")
+    decode_s = {record(first, name).dataset.decode_s for name in ("original", "bilinear", "none", "bicubic")}
+    assert len(decode_s) == 1 and decode_s != {0.0}
+    added = run("lanczos", "bicubic")  # the images come from the cache
+    assert added.counters.decoded == 0
+    assert record(added, "lanczos").dataset.decode_s in decode_s
+    shutil.rmtree(own_folders / "cache")
+    again = run("area")  # decoded anew, which took another time
+    assert again.counters.decoded == N
+    assert record(again, "area").dataset.decode_s in decode_s
+    for result, name in ((first, "bicubic"), (added, "lanczos"), (again, "area")):
+        timing = record(result, name).timing
+        assert timing.total_time_s == pytest.approx(timing.pass_s + record(result, name).dataset.decode_s)
+    alone = run("area", out=first.out.with_name("alone"))
+    assert record(alone, "area").dataset.decode_s not in decode_s
+
+
+def ticking(calls: list[None]):
+    """Return a clock of which every reading takes longer than the one before."""
+
+    def clock() -> float:
+        calls.append(None)
+        return float(len(calls) ** 2)
+
+    return clock
+
+
+def test_damaged_logits_in_the_cache_are_computed_anew(run, own_folders):
+    first = run()
+    files = sorted((own_folders / "cache" / "logits").rglob("*.npy"))
+    assert files
+    for path, harm in zip(files, (np.nan, None, 0.0), strict=False):
+        values = np.load(path)
+        np.save(path, values * harm if harm is not None else values.astype(np.float64))
+    files[-1].write_bytes(b"torn")
+    again = run(force=True)
+    assert again.failed == [] and again.counters.hr_classified == {"dummy": N}
+    pd.testing.assert_frame_equal(again.samples, first.samples)
+
+
 def test_force_computes_everything_anew(run):
     first = run()
     forced = run(force=True)
@@ -547,6 +601,23 @@ def test_methods_that_fail_are_records_and_the_others_go_on(run, tmp_path):
     assert leftovers(mended.out) == []
 
 
+def test_a_failed_cell_keeps_where_it_failed_without_the_folders_of_a_person(run, tmp_path):
+    mine = plugin(tmp_path, "mine", "self.helper(lr)")
+    mine.write_text(mine.read_text() + "\n    def helper(self, lr):\n        return lr / ('a' + 1)\n")
+    shape = plugin(tmp_path, "shape", "lr")
+    result = run("mine", "shape", plugins=[mine, shape])
+    failed = {each.cell.method: each for each in result.failed}
+    assert failed["mine"].reason.startswith("TypeError: ") and "\n" not in failed["mine"].reason
+    lines = failed["mine"].traceback.splitlines()
+    assert lines[0] == "Traceback (most recent call last):" and lines[-1] == failed["mine"].reason
+    assert any('/mine.py", line' in line and "in helper" in line for line in lines)
+    assert "    return lr / ('a' + 1)" in lines
+    assert "expected sr of shape" in failed["shape"].traceback.splitlines()[-1]
+    for text in (failed["mine"].traceback, failed["shape"].traceback):
+        assert str(tmp_path) not in text and str(Path.home()) not in text.replace('File "', "")
+    assert record(result, "bilinear").traceback is None and record(result, "retrained").traceback is None
+
+
 def test_method_that_fails_late_goes_on_after_what_it_has_done(run, tmp_path, monkeypatch):
     monkeypatch.setattr("srbench.evaluation.options.CHUNK", 16)
     fails = plugin(
@@ -577,7 +648,8 @@ def test_method_that_fails_when_it_is_timed_is_a_record_too(run, tmp_path, monke
     assert "fails when it is timed: ZeroDivisionError" in result.failed[0].reason
     timing = record(result, "bicubic").timing
     assert timing.latency_ms.p10 <= timing.latency_ms.median <= timing.latency_ms.p90
-    assert timing.total_time_s == pytest.approx(timing.pass_s + timing.decode_share_s)
+    decode_s = record(result, "bicubic").dataset.decode_s
+    assert decode_s > 0 and timing.total_time_s == pytest.approx(timing.pass_s + decode_s)
     assert timing.throughput_batch == 32 and timing.end_to_end_ms.median > 0 and timing.dtype == "float32"
 
 

@@ -87,7 +87,7 @@ def make_record(**changes: Any) -> Record:
         },
         per_class=(ClassPart(0, "a", 2, 0.5, 0.5, 0.5), ClassPart(2, "b", 2, 1.0, 0.5, 2 / 3)),
         score_histograms=None,
-        timing=TimingPart(1.0, 0.5, 1.5, latency_ms=Spread(2.0, 1.5, 3.0), throughput_batch=16, dtype="float32"),
+        timing=TimingPart(1.0, 1.5, latency_ms=Spread(2.0, 1.5, 3.0), throughput_batch=16, dtype="float32"),
         training={"epochs": 3},
         created="2026-01-01T00:00:00Z",
     )

@@ -151,6 +151,20 @@ class TestPeakMemory:
             torch.zeros(1000)
         assert peak.mb is None
 
+    def test_counts_what_the_block_works_on_and_not_its_neighbours(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("synchronize"))
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: calls.append("reset"))
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5_000_000_000)  # networks of other rows
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 5_030_000_000)
+        network = nn.Sequential(nn.Linear(1000, 1000, bias=False), nn.Linear(1000, 1000, bias=False))
+        network[1].weight = network[0].weight  # shared: 4 MB once
+        network.register_buffer("window", torch.zeros(250_000))  # 1 MB
+        with timing.peak_memory("cuda", network, torch.zeros(500_000)) as peak:  # 2 MB
+            calls.append("block")
+        assert calls == ["synchronize", "reset", "block", "synchronize"]
+        assert peak.mb == pytest.approx(30 + 4 + 1 + 2)
+
     @pytest.mark.gpu
     def test_sees_what_was_freed_again(self):
         if not torch.cuda.is_available():

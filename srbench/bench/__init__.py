@@ -97,7 +97,8 @@ class Row:
         latency_ms: Milliseconds an image.
         images_per_s: Images a second.
         repeats: Timed calls.
-        peak_memory_mb: Most memory that tensors held on the device, 10^6 bytes; None where the device does not tell.
+        peak_memory_mb: Most memory that the networks and their inputs took on the device, 10^6 bytes; None where the
+            device does not tell.
         parameters: Of all networks of the stage.
         macs: Multiply-accumulates an image, of all networks of the stage; None where they cannot be counted.
         flops_per_s: Floating-point operations a second, two a multiply-accumulate; None where none are counted.
@@ -227,11 +228,11 @@ def bench(
     settings = PassSettings(device=where, numerics=numerics, batch_size=max(batches), seed=0)
     registry = Registry(plugins)
     loaded_methods = choose_for_timing(methods, registry, given=weights or {}, protocol=load_protocol(PROTOCOL))
-    judge = load_classifier(classifier) if classifier is not None else None
+    loaded_classifier = load_classifier(classifier) if classifier is not None else None
     lr_sr = [((h, w), (_scaled(h, factor), _scaled(w, factor))) for h, w in dict.fromkeys(sizes)]
     before = measure_matrix_product(where, numerics, budget_s=BUDGET_S)
     with tempfile.TemporaryDirectory() as folder:
-        runner = _Bench(loaded_methods, judge, lr_sr, batches, settings, compiled, Path(folder))
+        runner = _Bench(loaded_methods, loaded_classifier, lr_sr, batches, settings, compiled, Path(folder))
         rows = list(runner.rows(progress=progress))
     after = measure_matrix_product(where, numerics, budget_s=BUDGET_S)
     # What else the machine does may slow the yardstick too; the better of the two is nearer to what the device can do.
@@ -287,56 +288,53 @@ class _Bench:
     def __init__(
         self,
         loaded_methods: Sequence[LoadedMethod],
-        judge: Classifier | None,
+        classifier: Classifier | None,
         sizes: Sequence[tuple[tuple[int, int], tuple[int, int]]],
         batches: Sequence[int],
         settings: PassSettings,
         compiled: bool,
         folder: Path,
     ) -> None:
-        self._methods, self._judge, self._sizes, self._batches = loaded_methods, judge, sizes, batches
+        self._methods, self._classifier, self._sizes, self._batches = loaded_methods, classifier, sizes, batches
         self._settings, self._compiled, self._folder = settings, compiled, folder
         self._device = settings.device
         self._protocol = load_protocol(PROTOCOL)
-        self._seen = self._ready(judge) if judge is not None else None  # the classifier as it runs
+        self._ready_classifier = (
+            self._ready(classifier) if classifier is not None else None
+        )  # the classifier as it runs
 
     @torch.inference_mode()
     def rows(self, *, progress: bool) -> Iterator[Row]:
-        stages = 2 * len(self._methods) + (self._judge is not None)
+        stages = 2 * len(self._methods) + (self._classifier is not None)
         total = len(self._sizes) * len(self._batches) * stages
         with track("timing", total, show=progress, unit="measurements") as advance:
             for lr_size, sr_size in self._sizes:
                 path = _image_file(self._folder, lr_size)
                 lr = decode(path)[None].to(self._device).float() / 255
-                if self._judge is not None:
-                    yield from _counted(self._classifier_rows(self._judge, lr, sr_size), advance)
+                if self._classifier is not None:
+                    yield from _counted(self._classifier_rows(self._classifier, lr, sr_size), advance)
                 for loaded in self._methods:
                     yield from _counted(self._method_rows(loaded, path, lr, sr_size), advance)
 
-    def _classifier_rows(self, judge: Classifier, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
+    def _classifier_rows(self, classifier: Classifier, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
         sr = resize(lr, sr_size, "bilinear").clamp(0, 1)
-        macs = count_macs(judge, sr)
+        macs = count_macs(classifier, sr)
         for batch in self._batches:
             self._forget()
-            yield self._row(
-                self._case("classify", None, lr, sr_size, batch),
-                partial(self._judged, _repeated(sr, batch)),
-                macs,
-                count_parameters(judge),
-            )
+            many = _repeated(sr, batch)
+            case = self._case("classify", None, lr, sr_size, batch)
+            yield self._row(case, partial(self._classified, many), macs, [classifier], inputs=[many])
 
     def _method_rows(self, loaded: LoadedMethod, path: Path, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
         assert loaded.method is not None
         method = loaded.method
         network = self._ready(method)
         macs = count_macs(method, to_channels(lr, method.info.channels), sr_size)
-        parameters = count_parameters(method)
-        all_macs, all_parameters = macs, parameters
-        if self._judge is not None:
+        all_macs, networks = macs, [method] if self._classifier is None else [method, self._classifier]
+        if self._classifier is not None:
             seen = lr if method.info.output == "lr" else torch.empty(1, 3, *sr_size)
-            judged = count_macs(self._judge, seen)
-            all_macs = None if macs is None or judged is None else macs + judged
-            all_parameters += count_parameters(self._judge)
+            classifier_macs = count_macs(self._classifier, seen)
+            all_macs = None if macs is None or classifier_macs is None else macs + classifier_macs
         for batch in self._batches:
             self._forget()
             many = _repeated(lr, batch)
@@ -344,14 +342,15 @@ class _Bench:
                 self._case("restore", loaded, lr, sr_size, batch),
                 partial(self._restored, loaded.name, network, many, sr_size),
                 macs,
-                parameters,
+                [method],
+                inputs=[many],
                 first=partial(self._checked, loaded.name, network, many, sr_size),
             )
             yield self._row(
                 self._case("end_to_end", loaded, lr, sr_size, batch),
                 partial(self._from_files, loaded.name, network, [path] * batch, sr_size),
                 all_macs,
-                all_parameters,
+                networks,
             )
         method.to("cpu")
 
@@ -360,16 +359,26 @@ class _Bench:
         case: Case,
         call: Callable[[], object],
         macs: int | None,
-        parameters: int,
+        networks: Sequence[nn.Module],
         *,
+        inputs: Sequence[Tensor] = (),
         first: Callable[[], object] | None = None,
     ) -> Row:
-        """Measure one case, after a first call that finds out whether it runs at all."""
+        """Measure one case, after a first call that finds out whether it runs at all.
+
+        Args:
+            case: What is measured.
+            call: The measured call.
+            macs: Multiply-accumulates an image.
+            networks: The networks that take part.
+            inputs: What the call works on, where that lies on the device already.
+            first: The first call, where it is another one.
+        """
         try:
             began = time.perf_counter()
             (first or call)()
             first_s = time.perf_counter() - began
-            with peak_memory(self._device) as peak:
+            with peak_memory(self._device, *networks, *inputs) as peak:
                 timing = measure(call, device=self._device, batch_size=case.batch, budget_s=BUDGET_S)
         except Exception as error:  # noqa: BLE001 whatever a network, a compiler or a full device raises is a row
             if self._device.type == "cuda":
@@ -383,7 +392,7 @@ class _Bench:
             images_per_s=images_per_s,
             repeats=timing.repeats,
             peak_memory_mb=peak.mb,
-            parameters=parameters,
+            parameters=sum(count_parameters(network) for network in networks),
             macs=macs,
             flops_per_s=2 * macs * images_per_s.median if macs else None,
             compile_s=first_s if self._compiled and case.stage != "end_to_end" else None,
@@ -396,7 +405,7 @@ class _Bench:
             stage=stage,
             method=loaded.name if loaded is not None else None,
             weights=loaded.label if loaded is not None else None,
-            classifier=self._judge.id if self._judge is not None and stage != "restore" else None,
+            classifier=self._classifier.id if self._classifier is not None and stage != "restore" else None,
             lr_size=(lr.shape[-2], lr.shape[-1]),
             sr_size=sr_size,
             batch=batch,
@@ -418,16 +427,16 @@ class _Bench:
     def _restored(self, name: str, network: Method, lr: Tensor, size: tuple[int, int]) -> Tensor:
         return restore(network, lr, size, restoration=self._protocol.sr, numerics=self._settings.numerics, name=name)
 
-    def _judged(self, image: Tensor) -> Tensor:
-        assert self._seen is not None
+    def _classified(self, image: Tensor) -> Tensor:
+        assert self._ready_classifier is not None
         with self._settings.numerics.active():
-            return self._seen(image)
+            return self._ready_classifier(image)
 
     def _from_files(self, name: str, network: Method, paths: Sequence[Path], size: tuple[int, int]) -> Tensor:
         pixels = torch.stack([decode(path) for path in paths])
         lr = pixels.to(self._device, non_blocking=True).float() / 255
         sr = for_classifier(self._restored(name, network, lr, size), self._protocol)
-        return self._judged(sr).cpu() if self._seen is not None else to_uint8(sr).cpu()
+        return self._classified(sr).cpu() if self._ready_classifier is not None else to_uint8(sr).cpu()
 
 
 def _counted(rows: Iterator[Row], advance: Callable[[int], None]) -> Iterator[Row]:

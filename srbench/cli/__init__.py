@@ -115,6 +115,7 @@ def eval_(
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the results; out/<dataset> if left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Compute every cell anew.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the code a cell failed.")] = False,
     plugin: Plugins = None,
 ) -> None:
     """Score methods and print the comparison table; a run that was stopped goes on where it was."""
@@ -151,6 +152,8 @@ def eval_(
         for record in result.failed:
             key = record.cell
             typer.echo(f"srbench: failed: {key.method} with {key.classifier} on {key.task}: {record.reason}", err=True)
+            if debug and record.traceback is not None:
+                typer.echo(record.traceback, err=True)
     if result.failed:
         raise typer.Exit(1)
 

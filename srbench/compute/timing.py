@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -197,19 +197,22 @@ class PeakMemory:
     """Memory of a block, known when the block has ended.
 
     Attributes:
-        mb: Most memory that tensors held at once, in 10^6 bytes, weights and inputs included; None where the
-            device does not tell (a CPU), or before the end.
+        mb: Most memory that the block and what it works on held at once, in 10^6 bytes; None where the device does not
+            tell (a CPU), or before the end.
     """
 
     mb: float | None = None
 
 
 @contextmanager
-def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
+def peak_memory(device: torch.device | str, *held: nn.Module | Tensor) -> Iterator[PeakMemory]:
     """Note the peak of the allocated memory of a CUDA device while the block runs.
+
+    What lies on the device before the block does not count, such as other networks, unless it is named as `held`.
 
     Args:
         device: Where the block computes. On a CPU nothing honest and cheap is known, and `mb` stays None.
+        held: What the block works on: its network, its input. They are on the device already, and count.
     """
     where = torch.device(device)
     peak = PeakMemory()
@@ -218,6 +221,17 @@ def peak_memory(device: torch.device | str) -> Iterator[PeakMemory]:
         return
     torch.cuda.synchronize(where)
     torch.cuda.reset_peak_memory_stats(where)
+    before = torch.cuda.memory_allocated(where)
     yield peak
     torch.cuda.synchronize(where)
-    peak.mb = torch.cuda.max_memory_allocated(where) / 1e6
+    peak.mb = (torch.cuda.max_memory_allocated(where) - before + _bytes_of(held)) / 1e6
+
+
+def _bytes_of(held: Iterable[nn.Module | Tensor]) -> int:
+    """Count the bytes of tensors and of the parameters and buffers of networks, what is shared once."""
+    tensors = [
+        tensor
+        for each in held
+        for tensor in ([each] if isinstance(each, Tensor) else [*each.parameters(), *each.buffers()])
+    ]
+    return sum({id(tensor): tensor.nbytes for tensor in tensors}.values())

@@ -188,6 +188,7 @@ def build_hr_store(
     *,
     limit: int | None = None,
     workers: int | None = None,
+    retry: bool = True,
     advance: Callable[[int], None] | None = None,
 ) -> HRStore:
     """Decode and crop what the cache does not hold yet, and open it.
@@ -199,6 +200,7 @@ def build_hr_store(
         geometry: How an image becomes HR.
         limit: Take only so many samples, in the order of the hash of the id, so that classes stay balanced.
         workers: Threads that decode; None takes one a core, at most 16.
+        retry: Try files again that could not be reached before; else they stay unreadable, as another process found.
         advance: Called with the number of images that are newly done, cached ones included.
 
     Raises:
@@ -206,45 +208,89 @@ def build_hr_store(
         TooManyUnreadableError: If more than 1 % of the images cannot be read.
         SrbenchError: If the cache folder cannot be written.
     """
-    if source.paired:
-        geometry = Geometry()
-    samples = source.samples if isinstance(source.samples, SampleList) else SampleList.of(source.samples)
-    indices = _limited(samples, limit)
-    samples = samples.take(indices)
-    key = _key(source, geometry, indices, samples)
-    folder = cache_dir() / "hr" / key
-    reader = _Reader(source, geometry, indices)
-    workers = max(1, workers if workers is not None else min(_MOST_WORKERS, _cores()))
-    advance = advance or (lambda count: None)
-    if folder.is_dir():
-        sweep_temporary(folder, older_than_s=_STALE_SECONDS)  # a living build writes to its own all the time
-    chunks: list[_Chunk] = []
-    decoded = 0
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        for number, start in enumerate(range(0, len(indices), _CHUNK)):
-            wanted = range(start, min(start + _CHUNK, len(indices)))
-            path = _chunk_path(folder, number)
-            chunk = _load(path)
-            if chunk is None:
-                chunk = _write(path, wanted, reader, pool, lookahead=4 * workers, advance=advance)
-                decoded += len(wanted)
-            else:
-                advance(len(wanted))
-            chunks.append(chunk)
+    cache = _Cache(source, geometry, limit)
+    chunks, decoded = cache.chunks(range(cache.n_chunks), workers, advance, retry=retry)
+    samples = cache.samples
     unreadable = tuple((samples[position].id, reason) for chunk in chunks for position, reason in chunk.unreadable)
-    _check_unreadable(unreadable, len(indices), source)
+    _check_unreadable(unreadable, len(samples), source)
     tables = [np.insert(chunk.rows, 1, number, axis=1) for number, chunk in enumerate(chunks)]
     table = np.concatenate(tables) if tables else np.empty((0, len(_ROW) + 1), dtype=np.int64)
     return HRStore(
-        [(_chunk_path(folder, number), chunk.pixels) for number, chunk in enumerate(chunks)],
+        [(cache.path(number), chunk.pixels) for number, chunk in enumerate(chunks)],
         samples.take(table[:, 0]),
         np.ascontiguousarray(table[:, 1:]),
-        geometry=geometry,
+        geometry=cache.geometry,
         unreadable=unreadable,
-        key=key,
+        key=cache.key,
         decoded=decoded,
         decode_seconds=sum(chunk.seconds for chunk in chunks),
     )
+
+
+def fill_hr_cache(
+    source: Source,
+    geometry: Geometry,
+    *,
+    share: tuple[int, int],
+    limit: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> int:
+    """Decode one process's share of what the cache does not hold yet; return how many images that were.
+
+    Args:
+        source: The split.
+        geometry: How an image becomes HR.
+        share: Number of this process and number of processes; each writes other files than the others.
+        limit: As in `build_hr_store`.
+        advance: As in `build_hr_store`.
+
+    Raises:
+        UsageError: If the limit is below 1.
+        SrbenchError: If the cache folder cannot be written.
+    """
+    cache = _Cache(source, geometry, limit)
+    return cache.chunks(range(share[0], cache.n_chunks, share[1]), None, advance, retry=True)[1]
+
+
+class _Cache:
+    """The chunk files of a sample list under a geometry."""
+
+    def __init__(self, source: Source, geometry: Geometry, limit: int | None) -> None:
+        self.geometry = Geometry() if source.paired else geometry
+        samples = source.samples if isinstance(source.samples, SampleList) else SampleList.of(source.samples)
+        indices = _limited(samples, limit)
+        self.samples = samples.take(indices)
+        self.key = _key(source, self.geometry, indices, self.samples)
+        self.n_chunks = -(-len(indices) // _CHUNK)
+        self._folder = cache_dir() / "hr" / self.key
+        self._reader = _Reader(source, self.geometry, indices)
+
+    def path(self, number: int) -> Path:
+        return self._folder / f"chunk-{number:06d}.hr"
+
+    def chunks(
+        self, numbers: range, workers: int | None, advance: Callable[[int], None] | None, *, retry: bool
+    ) -> tuple[list[_Chunk], int]:
+        """Return the indices of chunks, decoding those that are not there, and how many images were decoded."""
+        workers = max(1, workers if workers is not None else min(_MOST_WORKERS, _cores()))
+        advance = advance or (lambda count: None)
+        if self._folder.is_dir():
+            sweep_temporary(self._folder, older_than_s=_STALE_SECONDS)  # a living build writes to its own all the time
+        chunks: list[_Chunk] = []
+        decoded = 0
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            for number in numbers:
+                wanted = range(number * _CHUNK, min((number + 1) * _CHUNK, len(self.samples)))
+                chunk = _load(self.path(number), retry=retry)
+                if chunk is None:
+                    chunk = _write(
+                        self.path(number), wanted, self._reader, pool, lookahead=4 * workers, advance=advance
+                    )
+                    decoded += len(wanted)
+                else:
+                    advance(len(wanted))
+                chunks.append(chunk)
+        return chunks, decoded
 
 
 @dataclass(frozen=True)
@@ -327,10 +373,6 @@ class _Maps:
 def _cores() -> int:
     """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _chunk_path(folder: Path, number: int) -> Path:
-    return folder / f"chunk-{number:06d}.hr"
 
 
 def _positions(positions: ArrayLike) -> NDArray[np.int64]:
@@ -435,7 +477,7 @@ def _decoded(
             future.cancel()
 
 
-def _load(path: Path) -> _Chunk | None:
+def _load(path: Path, *, retry: bool) -> _Chunk | None:
     """Read the index of a chunk file, or None where it is missing, damaged, or worth another try."""
     try:
         with path.open("rb") as file:
@@ -450,7 +492,7 @@ def _load(path: Path) -> _Chunk | None:
             content = json.loads(file.read(index))
     except (OSError, ValueError):
         return None
-    if content["transient"]:
+    if retry and content["transient"]:
         return None
     unreadable = [(position, reason) for position, reason in content["unreadable"]]
     return _Chunk(_table(content["rows"]), unreadable, pixels, content["seconds"])

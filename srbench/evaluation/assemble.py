@@ -50,6 +50,7 @@ class Surroundings:
         code: The code's version and commit.
         environment: Machine and libraries.
         numerics: Arithmetic of the run.
+        decode_s: Seconds of decoding all images, whenever that was.
     """
 
     source: Source
@@ -59,6 +60,7 @@ class Surroundings:
     code: CodeState
     environment: Environment
     numerics: Numerics
+    decode_s: float
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def make_record(
     status: Status,
     *,
     reason: str | None = None,
+    traceback: str | None = None,
     scored: Scored | None = None,
 ) -> Record:
     """Return the record of a cell.
@@ -93,6 +96,7 @@ def make_record(
         surroundings: What it shares with the others of its task.
         status: "ok", "skipped" or "error".
         reason: Why it is not ok.
+        traceback: Where in the code it failed.
         scored: What was computed, where it is ok.
     """
     source, protocol, network = surroundings.source, surroundings.protocol, cell.scored
@@ -114,13 +118,14 @@ def make_record(
         numerics=surroundings.numerics,
         method=method_part(cell.loaded, scored.costs if scored is not None else None),
         classifier=classifier_part(network.classifier, cell.key.track),
-        dataset=dataset_part(source, surroundings.hr_store, protocol),
+        dataset=dataset_part(source, surroundings.hr_store, protocol, decode_s=surroundings.decode_s),
         metrics={},
         per_class=per_class,
         score_histograms=histograms,
         timing=scored.timing if scored is not None else TimingPart(),
         training=training_part(cell.loaded),
         created=now(),
+        traceback=traceback,
     )
     return record if scored is None else with_metrics(record, scored.samples, cell, protocol)
 
@@ -185,7 +190,7 @@ def classifier_part(classifier: Classifier | None, track: Literal["frozen", "ada
     )
 
 
-def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol) -> DatasetPart:
+def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol, *, decode_s: float) -> DatasetPart:
     """Return the samples as a record holds them."""
     return DatasetPart(
         name=source.name,
@@ -200,6 +205,7 @@ def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol) -> Datas
         n_not_degraded=not_degraded(hr_store, protocol),
         classes=source.classes if hr_store.labels is not None else None,
         task_type=source.task_type,
+        decode_s=decode_s,
     )
 
 

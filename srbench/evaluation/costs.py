@@ -32,7 +32,8 @@ class Costs:
         latency_ms: Restoring one image at batch 1.
         throughput: Images a second at `batch`.
         batch: Images a batch of the throughput.
-        peak_memory_mb: Peak memory at `batch`, 10^6 bytes, or None where the device does not tell.
+        peak_memory_mb: Peak memory of the method, its weights and its input at `batch`, 10^6 bytes, or None where the
+            device does not tell.
         macs: Multiply-accumulates an image, or None where they cannot be counted.
         dtype: Precision.
     """
@@ -74,7 +75,7 @@ class Stopwatches:
             images = self._settings.images_a_batch(self._hr.shape[-2], self._hr.shape[-1])
             many = one.expand(images, -1, -1, -1).contiguous()
             single = self._measure(lambda: self._restore(loaded, one), 1)
-            with peak_memory(self._settings.device) as peak:
+            with peak_memory(self._settings.device, method, many) as peak:
                 batched = self._measure(lambda: self._restore(loaded, many), len(many))
             self._costs[id(loaded)] = Costs(
                 latency_ms=milliseconds(single),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srbench.data.hr_cache import HRStore
-from srbench.errors import ContractError, RecordError, sentence
+from srbench.errors import ContractError, RecordError, sentence, traceback_text
 from srbench.evaluation import options
 from srbench.evaluation.batches import Batch, BatchReader
 from srbench.evaluation.counters import Counters
@@ -34,15 +34,33 @@ from srbench.task_types import BatchResult
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a cell failed.
+
+    Attributes:
+        reason: One sentence.
+        traceback: Where in the code, or None where nothing was raised.
+    """
+
+    reason: str
+    traceback: str | None = None
+
+    @classmethod
+    def of(cls, error: Exception, prefix: str = "") -> Failure:
+        """Return the failure of an error; `prefix` stands before its sentence."""
+        return cls(prefix + sentence(error), traceback_text(error))
+
+
+@dataclass(frozen=True)
 class PassResult:
     """What a pass leaves besides the shards.
 
     Attributes:
-        failures: The sentence of what went wrong, by the folder of each cell that failed.
+        failures: What went wrong, by the folder of each cell that failed.
         kept: Images of the samples that are likely to be kept, as this pass had them, by the folder of the cell.
     """
 
-    failures: dict[Path, str] = field(default_factory=dict)
+    failures: dict[Path, Failure] = field(default_factory=dict)
     kept: dict[Path, Images] = field(default_factory=dict)
 
 
@@ -143,21 +161,21 @@ class _Pass:
             try:
                 rows[cell.folder].check_finite()
             except ContractError as error:
-                self._fail([cell], sentence(error))
+                self._fail([cell], Failure.of(error))
         for cell in self._alive(cells):
             rows[cell.folder].write(cell.folder, cell.input_hash)
 
     def _alive(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         return [cell for cell in cells if cell.folder not in self._result.failures]
 
-    def _fail(self, cells: Iterable[PlannedCell], reason: str) -> None:
-        self._result.failures.update({cell.folder: reason for cell in cells})
+    def _fail(self, cells: Iterable[PlannedCell], failure: Failure) -> None:
+        self._result.failures.update({cell.folder: failure for cell in cells})
 
     def _fail_network(self, cells: Sequence[PlannedCell], network: str | None, error: Exception) -> None:
         """Fail all cells of a classifier."""
-        known = isinstance(error, ContractError)
-        reason = sentence(error) if known else f"classifier {network} fails on HR: {sentence(error)}"
-        self._fail((cell for cell in self._alive(cells) if cell.scored.id == network), reason)
+        prefix = "" if isinstance(error, ContractError) else f"classifier {network} fails on HR: "
+        failure = Failure.of(error, prefix)
+        self._fail([cell for cell in self._alive(cells) if cell.scored.id == network], failure)
 
     def _targets(self, cells: Sequence[PlannedCell], chunk: NDArray[np.int64]) -> dict[str | None, _Targets]:
         targets = {}
@@ -216,7 +234,7 @@ class _Pass:
         except RecordError:
             raise
         except Exception as error:  # noqa: BLE001 a method that fails is a record; the others go on
-            self._fail(cells, sentence(error))
+            self._fail(cells, Failure.of(error))
             return
         self._thumbnails.add(cells, sr, batch)
         for cell in cells:
@@ -224,7 +242,7 @@ class _Pass:
                 logits, classifying = self._classify(cell, sr, batch, targets)
                 scored = BatchResult({}) if logits is None else _scored(logits, cell.scored, batch, targets)
             except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
-                self._fail([cell], sentence(error))
+                self._fail([cell], Failure.of(error))
                 continue
             flags = [] if logits is None else [(not_finite_logits(cell.scored.id), is_finite(logits))]
             watches = [*restoring, *classifying]

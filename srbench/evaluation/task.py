@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from srbench.compute.process import give_back_freed_memory
-from srbench.data.hr_cache import HRStore, build_hr_store
-from srbench.errors import SrbenchError, UsageError, sentence
+from srbench.data.hr_cache import HRStore, build_hr_store, fill_hr_cache
+from srbench.errors import SrbenchError, UsageError
 from srbench.evaluation import assemble, thumbnails
 from srbench.evaluation.batches import single
 from srbench.evaluation.costs import Costs, Stopwatches
@@ -23,7 +23,7 @@ from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, originals_and_baselines, plan_cells
 from srbench.evaluation.resolve import Evaluation
-from srbench.evaluation.scoring import PassResult, restore_batch, run_pass
+from srbench.evaluation.scoring import Failure, PassResult, restore_batch, run_pass
 from srbench.evaluation.thumbnails import Images, ThumbnailSelector
 from srbench.imaging.degrade import for_classifier
 from srbench.progress import track
@@ -66,11 +66,17 @@ def run_task(evaluation: Evaluation, protocol: Protocol, counters: Counters) -> 
 def _open_hr_store(evaluation: Evaluation, protocol: Protocol, counters: Counters) -> HRStore:
     source, limit, ranks = evaluation.source, evaluation.options.limit, evaluation.ranks
     count = min(limit or len(source.samples), len(source.samples))
-    if not ranks.is_first:
-        ranks.wait()  # the first process fills the cache, the others find it full
-    with track("decoding", count, show=evaluation.options.progress and ranks.is_first) as advance:
-        hr_store = build_hr_store(source, protocol.hr, limit=limit, advance=advance)
-    if ranks.is_first:
+    shown = evaluation.options.progress and ranks.is_first
+    if ranks.world > 1:
+        share = ranks.rank, ranks.world
+        with track("decoding", count // ranks.world, show=shown) as advance:
+            counters.decoded += fill_hr_cache(source, protocol.hr, share=share, limit=limit, advance=advance)
+        ranks.wait()
+        if not ranks.is_first:
+            ranks.wait()  # the first process tries once more what could not be reached, the others take what it found
+    with track("decoding", count, show=shown) as advance:
+        hr_store = build_hr_store(source, protocol.hr, limit=limit, retry=ranks.is_first, advance=advance)
+    if ranks.world > 1 and ranks.is_first:
         ranks.wait()
     counters.decoded += hr_store.decoded
     if not len(hr_store):
@@ -155,10 +161,9 @@ class _Task:
 
     # --- records
 
-    def write_records(self, failures: Mapping[Path, str]) -> None:
+    def write_records(self, failures: Mapping[Path, Failure]) -> None:
         """Time the cells that were computed, and write every record that is new."""
         open_cells = [cell for cell in self._cells if not cell.fresh]
-        timed = [cell for cell in open_cells if cell.skip is None and cell.folder not in failures]
         evaluation = self._evaluation
         watches = Stopwatches(evaluation.source, self._hr, self._protocol, evaluation.settings)
         surroundings = assemble.Surroundings(
@@ -169,31 +174,38 @@ class _Task:
             code=code_state(),
             environment=environment(evaluation.settings.device),
             numerics=evaluation.settings.numerics,
+            decode_s=self._decode_s(),
         )
         self._drop_leftovers()
         with track("timing and records", len(open_cells), show=evaluation.options.progress, unit="cells") as advance:
             for cell in open_cells:
                 if cell.skip is not None:
-                    self._commit(surroundings, cell, "skipped", reason=cell.skip)
+                    self._commit(surroundings, cell, "skipped", failure=Failure(cell.skip))
                 elif cell.folder in failures:
-                    self._commit(surroundings, cell, "error", reason=failures[cell.folder])
+                    self._commit(surroundings, cell, "error", failure=failures[cell.folder])
                 else:
-                    self._commit_scored(surroundings, cell, watches, n_cells=len(timed))
+                    self._commit_scored(surroundings, cell, watches)
                 advance(1)
 
-    def _commit_scored(
-        self, surroundings: assemble.Surroundings, cell: PlannedCell, watches: Stopwatches, *, n_cells: int
-    ) -> None:
+    def _decode_s(self) -> float:
+        """Return the seconds of decoding all images, which are the same in every record of the task.
+
+        Records that are there already have them, also where the cache has been deleted and filled again since.
+        """
+        stored = (load_cell(cell.folder).record.dataset.decode_s for cell in self._cells if cell.fresh)
+        return next((seconds for seconds in stored if seconds is not None), self._hr.decode_seconds)
+
+    def _commit_scored(self, surroundings: assemble.Surroundings, cell: PlannedCell, watches: Stopwatches) -> None:
         samples = merge_shards(cell.folder, cell.input_hash, range(len(self._hr)))
         sums = merged_sums(cell.folder, cell.input_hash)
         costs = None
         try:
             if self._evaluation.options.measure and cell.loaded is not None:
                 costs = watches.restoring(cell.loaded)
-            timing = self._timing(cell, watches, costs, sums, n_cells)
+            timing = self._timing(cell, watches, costs, sums, surroundings.decode_s)
         except Exception as error:  # noqa: BLE001 a method that fails when it is timed is a record; the others go on
-            reason = f"it was scored, but fails when it is timed: {sentence(error)}"
-            self._commit(surroundings, cell, "error", reason=reason)
+            failure = Failure.of(error, "it was scored, but fails when it is timed: ")
+            self._commit(surroundings, cell, "error", failure=failure)
             return
         self._commit(surroundings, cell, "ok", scored=assemble.Scored(samples, sums, costs, timing))
 
@@ -203,16 +215,14 @@ class _Task:
         watches: Stopwatches,
         costs: Costs | None,
         sums: Mapping[str, np.ndarray],
-        n_cells: int,
+        decode_s: float,
     ) -> TimingPart:
         pass_s = float(sums["pass_s"])
-        share = self._hr.decode_seconds / n_cells
         classifier = cell.scored.classifier
         measured = self._evaluation.options.measure
         timing = TimingPart(
             pass_s=pass_s,
-            decode_share_s=share,
-            total_time_s=pass_s + share,
+            total_time_s=decode_s + pass_s,
             classify_ms=watches.classifying(classifier) if measured and classifier is not None else None,
             end_to_end_ms=watches.end_to_end(cell.loaded, cell.network) if measured else None,
         )
@@ -233,10 +243,17 @@ class _Task:
         cell: PlannedCell,
         status: Status,
         *,
-        reason: str | None = None,
+        failure: Failure | None = None,
         scored: assemble.Scored | None = None,
     ) -> None:
-        record = assemble.make_record(cell, surroundings, status, reason=reason, scored=scored)
+        record = assemble.make_record(
+            cell,
+            surroundings,
+            status,
+            reason=failure.reason if failure is not None else None,
+            traceback=failure.traceback if failure is not None else None,
+            scored=scored,
+        )
         commit_cell(cell.folder, record, scored.samples if scored is not None else None)
         self._written[cell.folder] = status
 

@@ -201,8 +201,7 @@ class TimingPart:
 
     Attributes:
         pass_s: Seconds of restoring and classifying in the scoring pass, None where nothing was timed.
-        decode_share_s: This cell's share of decoding, cropping and degrading, seconds.
-        total_time_s: Sum of the two, seconds.
+        total_time_s: What this cell takes alone, seconds: `DatasetPart.decode_s` and `pass_s`.
         latency_ms: Restoring alone at batch 1, milliseconds an image.
         classify_ms: Classifying alone at batch 1, milliseconds an image.
         end_to_end_ms: Decoding, restoring and classifying at batch 1, milliseconds an image.
@@ -213,7 +212,6 @@ class TimingPart:
     """
 
     pass_s: float | None = None
-    decode_share_s: float | None = None
     total_time_s: float | None = None
     latency_ms: Spread | None = None
     classify_ms: Spread | None = None
