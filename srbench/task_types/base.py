@@ -309,7 +309,8 @@ class TaskType(ABC):
         if info.group != "image":
             return self.why_missing(info, cell)
         stored = cell.record.metrics.get(info.name)
-        return why_no_image or (stored.reason if stored is not None else None) or "does not apply here"
+        older = "the record is older than this metric" if stored is None else None
+        return why_no_image or older or (stored.reason if stored is not None else None) or "does not apply here"
 
     def why_missing(self, info: MetricInfo, cell: CellSamples) -> str:
         """Say why a metric of the network is missing."""
