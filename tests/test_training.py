@@ -309,6 +309,26 @@ def test_a_damaged_checkpoint_gets_a_sentence(run, tmp_path):
         run(epochs=1, resume=True)
 
 
+def test_any_damaged_field_of_a_checkpoint_gets_a_sentence(run, tmp_path):
+    run(epochs=1)
+    file = tmp_path / "run" / "checkpoint.pt"
+    good = checkpoint.read(file)
+    for key in sorted(good.keys() - {"format", "average"}):
+        for value in (None, "x", -1, [1], {"a": 1}, torch.ones(1)):
+            if key == "criterion" and value == "x":
+                continue
+            checkpoint.write(file, good | {key: value})
+            try:
+                run(epochs=1, resume=True)
+            except (TrainingError, UsageError) as error:
+                assert "\n" not in str(error), (key, value)
+            else:
+                assert key in ("optimizers_of_later_phases", "helpers", "helper_optimizers", "sizes"), (
+                    key,
+                    value,
+                )
+
+
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     file = tmp_path / "checkpoint.pt"
     checkpoint.write(file, {"value": 1})

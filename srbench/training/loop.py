@@ -86,7 +86,18 @@ class Loop:
             UsageError: If it was made by other settings.
             TrainingError: If it cannot be read.
         """
-        content = checkpoint.read(self._checkpoint_path)
+        path = self._checkpoint_path
+        content = checkpoint.read(path)
+        try:
+            self._take_over(content, f"the checkpoint {path}")
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise TrainingError(
+                f"the checkpoint {path} is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]});"
+                " start over with another --out or --force"
+            ) from error
+        self._note_saved()
+
+    def _take_over(self, content: Mapping[str, Any], origin: str) -> None:
         check_settings(json.loads(content["settings"]), self._settings(), self._recipe)
         self._student.load_state_dict(content["student"])
         states = (content["optimizer"], *content.get("optimizers_of_later_phases", ()))
@@ -98,8 +109,9 @@ class Loop:
         self._scaler = UnitScaler(content["sizes"])
         if self._average is not None:
             self._average.load(content["average"])
-        self._state = RunState.from_checkpoint(content)
-        self._note_saved()
+        self._state = RunState.from_checkpoint(content, origin=origin)
+        if self._state.best is not None and set(self._state.best["state"]) != self._keys:
+            raise ValueError("best.state holds other parameters")
 
     def run(self) -> TrainOutcome:
         """Train to the end and leave the selected epoch's parameters in the parts.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from srbench.errors import UsageError
+from srbench.errors import TrainingError, UsageError
+from srbench.files.validate import Count, NotNegative, validated
 from srbench.training.recipe import RENAMED, Recipe
 
 
@@ -68,13 +69,47 @@ class RunState:
         return plain | {"history": json.dumps(self.history), "running": asdict(self.running)}
 
     @classmethod
-    def from_checkpoint(cls, content: Mapping[str, Any]) -> RunState:
-        """Read what `to_checkpoint` gave."""
-        plain = {name: content[name] for name in _PLAIN}
-        return cls(history=json.loads(content["history"]), running=EpochSums(**content["running"]), **plain)
+    def from_checkpoint(cls, content: Mapping[str, Any], *, origin: str) -> RunState:
+        """Read what `to_checkpoint` gave; `origin` begins the sentence of an error.
+
+        Raises:
+            TrainingError: If a value is missing, of another type or out of range.
+        """
+        raw = {item.name: content.get(item.name) for item in fields(_Progress)}
+        raw["history"] = json.loads(content["history"])
+        best = content["best"]
+        if best is not None:
+            raw["best"] = {name: value for name, value in best.items() if name != "state"}
+        remedy = "; start over with another --out or --force"
+        progress = validated(_Progress, raw, origin=origin, error=TrainingError, remedy=remedy)
+        if (best is None) != (not progress.history):
+            raise TrainingError(f"{origin}: best and history contradict each other{remedy}")
+        plain = {name: getattr(progress, name) for name in _PLAIN if name != "best"}
+        return cls(history=list(progress.history), best=best, running=progress.running, **plain)
 
 
 _PLAIN = ("best", "criterion", "epoch", "step", "steps", "images", "seconds")
+
+
+@dataclass(frozen=True)
+class _Best:
+    epoch: Count
+    metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What is plain of a `RunState` in a checkpoint."""
+
+    history: tuple[dict[str, Any], ...]
+    best: _Best | None
+    criterion: str
+    epoch: Count
+    step: Count
+    steps: Count
+    images: Count
+    seconds: NotNegative
+    running: EpochSums
 
 
 def check_settings(then: Mapping[str, Any], now: Mapping[str, Any], recipe: Recipe) -> None:
