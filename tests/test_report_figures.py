@@ -22,10 +22,11 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from srbench import leaderboard
 from srbench.leaderboard import Leaderboard, Row
+from srbench.metrics import stats
 from srbench.records.cells import StoredCell, find_records
 from srbench.records.schema import DatasetPart, Record, TimingPart
 from srbench.report.drawn import INK, Drawn
-from srbench.report.figures import correlation, draw_all, sections
+from srbench.report.figures import draw_all, sections
 from srbench.report.figures.style import NEUTRAL, PALETTE, Looks, counted, metric_prefix, plain, slug
 
 SECTIONS = tuple(section.name for section in sections())
@@ -484,9 +485,9 @@ def test_rank_correlations_of_many_equal_scipy_s(levels: int) -> None:
     rng = np.random.default_rng(levels)
     x = rng.integers(0, levels, 500) / 7
     y = np.round(x + rng.normal(size=500), 1 if levels > 2 else 0)
-    assert correlation.kendall_of_many(x, y) == pytest.approx(kendalltau(x, y).statistic, rel=1e-12)
-    assert float(correlation.spearman(x, y)) == pytest.approx(spearmanr(x, y).statistic, rel=1e-12)
-    assert np.isnan(correlation.kendall_of_many(x, np.ones(500)))
+    assert float(stats.kendall(x, y)) == pytest.approx(kendalltau(x, y).statistic, rel=1e-12)
+    assert float(stats.spearman(x, y)) == pytest.approx(spearmanr(x, y).statistic, rel=1e-12)
+    assert np.isnan(stats.kendall(x, np.ones(500)))
 
 
 def test_many_classes_name_their_confusions_and_take_roc_from_histograms(tmp_path: Path) -> None:

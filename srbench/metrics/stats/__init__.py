@@ -5,7 +5,13 @@ see the same ones, and a difference of two columns of draws is a paired differen
 """
 
 from srbench.metrics.stats.bootstrap import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, interval, resample_counts
-from srbench.metrics.stats.correlation import CorrelationBootstrap, bootstrap_correlations, correlations
+from srbench.metrics.stats.correlation import (
+    CorrelationBootstrap,
+    bootstrap_correlations,
+    correlations,
+    kendall,
+    spearman,
+)
 from srbench.metrics.stats.f1 import F1Bootstrap, bootstrap_f1
 from srbench.metrics.stats.gap import MINIMUM_GAP, RecoveredGap, gap_interval, recovered_gap
 from srbench.metrics.stats.significance import holm, mcnemar_exact
@@ -24,7 +30,9 @@ __all__ = [
     "gap_interval",
     "holm",
     "interval",
+    "kendall",
     "mcnemar_exact",
     "recovered_gap",
     "resample_counts",
+    "spearman",
 ]

@@ -13,6 +13,26 @@ from srbench.errors import UsageError
 from srbench.metrics.stats.bootstrap import BOOTSTRAP_DRAWS, resample_counts
 
 
+def spearman(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Spearman's rank correlation along the last axis of x and y, nan where one of them is constant."""
+    from scipy.stats import rankdata  # takes a second to import
+
+    a, b = rankdata(x, axis=-1), rankdata(y, axis=-1)
+    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.asarray((a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1)))
+
+
+def kendall(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Kendall's tau-b along the last axis of x and y, nan where one of them is constant."""
+    from scipy.stats import kendalltau  # takes a second to import
+
+    rows = zip(x.reshape(-1, x.shape[-1]), y.reshape(-1, y.shape[-1]), strict=True)
+    # The p value is not used; the asymptotic one costs nothing.
+    taus = [kendalltau(first, second, method="asymptotic").statistic for first, second in rows]
+    return np.array(taus, dtype=np.float64).reshape(x.shape[:-1])
+
+
 @dataclass(frozen=True)
 class CorrelationBootstrap:
     """Resampled correlations of several predictions with one truth, nan where a draw has no variation.

@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from srbench.metrics.stats import bootstrap_means, interval
+from srbench.metrics.stats import bootstrap_means, interval, kendall, spearman
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.section import Material, Section
@@ -50,58 +49,6 @@ def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
 
 
 # --- over methods ------------------------------------------------------------------------------------------------
-
-
-def spearman(x: Floats, y: Floats) -> Floats:
-    """Spearman's rank correlation along the last axis of x and y, nan where one of them is constant."""
-    a, b = _ranks(x), _ranks(y)
-    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1)))
-
-
-def _ranks(values: Floats) -> Floats:
-    """Ranks along the last axis, ties sharing their mean."""
-    table = pd.DataFrame(values.reshape(-1, values.shape[-1]).T)
-    return np.asarray(table.rank().to_numpy(dtype=np.float64).T.reshape(values.shape))
-
-
-def kendall(x: Floats, y: Floats) -> Floats:
-    """Kendall's tau-b along the last axis of x and y, nan where one of them is constant; quadratic in its length."""
-    first, second = np.triu_indices(x.shape[-1], 1)
-    a, b = np.sign(x[..., first] - x[..., second]), np.sign(y[..., first] - y[..., second])
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.asarray((a * b).sum(axis=-1) / np.sqrt((a * a).sum(axis=-1) * (b * b).sum(axis=-1)))
-
-
-def kendall_of_many(x: Floats, y: Floats) -> float:
-    """Kendall's tau-b of (n,) and (n,) in n log n steps, nan where one of them is constant."""
-    a, b = (np.unique(values, return_inverse=True)[1].astype(np.int64) for values in (x, y))
-    pairs = _pairs(len(a))
-    tied_a, tied_b, tied = (_pairs(np.unique(v, return_counts=True)[1]) for v in (a, b, a * (b.max() + 1) + b))
-    swapped = _inversions(b[np.lexsort((b, a))])
-    if tied_a == pairs or tied_b == pairs:
-        return math.nan
-    return (pairs - tied_a - tied_b + tied - 2 * swapped) / math.sqrt(pairs - tied_a) / math.sqrt(pairs - tied_b)
-
-
-def _pairs(sizes: int | NDArray[np.int64]) -> int:
-    """Return how many pairs there are within groups of these sizes."""
-    return int(np.sum(np.asarray(sizes, dtype=np.int64) * (np.asarray(sizes, dtype=np.int64) - 1) // 2))
-
-
-def _inversions(ranks: NDArray[np.int64]) -> int:
-    """Return how many pairs stand in falling order, sorting the ranks bit by bit from the highest on."""
-    found = 0
-    for bit in reversed(range(int(ranks.max()).bit_length())):
-        # Those of equal higher bits stand together, in their first order: a 1 before a 0 is a pair in falling order.
-        high = ranks >> (bit + 1)
-        one = (ranks >> bit) & 1
-        before = np.cumsum(one) - one
-        before -= before[np.searchsorted(high, high)]
-        found += int(before[one == 0].sum())
-        ranks = ranks[np.argsort(ranks >> bit, kind="stable")]
-    return found
 
 
 def _correlated(x: Floats, y: Floats, draws: tuple[Floats, Floats] | None) -> dict[str, Any]:
@@ -267,7 +214,7 @@ def _over_images(x: Floats, y: Floats) -> dict[str, Any]:
     n = len(x)
     if n < 10 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return {name: {"value": None, "low": None, "high": None} for name in ("spearman", "kendall")} | {"n": n}
-    rho, tau = float(spearman(x, y)), kendall_of_many(x, y)
+    rho, tau = float(spearman(x, y)), float(kendall(x, y))
     errors = math.sqrt((1 + rho * rho / 2) / (n - 3)), math.sqrt(0.437 / (n - 4))
     result: dict[str, Any] = {"n": n}
     for name, value, error in (("spearman", rho, errors[0]), ("kendall", tau, errors[1])):

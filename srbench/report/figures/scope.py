@@ -94,7 +94,7 @@ class Scope:
 
     @property
     def score_name(self) -> str:
-        """What ranks the rows: "psnr" without a classifier, else what the kind of task has, such as "accuracy"."""
+        """What ranks the rows: "psnr" without a classifier, else what the task type has, such as "accuracy"."""
         if self.classifier is None:
             return "psnr"
         names = task_type(self.record.dataset.task_type).ranks
