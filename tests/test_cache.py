@@ -159,9 +159,14 @@ class TestContent:
         facts = [[(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in sorted(folder.iterdir())]
                  for folder in (first, second)]  # fmt: skip
         assert facts[0] == facts[1]
+        hashes: list[str] = []
         for folder, shade in ((first, 50), (second, 60)):
             store = build_hr_store(open_source(f"images:{folder}"), SQUARE)
             assert store.decoded == 3 and store.batch([0])[0, 0, 0, 0] == shade
+            hashes.append(store.samples_sha256)
+            assert build_hr_store(open_source(f"images:{folder}"), Geometry(8, 8)).samples_sha256 == hashes[-1]
+            assert store.subset(2).samples_sha256 != hashes[-1]
+        assert hashes[0] != hashes[1]
 
     def test_a_file_replaced_in_place_with_its_size_and_time_is_other_data(self, tmp_path):
         folder = self.write(tmp_path / "photos", 50)

@@ -18,13 +18,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from dummies import CLASSES, WNIDS, make_classifier, make_images, pixels, plugin, save_gain, trainable
-from PIL import Image
+from PIL import Image, ImageOps
 
 from srbench import evaluate, leaderboard, weights
 from srbench.compute.numerics import Numerics
 from srbench.data import hr_cache as cache
 from srbench.errors import (
     DataError,
+    IncomparableError,
     ProtocolError,
     RecordError,
     SrbenchError,
@@ -532,6 +533,18 @@ def test_changed_inputs_are_noticed(run, tmp_path, card):
     assert half.counters.restored["mine"] == 24
     assert {cell.record.numerics for cell in half.cells} == {Numerics("cpu", "bf16")}
     assert {cell.record.numerics for cell in first.cells} == {Numerics("cpu")}
+
+
+def test_rows_of_pictures_that_were_replaced_are_not_ranked_with_new_ones(run, images, tmp_path):
+    data = tmp_path / "photos"
+    shutil.copytree(images, data)
+    run("bicubic", "nearest", data=f"folder:{data}")
+    for file in data.rglob("*.png"):
+        ImageOps.invert(Image.open(file)).save(file)
+    with pytest.raises(IncomparableError, match=r"'nearest' cannot be ranked .*sample_list_sha256.*again"):
+        run("bicubic", data=f"folder:{data}")
+    again = run("bicubic", "nearest", data=f"folder:{data}")
+    assert record(again, "nearest").dataset.sample_list_sha256 == record(again, "bicubic").dataset.sample_list_sha256
 
 
 def test_another_protocol_is_another_task(run, tmp_path):

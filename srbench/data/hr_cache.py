@@ -18,10 +18,12 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import pyarrow as pa
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -60,6 +62,7 @@ class HRStore:
         geometry: The geometry that was applied; for pairs, the one that changes nothing.
         unreadable: (id, reason) of every sample that could not be read.
         key: Hash of the sample list, what it was read from, and the geometry.
+        samples_sha256: Hash of the readable samples, in their order: ids, labels and content, whatever the geometry.
         decoded: How many images the call that opened this store decoded; 0 where the cache held them all.
         decode_seconds: Wall-clock time that decoding them took, in that call or in those that
             filled the cache.
@@ -74,6 +77,7 @@ class HRStore:
         geometry: Geometry,
         unreadable: tuple[tuple[str, str], ...],
         key: str,
+        contents: pa.StringArray,
         decoded: int,
         decode_seconds: float,
     ) -> None:
@@ -86,6 +90,7 @@ class HRStore:
             geometry: The geometry that was applied.
             unreadable: (id, reason) of what could not be read.
             key: Hash of all that the pixels depend on.
+            contents: Per sample: what it is and what its pixels depend on, as JSON.
             decoded: How many images were decoded just now.
             decode_seconds: What decoding them took, whenever that was.
         """
@@ -95,6 +100,7 @@ class HRStore:
         self.geometry = geometry
         self.unreadable = unreadable
         self.key = key
+        self._contents = contents
         self.decoded = decoded
         self.decode_seconds = decode_seconds
         self.shapes = table[:, 2:4]
@@ -103,6 +109,11 @@ class HRStore:
         self._table = table
         self._files = tuple(files)
         self._maps = _Maps(self._files)
+
+    @cached_property
+    def samples_sha256(self) -> str:
+        """Hash of the readable samples; see the attributes."""
+        return _sha256_of(self._contents)
 
     def __len__(self) -> int:
         """Return how many samples could be read."""
@@ -163,6 +174,7 @@ class HRStore:
             geometry=self.geometry,
             unreadable=self.unreadable,
             key=hashlib.sha256(f"{self.key}:{count}".encode()).hexdigest(),
+            contents=self._contents[:count],
             decoded=self.decoded,
             decode_seconds=self.decode_seconds * count / len(self),
         )
@@ -222,6 +234,7 @@ def build_hr_store(
         geometry=cache.geometry,
         unreadable=unreadable,
         key=cache.key,
+        contents=cache.contents.take(pa.array(table[:, 0])),
         decoded=decoded,
         decode_seconds=sum(chunk.seconds for chunk in chunks),
     )
@@ -260,7 +273,8 @@ class _Cache:
         samples = source.samples if isinstance(source.samples, SampleList) else SampleList.of(source.samples)
         indices = _limited(samples, limit)
         self.samples = samples.take(indices)
-        self.key = _key(source, self.geometry, indices, self.samples)
+        self.contents = _contents(source, indices, self.samples)
+        self.key = _key(source, self.geometry, self.contents)
         self.n_chunks = -(-len(indices) // _CHUNK)
         self._folder = cache_dir() / "hr" / self.key
         self._reader = _Reader(source, self.geometry, indices)
@@ -388,12 +402,22 @@ def _limited(samples: SampleList, limit: int | None) -> Sequence[int]:
     return sorted(sorted(range(len(samples)), key=hashes.__getitem__)[:limit])
 
 
-def _key(source: Source, geometry: Geometry, indices: Sequence[int], samples: SampleList) -> str:
-    digest = hashlib.sha256()
+def _contents(source: Source, indices: Sequence[int], samples: SampleList) -> pa.StringArray:
+    """Return for each sample what it is and what its pixels depend on, as JSON."""
+    stamps = source.stamps(indices)
+    lines = [json.dumps([*each.hash_fields, *stamp]) for each, stamp in zip(samples, stamps, strict=True)]
+    return pa.array(lines, pa.string())
+
+
+def _key(source: Source, geometry: Geometry, contents: pa.StringArray) -> str:
     head = [FORMAT, source.name, source.split, asdict(geometry), source.paired]
-    digest.update(json.dumps(head, sort_keys=True).encode())
-    for sample, stamp in zip(samples, source.stamps(indices), strict=True):
-        digest.update(json.dumps([*sample.hash_fields, *stamp]).encode())
+    return _sha256_of(contents, json.dumps(head, sort_keys=True))
+
+
+def _sha256_of(contents: pa.StringArray, head: str = "") -> str:
+    digest = hashlib.sha256(head.encode())
+    for start in range(0, len(contents), 1024):
+        digest.update("".join(contents.slice(start, 1024).to_pylist()).encode())
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from srbench.compute.numerics import Numerics
 from srbench.data.hr_cache import HRStore
-from srbench.data.source import Source, sample_list_sha256
+from srbench.data.source import Source
 from srbench.evaluation.costs import Costs
 from srbench.evaluation.loaded_methods import LoadedMethod, parameters_of
 from srbench.evaluation.plan import ORACLE_VERSION, PlannedCell
@@ -198,7 +198,7 @@ def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol, *, decod
         split=source.split,
         unit=source.unit,
         note=source.note,
-        sample_list_sha256=sample_list_sha256(hr_store.samples),
+        sample_list_sha256=hr_store.samples_sha256,
         n=len(hr_store),
         n_unreadable=len(hr_store.unreadable),
         unreadable=tuple(name for name, _ in hr_store.unreadable[:MAX_UNREADABLE_NAMED]),

@@ -149,7 +149,7 @@ class DatasetPart:
         split: Name of the split.
         unit: What one sample is ("image", "patch"); intervals are over these.
         note: A sentence that must stand wherever the numbers appear, or "".
-        sample_list_sha256: Hash of the ordered list of sample ids (and of their content where it is known).
+        sample_list_sha256: Hash of the ordered list of samples: ids, labels and what the files hold.
         n: Samples that are scored.
         n_unreadable: Images left out because they could not be decoded.
         unreadable: Names of the first of them.
