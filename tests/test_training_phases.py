@@ -170,6 +170,21 @@ def test_a_checkpoint_from_before_there_were_phases_is_gone_on_with(run, tmp_pat
     assert equal(tensors(whole), tensors(run(epochs=2, resume=True)))
 
 
+def test_a_checkpoint_with_the_names_of_0_1_0_is_gone_on_with(run, tmp_path, monkeypatch):
+    whole = run(*IN_TURN, out="whole", epochs=2)
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            run(*IN_TURN, epochs=2)
+    file = tmp_path / "run" / checkpoint.NAME
+    content = checkpoint.read(file)
+    content["optimizers_of_later_turns"] = content.pop("optimizers_of_later_phases")
+    settings = json.loads(content["settings"])
+    settings["recipe"]["flatness"] = settings["recipe"].pop("min_detail")
+    checkpoint.write(file, content | {"settings": json.dumps(settings)})
+    assert equal(tensors(whole), tensors(run(*IN_TURN, epochs=2, resume=True)))
+
+
 def test_a_classifier_that_breaks_down_stops_the_run_and_names_its_term(run, tmp_path):
     with pytest.raises(TrainingError, match=r"epoch 1, step \d+ .*term ce_sr.*checkpoint\.pt \(epoch 0, step 0\)"):
         run(*IN_TURN, "losses.logits=0", "losses.l1=1", "classifier_lr=1e30", "classifier_optimizer=sgd")

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
-from srbench.errors import TrainingError
+from srbench.errors import RecordError, TrainingError
+from srbench.files.atomic import write_bytes
 
 FORMAT = 1
 NAME = "checkpoint.pt"
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Write tensors and plain values atomically: another name, flushed to the disk, renamed.
+    """Write tensors and plain values atomically.
 
     Raises:
         TrainingError: If it cannot be written; the previous checkpoint is then still there.
     """
-    temporary: Path | None = None
+    replace_file(path, lambda stream: torch.save(content | {"format": FORMAT}, stream))
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Write a file of a run atomically.
+
+    Raises:
+        TrainingError: If the disk is full or fails otherwise; the previous file is then still there.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            torch.save(content | {"format": FORMAT}, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
-        raise TrainingError(
-            f"the checkpoint in {path.parent} cannot be written: {error}; free some space or choose another --out"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        write_bytes(path, write)
+    except (RecordError, RuntimeError) as error:  # torch turns a full disk into a RuntimeError
+        reason = error.__cause__ or error
+        raise TrainingError(f"{path} cannot be written: {reason}; free some space or choose another --out") from error
 
 
 def read(path: Path) -> dict[str, Any]:

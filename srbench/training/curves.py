@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from srbench.errors import TrainingError
+from srbench.training.checkpoint import replace_file
 
 
 class Curves:
@@ -41,18 +41,8 @@ class Curves:
         Raises:
             TrainingError: If the disk is full or fails otherwise.
         """
-        part = self._csv.with_suffix(".csv.part")
-        try:
-            with part.open("w", encoding="utf-8") as stream:
-                pd.DataFrame(list(history)).to_csv(stream, index=False)
-                stream.flush()
-                os.fsync(stream.fileno())
-            part.replace(self._csv)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise TrainingError(
-                f"{self._csv} cannot be written: {error.strerror or error}; free some space or choose another --out"
-            ) from error
+        text = pd.DataFrame(list(history)).to_csv(index=False)
+        replace_file(self._csv, lambda stream: stream.writelines([text.encode()]))
         if self._board is not None and history:
             row = history[-1]
             for name, value in row.items():

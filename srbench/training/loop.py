@@ -100,7 +100,10 @@ class Loop:
     def _take_over(self, content: Mapping[str, Any], origin: str) -> None:
         check_settings(json.loads(content["settings"]), self._settings(), self._recipe)
         self._student.load_state_dict(content["student"])
-        states = (content["optimizer"], *content.get("optimizers_of_later_phases", ()))
+        states = (
+            content["optimizer"],
+            *content.get("optimizers_of_later_phases", content.get("optimizers_of_later_turns", ())),
+        )
         for optimizer, state in zip(self._optimizers, states, strict=True):
             optimizer.load_state_dict(state)
         for name, helper in self._helpers.items():
