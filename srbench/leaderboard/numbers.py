@@ -184,13 +184,13 @@ def _own_row(cell: CellSamples, task_type: TaskType) -> Row:
     """Return the row of a cell with its own numbers, no differences."""
     bare = bare_row(cell.record)
     metrics = task_type.values(cell)
-    values = {name: found.value for name, found in metrics.items() if found.value is not None}
-    notes = {name: found.reason or "" for name, found in metrics.items() if found.value is None}
-    for name, found in metrics.items():
+    values = {name: each.value for name, each in metrics.items() if each.value is not None}
+    notes = {name: each.reason or "" for name, each in metrics.items() if each.value is None}
+    for name, each in metrics.items():
         cap = metric(name).cap
-        if cap is not None and 0 < found.n_infinite < found.n:
+        if cap is not None and 0 < each.n_infinite < each.n:
             counts = f"count as {cap:g} {metric(name).unit}"
-            notes[f"exact.{name}"] = f"{found.n_infinite} of {found.n} are exact and {counts}"
+            notes[f"exact.{name}"] = f"{each.n_infinite} of {each.n} are exact and {counts}"
     return dataclasses.replace(bare, values={**bare.values, **values}, notes=notes)
 
 

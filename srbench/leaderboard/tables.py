@@ -132,8 +132,8 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
     """
     shown: list[RenderableType] = []
     for task, classifier, rows in groups(board):
-        kind = task_type_of(board, task)
-        heading, wanted = title(board, task, classifier, rows), _filled(rows, kind)
+        asked = task_type_of(board, task)
+        heading, wanted = title(board, task, classifier, rows), _filled(rows, asked)
         table, shown_columns = fitted(functools.partial(_rich_table, heading, rows=rows), wanted, width=width)
         dropped = len(wanted) - len(shown_columns)
         lines = notes(board, task, rows)
@@ -184,16 +184,16 @@ def render_comparison(comparison: BoardComparison) -> list[RenderableType]:
     for change in comparison.changes:
         row = change.new or change.old
         assert row is not None
-        place = (row.task, row.classifier)
-        if place not in pairs:
+        table = (row.task, row.classifier)
+        if table not in pairs:
             heading = f"{row.task} · {row.classifier or 'no classifier'} · new, and its difference to old"
-            pairs[place] = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
-            pairs[place].add_column("method", no_wrap=True)
+            pairs[table] = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
+            pairs[table].add_column("method", no_wrap=True)
             for metric in comparison.metrics:
-                pairs[place].add_column(metric.replace("_", "\n", 1), justify="right", no_wrap=True)
+                pairs[table].add_column(metric.replace("_", "\n", 1), justify="right", no_wrap=True)
         cells = [_change(*change.values.get(metric, (None, None))) for metric in comparison.metrics]
         state = f"\n({change.state})" if change.state else ""
-        pairs[place].add_row(row_name(row) + state, *cells)
+        pairs[table].add_row(row_name(row) + state, *cells)
     shown: list[RenderableType] = [*pairs.values()]
     shown += [Text(f"fails: {line}", style="red") for line in comparison.fired]
     return shown
@@ -201,10 +201,10 @@ def render_comparison(comparison: BoardComparison) -> list[RenderableType]:
 
 def groups(board: Leaderboard) -> list[tuple[str, str | None, list[Row]]]:
     """Return (task, classifier, rows) of each table, in the board's order."""
-    found: dict[tuple[str, str | None], list[Row]] = {}
+    by_table: dict[tuple[str, str | None], list[Row]] = {}
     for row in board.rows:
-        found.setdefault((row.task, row.classifier), []).append(row)
-    return [(task, classifier, rows) for (task, classifier), rows in found.items()]
+        by_table.setdefault((row.task, row.classifier), []).append(row)
+    return [(task, classifier, rows) for (task, classifier), rows in by_table.items()]
 
 
 def title(board: Leaderboard, task: str, classifier: str | None, rows: Sequence[Row]) -> str:
@@ -262,16 +262,16 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
 # --- the parts of a table ----------------------------------------------------------------------------------------
 
 
-def _filled(rows: Sequence[Row], kind: TaskType) -> list[Column]:
+def _filled(rows: Sequence[Row], asked: TaskType) -> list[Column]:
     """Columns that have something to show; the essential ones stay wherever a network answered."""
-    answered = any(row[kind.ranks[0]] is not None for row in rows)
+    answered = any(row[asked.ranks[0]] is not None for row in rows)
 
     def keeps(column: Column) -> bool:
         if column.name == "psnr_ci" and answered:  # the interval of the network's own number takes its place
             return False
-        return column.filled(rows) or (answered and column.name in kind.essential)
+        return column.filled(rows) or (answered and column.name in asked.essential)
 
-    return [column for column in columns(kind.name) if keeps(column)]
+    return [column for column in columns(asked.name) if keeps(column)]
 
 
 def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> Table:
@@ -279,12 +279,12 @@ def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> 
     for column in wanted:
         table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
     sections = [(row.track, row.status != "ok") for row in rows]
-    for at, row in enumerate(rows):
+    for index, row in enumerate(rows):
         style = {"oracle": "bold", "control": "italic"}.get(row.role, "")
         # Text, not markup: a name in square brackets would vanish.
         cells = [Text(_cell(column, row)) for column in wanted]
-        ends = at + 1 < len(rows) and sections[at] != sections[at + 1]
-        table.add_row(*cells, style="dim" if row.status != "ok" else style, end_section=ends)
+        last = index + 1 < len(rows) and sections[index] != sections[index + 1]
+        table.add_row(*cells, style="dim" if row.status != "ok" else style, end_section=last)
     return table
 
 

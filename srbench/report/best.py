@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from srbench.leaderboard import Row
 from srbench.metrics.catalogue import all_metrics, metric
+from srbench.metrics.info import MetricInfo
 from srbench.metrics.stats import bootstrap_means, interval, mcnemar_exact
 from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
@@ -42,12 +43,12 @@ class Lead:
 
 def scored(cells: Sequence[StoredCell]) -> dict[Any, StoredCell]:
     """Return the cells that have samples, by the key of their row."""
-    found: dict[Any, StoredCell] = {}
+    by_key: dict[Any, StoredCell] = {}
     for cell in cells:
         key = cell.record.cell
         if cell.record.status == "ok":
-            found[key.task, key.method, key.weights, key.classifier, key.track] = cell
-    return found
+            by_key[key.task, key.method, key.weights, key.classifier, key.track] = cell
+    return by_key
 
 
 def leads(
@@ -103,8 +104,8 @@ class _Samples:
 
 def _test(column: str, best: Row, second: Row, samples: _Samples, ends: tuple[float, float]) -> tuple[str, bool]:
     """Return what the test of a column says, and whether that is significant; `ends` are of the mean difference."""
-    if column in _BINARY:
-        first, other = (_BINARY[column](frame) for frame in samples.pair(best, second))
+    if metric(column).test == "mcnemar":
+        first, other = (_decisions(metric(column), frame) for frame in samples.pair(best, second))
         if first is not None and other is not None:
             p = mcnemar_exact(first, other)
             return f"exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}", p < LEVEL
@@ -122,20 +123,21 @@ def _differences(
     places: Sequence[tuple[str, Row, Row]], samples: _Samples, bootstrap: Mapping[str, Any]
 ) -> dict[Any, tuple[float, float]]:
     """Paired intervals of mean differences by (column, first key, second key), from the board's own draws."""
-    pools: dict[int, dict[Any, NDArray[np.float64]]] = {}
+    by_size: dict[int, dict[Any, NDArray[np.float64]]] = {}
     for column, best, second in places:
         first, other = samples.pair(best, second)
-        cap = metric(column).cap
-        each = counted(_floats(first[column]), cap) - counted(_floats(other[column]), cap)
+        cap, stored = metric(column).cap, metric(column).columns[-1].name
+        each = counted(_floats(first[stored]), cap) - counted(_floats(other[stored]), cap)
         if np.isfinite(each).any():
-            pools.setdefault(len(each), {})[column, best.key, second.key] = each
-    found = {}
-    for pool in pools.values():
-        table = np.column_stack(list(pool.values()))
+            by_size.setdefault(len(each), {})[column, best.key, second.key] = each
+    intervals: dict[Any, tuple[float, float]] = {}
+    for differences in by_size.values():
+        table = np.column_stack(list(differences.values()))
         table[~np.isfinite(table)] = math.nan
         draws = bootstrap_means(table, draws=bootstrap["draws"], seed=bootstrap["seed"])
-        found.update({key: interval(draws[:, at], bootstrap["level"]) for at, key in enumerate(pool)})
-    return found
+        ends = (interval(each, bootstrap["level"]) for each in draws.T)
+        intervals.update(zip(differences, ends, strict=True))
+    return intervals
 
 
 _NOWHERE = (math.nan, math.nan)
@@ -147,31 +149,22 @@ def _means() -> list[str]:
 
 
 def _columns_read() -> list[str]:
-    return ["sample_id", "label", "pred", "hr_pred", "top5_hit", *_means()]
+    """Names of the stored columns that tests look at."""
+    tested = [column.name for row in all_metrics() if row.test in ("mcnemar", "paired") for column in row.columns]
+    return list(dict.fromkeys(["sample_id", *tested]))
 
 
 def _floats(values: pd.Series) -> NDArray[np.float64]:
     return values.to_numpy(dtype=np.float64, na_value=math.nan)
 
 
-def _equal(first: str, second: str) -> Callable[[pd.DataFrame], NDArray[np.bool_] | None]:
-    def compare(frame: pd.DataFrame) -> NDArray[np.bool_] | None:
-        if frame[[first, second]].isna().any(axis=None):
-            return None
-        return (frame[first] == frame[second]).to_numpy(dtype=bool)
-
-    return compare
-
-
-def _hit(frame: pd.DataFrame) -> NDArray[np.bool_] | None:
-    return None if frame["top5_hit"].isna().any() else frame["top5_hit"].to_numpy(dtype=bool)
-
-
-_BINARY: Mapping[str, Callable[[pd.DataFrame], NDArray[np.bool_] | None]] = {
-    "accuracy": _equal("label", "pred"),
-    "agreement": _equal("hr_pred", "pred"),
-    "top5": _hit,
-}
+def _decisions(tested: MetricInfo, frame: pd.DataFrame) -> NDArray[np.bool_] | None:
+    """Return for each sample whether it is right: a column that says so, or two that agree; None where some miss it."""
+    columns = [frame[column.name] for column in tested.columns]
+    if any(column.isna().any() for column in columns):
+        return None
+    right = columns[0] if len(columns) == 1 else columns[0] == columns[1]
+    return right.to_numpy(dtype=bool)
 
 
 def _finite(value: float | None) -> float | None:

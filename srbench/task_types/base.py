@@ -282,10 +282,10 @@ class TaskType(ABC):
             if info.group == "network" and cell.record.classifier is None:
                 values[info.name] = Metric(None, 0, reason="there is no classifier")
                 continue
-            found = self.value(info, cell)
-            if found.value is None:
-                found = Metric(None, 0, reason=found.reason or self._reason(info, cell, why_no_image))
-            values[info.name] = found
+            computed = self.value(info, cell)
+            if computed.value is None:
+                computed = Metric(None, 0, reason=computed.reason or self._reason(info, cell, why_no_image))
+            values[info.name] = computed
         return values
 
     def value(self, info: MetricInfo, cell: CellSamples) -> Metric:

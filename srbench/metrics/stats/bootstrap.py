@@ -76,7 +76,7 @@ def bootstrap_means(
     columns = _columns(values)
     n = len(columns[0])
     # Most columns are finite throughout; the others have a count of their own in each draw.
-    partial = np.array([at for at, column in enumerate(columns) if not np.isfinite(column).all()], dtype=np.intp)
+    partial = np.array([index for index, column in enumerate(columns) if not np.isfinite(column).all()], dtype=np.intp)
     means = np.empty((draws, len(columns)))
     kept = np.empty((draws, partial.size))
     done = 0
@@ -95,9 +95,9 @@ def bootstrap_means(
     sums = means[:, partial]
     means /= n
     means[:, partial] = np.divide(sums, kept, out=np.full_like(sums, math.nan), where=kept > 0)
-    for at in partial:
-        if not np.isfinite(columns[at]).any() and np.isposinf(columns[at]).any():
-            means[:, at] = math.inf
+    for index in partial:
+        if not np.isfinite(columns[index]).any() and np.isposinf(columns[index]).any():
+            means[:, index] = math.inf
     return means
 
 

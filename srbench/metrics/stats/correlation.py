@@ -87,16 +87,16 @@ def _correlated(
             "expected predictions (n, methods) and their truth (n,) for the same samples, at least one, got shapes"
             f" {predicted.shape} and {truth.shape}"
         )
-    found = CorrelationBootstrap(*(np.empty((draws, predicted.shape[1])) for _ in range(2)))
+    drawn = CorrelationBootstrap(*(np.empty((draws, predicted.shape[1])) for _ in range(2)))
     done = 0
     for block in counts:
         rows = slice(done, done + len(block))
         ranks = _midranks(truth, block)
         for column, values in enumerate(predicted.T):
-            found.plcc[rows, column] = _pearson(values[None], truth[None], block)
-            found.srcc[rows, column] = _pearson(_midranks(values, block), ranks, block)
+            drawn.plcc[rows, column] = _pearson(values[None], truth[None], block)
+            drawn.srcc[rows, column] = _pearson(_midranks(values, block), ranks, block)
         done += len(block)
-    return found
+    return drawn
 
 
 def _midranks(values: NDArray[np.floating], counts: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -105,9 +105,9 @@ def _midranks(values: NDArray[np.floating], counts: NDArray[np.float64]) -> NDAr
     _, starts, inverse = np.unique(values[order], return_index=True, return_inverse=True)
     held = np.add.reduceat(counts[:, order], starts, axis=1)
     ranks = held.cumsum(axis=1) - (held - 1) / 2
-    found = np.empty(counts.shape)
-    found[:, order] = ranks[:, inverse.reshape(-1)]
-    return found
+    by_sample = np.empty(counts.shape)
+    by_sample[:, order] = ranks[:, inverse.reshape(-1)]
+    return by_sample
 
 
 def _pearson(x: NDArray[np.floating], y: NDArray[np.floating], counts: NDArray[np.float64]) -> NDArray[np.float64]:
