@@ -51,11 +51,11 @@ class Registry:
         self.problems: dict[str, str] = {}
         for home in _HOMES:
             package = importlib.import_module(home)
-            for found in pkgutil.iter_modules(package.__path__):
-                if not found.name.startswith("_"):
+            for module in pkgutil.iter_modules(package.__path__):
+                if not module.name.startswith("_"):
                     self._add(
-                        found.name,
-                        _Entry(f"{home}.{found.name}", partial(importlib.import_module, f"{home}.{found.name}")),
+                        module.name,
+                        _Entry(f"{home}.{module.name}", partial(importlib.import_module, f"{home}.{module.name}")),
                     )
         for point in entry_points(group=ENTRY_POINT_GROUP):
             self._add(point.name, _Entry(f"entry point {point.value}", point.load))
@@ -133,7 +133,7 @@ class Registry:
 
 
 def _own_methods(module: ModuleType) -> list[type[Method]]:
-    found = {  # keyed by class: a second name for the same class is not a second method
+    classes = {  # keyed by class: a second name for the same class is not a second method
         value: None
         for key, value in vars(module).items()
         if isinstance(value, type)
@@ -142,7 +142,7 @@ def _own_methods(module: ModuleType) -> list[type[Method]]:
         and not key.startswith("_")
         and (value.__module__ == module.__name__ or value.__module__.startswith(f"{module.__name__}."))
     }
-    return list(found)
+    return list(classes)
 
 
 def _import_file(path: Path) -> ModuleType:

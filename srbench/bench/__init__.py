@@ -256,10 +256,10 @@ def parse_size(text: str) -> tuple[int, int]:
     Raises:
         UsageError: If it is neither.
     """
-    found = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
-    if found is None or int(found[1]) < 1 or int(found[2] or found[1]) < 1:
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip())
+    if match is None or int(match[1]) < 1 or int(match[2] or match[1]) < 1:
         raise UsageError(f"--size takes the size of LR in pixels, H or HxW such as 81 or 56x84, got {text!r}")
-    return int(found[1]), int(found[2] or found[1])
+    return int(match[1]), int(match[2] or match[1])
 
 
 def check_out_file(path: Path) -> None:

@@ -61,10 +61,10 @@ def write_report(
     if not max_mb > 0:
         raise UsageError(f"the page's size must be positive, got {max_mb:g} MB; the default is 5")
     out = given[0] if out is None else Path(out)
-    found, problems = find_records(given)
+    stored, problems = find_records(given)
     check_out_dir(out)
     with track("reading and drawing", None, show=progress, unit="figures") as done:
-        board, cells = _board(found, problems, given)
+        board, cells = _board(stored, problems, given)
         shown = page.compose(board, cells)
         limit = int(max_mb * 1e6)
         paths: list[Path] = []
@@ -83,16 +83,16 @@ def write_report(
 
 
 def _board(
-    found: Sequence[StoredCell], problems: Sequence[str], folders: Sequence[Path]
+    stored: Sequence[StoredCell], problems: Sequence[str], folders: Sequence[Path]
 ) -> tuple[Leaderboard, list[StoredCell]]:
     """The board of all cells whose samples can be read, and these cells, each once."""
     how = _draws(folders[0])
     try:
-        board = leaderboard.build(found, **how, warnings=problems)
+        board = leaderboard.build(stored, **how, warnings=problems)
     except RecordError:
-        found, problems = _readable(found, problems)
-        board = leaderboard.build(found, **how, warnings=problems)
-    return board, leaderboard.newest_cells(found)[0]
+        stored, problems = _readable(stored, problems)
+        board = leaderboard.build(stored, **how, warnings=problems)
+    return board, leaderboard.newest_cells(stored)[0]
 
 
 def _draws(folder: Path) -> dict[str, int]:
@@ -174,12 +174,12 @@ def _tidy(folder: Path, paths: Sequence[Path]) -> None:
 def _listed(folder: Path) -> dict[str, str]:
     """Names and hashes of the files that the last report left in a folder; none where that cannot be told."""
     try:
-        found = json.loads((folder / LIST_FILE).read_text(encoding="utf-8"))
+        listed = json.loads((folder / LIST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(listed, dict):
         return {}
-    return {name: digest for name, digest in found.items() if isinstance(digest, str) and _FIGURE.fullmatch(name)}
+    return {name: digest for name, digest in listed.items() if isinstance(digest, str) and _FIGURE.fullmatch(name)}
 
 
 def _sha256(path: Path) -> str:

@@ -60,7 +60,7 @@ def _value(key: str, value: str, prefix: str) -> str:
     if key == "href":
         return f"#{prefix}{value[1:]}" if value.startswith("#") else value
     if key in _COORDINATES:
-        return _LONG.sub(lambda found: f"{float(found.group()):.2f}".rstrip("0").rstrip("."), value)
+        return _LONG.sub(lambda match: f"{float(match.group()):.2f}".rstrip("0").rstrip("."), value)
     return _LOCAL.sub(rf"url(#{prefix}\1)", value).replace(INK, "currentColor")
 
 

@@ -106,15 +106,15 @@ def _task(board: Leaderboard, cells: Sequence[StoredCell], name: str, index: int
             "libraries",
             _distinct(
                 ", ".join(
-                    f"{library} {found}"
-                    for library, found in (
+                    f"{library} {release}"
+                    for library, release in (
                         ("Python", each.python),
                         ("torch", each.torch),
                         ("torchvision", each.torchvision),
                         ("timm", each.timm),
                         ("driver", each.driver),
                     )
-                    if found
+                    if release
                 )
                 for each in environments
             ),
@@ -171,13 +171,13 @@ def _scale(fields: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _filters(tasks: Sequence[Task]) -> tuple[tuple[str, str, tuple[tuple[str, str], ...]], ...]:
     """(attribute, label, options) of every choice that there is more than one option of."""
-    found: dict[str, dict[str, str]] = {"task": {}, "classifier": {}, "track": {}, "scale": {}}
+    options_by_name: dict[str, dict[str, str]] = {"task": {}, "classifier": {}, "track": {}, "scale": {}}
     for task in tasks:
-        found["task"][task.id] = task.id
-        found["scale"][task.scale] = task.scale or "without a scale"
+        options_by_name["task"][task.id] = task.id
+        options_by_name["scale"][task.scale] = task.scale or "without a scale"
         for table in task.tables:
-            found["classifier"][table.classifier or ""] = table.classifier or "no classifier"
+            options_by_name["classifier"][table.classifier or ""] = table.classifier or "no classifier"
             for group in table.groups:
                 if group.track:
-                    found["track"][group.track] = group.track
-    return tuple((name, name, tuple(options.items())) for name, options in found.items() if len(options) > 1)
+                    options_by_name["track"][group.track] = group.track
+    return tuple((name, name, tuple(options.items())) for name, options in options_by_name.items() if len(options) > 1)

@@ -59,7 +59,7 @@ def _grouped(page: Page, section: str) -> list[tuple[tuple[tuple[str, str], ...]
     """Figures of a section by task and classifier, each with what its heading has to name."""
     several_tasks = len(page.tasks) > 1
     several_classifiers = len({table.classifier for task in page.tasks for table in task.tables}) > 1
-    found = []
+    groups = []
     figure_blocks = [block for block in page.figure_blocks if block.section == section]
     for (task, classifier), ours in itertools.groupby(figure_blocks, key=lambda block: (block.task, block.classifier)):
         names = []
@@ -67,8 +67,8 @@ def _grouped(page: Page, section: str) -> list[tuple[tuple[tuple[str, str], ...]
             names.append(("classifier", classifier))
         if several_tasks and task:
             names.append(("task", task))
-        found.append((tuple(names), list(ours)))
-    return found
+        groups.append((tuple(names), list(ours)))
+    return groups
 
 
 def _json(value: Any) -> Markup:

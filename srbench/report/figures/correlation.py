@@ -43,9 +43,9 @@ def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     drawn = _methods(scope, looks)
     if drawn is not None:
         yield drawn
-    found = [(entry, data) for entry in _image_entries(scope) if (data := _image_data(scope, entry)) is not None]
-    if found:
-        yield _images(scope, looks, found)
+    gains = [(entry, data) for entry in _image_entries(scope) if (data := _image_data(scope, entry)) is not None]
+    if gains:
+        yield _images(scope, looks, gains)
 
 
 # --- over methods ------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
     grid = figure.subplots(len(panels), 1, squeeze=False)
     data: dict[str, Any] = {}
     words = []
-    for axes, (quality, shown, x, y, found) in zip(grid[:, 0], panels, strict=True):
+    for axes, (quality, shown, x, y, coefficients) in zip(grid[:, 0], panels, strict=True):
         dress(axes, x=_QUALITY[quality], y="accuracy, %")
         points = []
         for entry, across, up in zip(shown, x.tolist(), y.tolist(), strict=True):
@@ -97,8 +97,10 @@ def _methods(scope: Scope, looks: Looks) -> Drawn | None:
             points.append({"method": entry.row.method, "weights": entry.row.weights, "x": across, "accuracy": up})
         axes.xaxis.set_major_locator(MaxNLocator(5))
         percent_axis(axes.yaxis)
-        data[quality] = {"points": points, "n_methods": len(points), **found}
-        words.append(f"{quality.upper()}: Spearman {_told(found['spearman'])}, Kendall {_told(found['kendall'])}")
+        data[quality] = {"points": points, "n_methods": len(points), **coefficients}
+        words.append(
+            f"{quality.upper()}: Spearman {_told(coefficients['spearman'])}, Kendall {_told(coefficients['kendall'])}"
+        )
     legend_below(figure, [handle(**looks.of(entry.row).points()) for entry in everyone], labels)
     caption = (
         f"Rank correlation of image quality with accuracy over {len(everyone)} methods of the frozen track."
@@ -123,14 +125,14 @@ def _draws(scope: Scope, compared: Mapping[str, Sequence[Entry]]) -> dict[str, t
     A PSNR that is pooled over batches is no mean over the samples, so it has none.
     """
     pooled = scope.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch"
-    found: dict[tuple[str, int], Floats] = {}
+    columns_by_key: dict[tuple[str, int], Floats] = {}
     for quality, shown in compared.items():
         for entry in shown:
             columns = scope.samples(entry, [*_QUALITY, "label", "pred"])
-            found["accuracy", id(entry)] = (columns["label"] == columns["pred"]).astype(np.float64)
-            found[quality, id(entry)] = columns[quality]
-    means = bootstrap_means(np.column_stack(list(found.values())), draws=DRAWS, seed=SEED)
-    place = {key: at for at, key in enumerate(found)}
+            columns_by_key["accuracy", id(entry)] = (columns["label"] == columns["pred"]).astype(np.float64)
+            columns_by_key[quality, id(entry)] = columns[quality]
+    means = bootstrap_means(np.column_stack(list(columns_by_key.values())), draws=DRAWS, seed=SEED)
+    place = {key: at for at, key in enumerate(columns_by_key)}
     draws = {}
     for quality, shown in compared.items():
         pair = [means[:, [place[name, id(entry)] for entry in shown]] for name in (quality, "accuracy")]
@@ -140,11 +142,11 @@ def _draws(scope: Scope, compared: Mapping[str, Sequence[Entry]]) -> dict[str, t
     return draws
 
 
-def _told(found: Mapping[str, Any]) -> str:
-    if found["value"] is None:
+def _told(coefficient: Mapping[str, Any]) -> str:
+    if coefficient["value"] is None:
         return "undefined (no differences)"
-    text = f"{found['value']:.2f}"
-    return text if found["low"] is None else f"{text} [{found['low']:.2f}, {found['high']:.2f}]"
+    text = f"{coefficient['value']:.2f}"
+    return text if coefficient["low"] is None else f"{text} [{coefficient['low']:.2f}, {coefficient['high']:.2f}]"
 
 
 # --- over images -------------------------------------------------------------------------------------------------
@@ -192,7 +194,7 @@ def _bins(gain: Floats, right: Floats, sure: Floats) -> list[dict[str, Any]] | N
     if len(edges) < 4:
         return None
     which = np.clip(np.searchsorted(edges, gain, side="right") - 1, 0, len(edges) - 2)
-    found = []
+    entries = []
     for at in range(len(edges) - 1):
         inside = which == at
         n = int(inside.sum())
@@ -202,8 +204,8 @@ def _bins(gain: Floats, right: Floats, sure: Floats) -> list[dict[str, Any]] | N
         for name, values in (("psnr_gain", gain[inside]), ("right", right[inside]), ("probability", sure[inside])):
             mean, error = float(values.mean()), float(values.std(ddof=1) / math.sqrt(n))
             entry[name] = {"value": mean, "low": mean - _Z * error, "high": mean + _Z * error}
-        found.append(entry)
-    return found
+        entries.append(entry)
+    return entries
 
 
 def _over_images(x: Floats, y: Floats) -> dict[str, Any]:
@@ -224,22 +226,22 @@ def _over_images(x: Floats, y: Floats) -> dict[str, Any]:
 
 
 @drawing()
-def _images(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[str, Any]]]) -> Drawn:
-    labels = [entry.label for entry, _ in found]
+def _images(scope: Scope, looks: Looks, gains: Sequence[tuple[Entry, dict[str, Any]]]) -> Drawn:
+    labels = [entry.label for entry, _ in gains]
     unit = scope.record.dataset.unit
     figure = canvas(5.2, legend=labels)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
-    _image_panel(top, looks, found, "psnr_gain", "PSNR minus\nbilinear's, dB")
-    _image_panel(middle, looks, found, "right", "accuracy minus\nbilinear's, points")
-    _image_panel(bottom, looks, found, "probability", "true class's proba-\nbility minus\nbilinear's, points")
+    _image_panel(top, looks, gains, "psnr_gain", "PSNR minus\nbilinear's, dB")
+    _image_panel(middle, looks, gains, "right", "accuracy minus\nbilinear's, points")
+    _image_panel(bottom, looks, gains, "probability", "true class's proba-\nbility minus\nbilinear's, points")
     bottom.set_xlabel(f"{counted(2, unit)[2:]} in order of their PSNR minus bilinear's, %")
     bottom.set_xlim(0.0, 1.0)
     percent_axis(bottom.xaxis)
-    legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in found], labels)
+    legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in gains], labels)
     words = [
         f"{entry.label} {_told(data['correlation']['psnr']['right']['spearman'])} for PSNR and"
         f" {_told(data['correlation']['ssim']['right']['spearman'])} for SSIM"
-        for entry, data in found
+        for entry, data in gains
     ]
     caption = (
         f"Does the {unit} that gains PSNR over bilinear become right? Each marker is one of up to {IMAGE_BINS} equally"
@@ -255,20 +257,20 @@ def _images(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[str, A
         f"Image quality against the prediction, {unit} by {unit}",
         caption,
         figure,
-        {"methods": [data for _, data in found]},
+        {"methods": [data for _, data in gains]},
     )
 
 
 def _image_panel(
-    axes: Axes, looks: Looks, found: Sequence[tuple[Entry, dict[str, Any]]], outcome: str, title: str
+    axes: Axes, looks: Looks, gains: Sequence[tuple[Entry, dict[str, Any]]], outcome: str, title: str
 ) -> None:
     dress(axes, y=title)
     axes.axhline(0.0, color=INK, linewidth=0.9, alpha=0.6)
-    for place, (entry, data) in enumerate(found):
+    for place, (entry, data) in enumerate(gains):
         look = looks.of(entry.row)
         counts = np.array([each["n"] for each in data["bins"]])
         # Side by side, so that the intervals of several methods can be told apart.
-        aside = 0.012 * (place - (len(found) - 1) / 2)
+        aside = 0.012 * (place - (len(gains) - 1) / 2)
         x = ((np.cumsum(counts) - counts / 2) / counts.sum() + aside).tolist()
         axes.plot(x, [each[outcome]["value"] for each in data["bins"]], **look.both(markersize=5, linewidth=1.3))
         for at, each in zip(x, data["bins"], strict=True):

@@ -122,7 +122,7 @@ class Scope:
     def ranked(self, track: str, *, limit: int | None = None) -> list[Entry]:
         """Return the entries of a track that are no control, oracle or reference, best first."""
         reference = self.reference
-        found = [
+        ranked = [
             (-score, place, entry)
             for place, entry in enumerate(self.entries)
             if entry.row.track == track
@@ -130,7 +130,7 @@ class Scope:
             and entry is not reference
             and (score := self.score(entry.row)) is not None
         ]
-        return [entry for _, _, entry in sorted(found, key=lambda item: item[:2])][:limit]
+        return [entry for _, _, entry in sorted(ranked, key=lambda item: item[:2])][:limit]
 
     @property
     def best(self) -> list[Entry]:
@@ -208,9 +208,9 @@ def _per_class(table: pd.DataFrame) -> dict[tuple[str, str, str | None, str | No
     if table.empty:
         return {}
     names = ["task", "method", "weights", "classifier", "track"]
-    found = {}
+    tables = {}
     for _, part in table.groupby(names, dropna=False, sort=False):
         task, method, weights, classifier, track = part.iloc[0][names]
         key = task, method, None if pd.isna(weights) else weights, None if pd.isna(classifier) else classifier, track
-        found[key] = part.reset_index(drop=True)
-    return found
+        tables[key] = part.reset_index(drop=True)
+    return tables

@@ -58,7 +58,7 @@ def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     curves = [(entry, curve) for entry in labelled if (curve := _curve(scope, entry)) is not None]
     if curves:
         yield _roc(scope, looks, curves)
-    bins = [(entry, found) for entry in labelled if (found := _calibration(scope, entry)) is not None]
+    bins = [(entry, calibration) for entry in labelled if (calibration := _calibration(scope, entry)) is not None]
     if bins:
         yield _reliability(scope, looks, bins)
 
@@ -141,7 +141,7 @@ def _pairs(
     # Among equally frequent ones the order of the classes decides, so that it is the same everywhere.
     top = np.lexsort((pairs[:, 1], pairs[:, 0], -counts))[:CONFUSIONS]
     support = np.bincount(truth)
-    found: list[dict[str, Any]] = [
+    frequent: list[dict[str, Any]] = [
         {
             "true": class_name(int(a), spelled),
             "predicted": class_name(int(b), spelled),
@@ -152,23 +152,23 @@ def _pairs(
         }
         for (a, b), count in zip(pairs[top], counts[top], strict=True)
     ]
-    figure = canvas(0.6 + 0.25 * len(found), width=WIDE)
+    figure = canvas(0.6 + 0.25 * len(frequent), width=WIDE)
     axes = figure.subplots()
     dress(axes, x="samples of the true class, %", grid="x")
-    shares = [pair["count"] / pair["support"] for pair in found]
-    axes.barh(range(len(found)), shares, height=0.62, color=INK, alpha=0.25, linewidth=0)
-    for at, (pair, share) in enumerate(zip(found, shares, strict=True)):
+    shares = [pair["count"] / pair["support"] for pair in frequent]
+    axes.barh(range(len(frequent)), shares, height=0.62, color=INK, alpha=0.25, linewidth=0)
+    for at, (pair, share) in enumerate(zip(frequent, shares, strict=True)):
         axes.text(share, at, f" {pair['count']} of {pair['support']}", va="center", color=INK, fontsize=9)
-    names_axis(axes.yaxis, ["" for _ in found])
-    axes.yaxis.set_ticklabels([f"{plain(p['true'], 22)} → {plain(p['predicted'], 22)}" for p in found])
-    axes.set_ylim(len(found) - 0.5, -0.5)
+    names_axis(axes.yaxis, ["" for _ in frequent])
+    axes.yaxis.set_ticklabels([f"{plain(p['true'], 22)} → {plain(p['predicted'], 22)}" for p in frequent])
+    axes.set_ylim(len(frequent) - 0.5, -0.5)
     axes.set_xlim(0.0, 1.18 * max(shares))
     percent_axis(axes.xaxis)
     caption = (
-        f"{entry.row.label}: the {len(found)} most frequent of {len(pairs)} confusions (true → predicted) over"
+        f"{entry.row.label}: the {len(frequent)} most frequent of {len(pairs)} confusions (true → predicted) over"
         f" {scope.over}, {int(wrong.sum())} of which are wrong."
     )
-    data = {**entry.named, "wrong": int(wrong.sum()), "pairs": found}
+    data = {**entry.named, "wrong": int(wrong.sum()), "pairs": frequent}
     return Drawn(
         f"scores-confusion-{entry.tag}-{scope.tag}",
         "scores",
@@ -288,13 +288,13 @@ def _calibration(scope: Scope, entry: Entry) -> dict[str, Any] | None:
 
 
 @drawing()
-def _reliability(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[str, Any]]]) -> Drawn:
-    labels = [f"{entry.label}: ECE {100 * bins['ece']:.1f} %" for entry, bins in found]
+def _reliability(scope: Scope, looks: Looks, calibrations: Sequence[tuple[Entry, dict[str, Any]]]) -> Drawn:
+    labels = [f"{entry.label}: ECE {100 * bins['ece']:.1f} %" for entry, bins in calibrations]
     figure = canvas(3.4, legend=labels)
     axes = figure.subplots()
     dress(axes, x="confidence, %", y="accuracy, %")
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=(0, (1, 3)))
-    for entry, bins in found:
+    for entry, bins in calibrations:
         look = looks.of(entry.row)
         joined = [at for at, count in enumerate(bins["count"]) if count >= JOINED_FROM]
         x, y = ([bins[name][at] for at in joined] for name in ("confidence", "accuracy"))
@@ -314,7 +314,7 @@ def _reliability(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[s
     axes.set_ylim(0.0, 1.0)
     percent_axis(axes.xaxis)
     percent_axis(axes.yaxis)
-    legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in found], labels)
+    legend_below(figure, [handle(**looks.of(entry.row).both(markersize=5)) for entry, _ in calibrations], labels)
     caption = (
         f"Accuracy against confidence in {CALIBRATION_BINS} bins of equal width, over {scope.over}; larger markers hold"
         f" more of them, those of fewer than {JOINED_FROM} are not joined. On the diagonal the classifier is as often"
@@ -329,5 +329,5 @@ def _reliability(scope: Scope, looks: Looks, found: Sequence[tuple[Entry, dict[s
         "Reliability diagram",
         caption,
         figure,
-        {"bins": CALIBRATION_BINS, "methods": [{**entry.named, **bins} for entry, bins in found]},
+        {"bins": CALIBRATION_BINS, "methods": [{**entry.named, **bins} for entry, bins in calibrations]},
     )

@@ -33,7 +33,7 @@ def heat_map(sr: Pixels, hr: Pixels) -> Pixels:
 
 def patch_pairs_of(task: TaskImages, plan: Plan, embed: Callable[[Pixels], Picture]) -> list[PatchPair]:
     """Zoomed patches of the networks, or else of the best ranked rows, of every track once."""
-    found: list[PatchPair] = []
+    pairs: list[PatchPair] = []
     seen: set[Any] = set()
     for network in task.networks:
         plain = next((row for name in (PLAIN, BASELINE) for row in network.rows if row.method == name), None)
@@ -42,7 +42,7 @@ def patch_pairs_of(task: TaskImages, plan: Plan, embed: Callable[[Pixels], Pictu
         wanted = {row.key for row in shown_rows(network, plan)}
         for row in rivals:
             identity = (row.method, row.weights, row.track)
-            if plain is None or row.key not in wanted or identity in seen or len(found) == MOST_ZOOMED:
+            if plain is None or row.key not in wanted or identity in seen or len(pairs) == MOST_ZOOMED:
                 continue
             seen.add(identity)
             patches = sorted(
@@ -53,8 +53,8 @@ def patch_pairs_of(task: TaskImages, plan: Plan, embed: Callable[[Pixels], Pictu
                 lowest, highest = (
                     _crops(task, network, row, plain, patch, embed) for patch in (patches[0], patches[-1])
                 )
-                found.append(PatchPair(task.id, row.label, mark(row), plain.label, highest, lowest))
-    return found
+                pairs.append(PatchPair(task.id, row.label, mark(row), plain.label, highest, lowest))
+    return pairs
 
 
 def _patches(

@@ -31,21 +31,21 @@ def positions_of(network: NetworkImages, plan: Plan) -> tuple[int, ...]:
 
 def shown_positions(task: TaskImages, plan: Plan) -> dict[int, bool]:
     """Positions of a plan in any network -> whether their errors are mapped."""
-    found: dict[int, bool] = {}
+    mapped: dict[int, bool] = {}
     for network in task.networks:
         for number, at in enumerate(positions_of(network, plan)):
-            found[at] = found.get(at, False) or plan.heats is None or number < plan.heats
-    return found
+            mapped[at] = mapped.get(at, False) or plan.heats is None or number < plan.heats
+    return mapped
 
 
 def restored_versions(task: TaskImages, plan: Plan) -> dict[tuple[str, str | None, str], dict[int, Pixels]]:
     """Restored images of a plan by method, weights and track; a frozen method restores alike for every classifier."""
-    found: dict[tuple[str, str | None, str], dict[int, Pixels]] = {}
+    versions: dict[tuple[str, str | None, str], dict[int, Pixels]] = {}
     for network in task.networks:
         for row in shown_rows(network, plan):
             images = {at: network.sr[row.key][at] for at in positions_of(network, plan) if at in network.sr[row.key]}
-            found.setdefault((row.method, row.weights, row.track), {}).update(images)
-    return found
+            versions.setdefault((row.method, row.weights, row.track), {}).update(images)
+    return versions
 
 
 def shown_rows(network: NetworkImages, plan: Plan) -> list[Row]:
