@@ -1,4 +1,4 @@
-"""A CUDA device that is not there: tensors have shape, type and device but no values, and mixing devices raises.
+"""Simulates a CUDA device without a GPU: tensors have no values, and mixing devices raises.
 
 It needs no GPU, so that every machine can tell whether code would run on one.
 """

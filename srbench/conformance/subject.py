@@ -1,4 +1,4 @@
-"""What is checked, and how a check says that something is wrong."""
+"""Describes the method under check and raises the error of a failed check."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hashes of files' bytes, remembered so that a file is read for it once.
+"""Hashes the bytes of files and remembers each hash, so that a file is read once.
 
 The caches and the inputs of results are keyed by content: another folder with equal names, sizes and times is other
 data, and the same files copied elsewhere are the same data. What was hashed is remembered in the cache folder, one

@@ -1,4 +1,4 @@
-"""One row a dataset: what can be known of it before it is opened."""
+"""Describes a dataset before it is opened: one `DatasetInfo` each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data seam: what a dataset split is, whatever it was read from."""
+"""Defines `Source`, the interface of every opened dataset split."""
 
 from __future__ import annotations
 

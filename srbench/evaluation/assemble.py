@@ -1,4 +1,4 @@
-"""From a cell's samples and its surroundings to its record."""
+"""Builds the record of a cell from its samples, method, classifier and dataset."""
 
 from __future__ import annotations
 

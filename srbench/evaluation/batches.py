@@ -1,4 +1,4 @@
-"""From the cache of decoded images to batches on the device: reading, degrading, batching."""
+"""Batches of an evaluation: a thread reads the next one ahead while the device works on this one."""
 
 from __future__ import annotations
 

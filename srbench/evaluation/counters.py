@@ -1,4 +1,4 @@
-"""What an evaluation really did, so that "once" can be checked."""
+"""Counts what an evaluation read, degraded and classified; tests check that each happened once."""
 
 from __future__ import annotations
 

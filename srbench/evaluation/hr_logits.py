@@ -1,4 +1,4 @@
-"""The cache of predictions on HR: a network classifies the original images once, whatever is evaluated."""
+"""Caches the classifier's predictions on HR, so that it classifies each original once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who takes part: methods with the weights they run with, and the rules that choose those weights."""
+"""Chooses the weights of each method and loads the methods of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to be computed: the cells of a task, which of them are stored already, and which do not apply."""
+"""Plans an evaluation: the cells of a task, which are stored already by the hash of their inputs, and which do not apply."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the options of a call to what takes part in it: data, protocols, classifiers, methods, the device."""
+"""Turns the options of a call into opened data, protocols, classifiers, methods and a device."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The per-sample values of a cell while a chunk is computed; they stay on the device until the chunk is written."""
+"""Holds the per-sample values of a cell on the device until a chunk is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From HR to LR, and from a method's output to the SR that is scored."""
+"""Makes LR from HR; clamps and rounds SR for the classifier and for the metrics."""
 
 from __future__ import annotations
 

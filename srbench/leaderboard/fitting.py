@@ -1,4 +1,4 @@
-"""Tables that fit a terminal: whole columns give way, and no number is ever wrapped or cut."""
+"""Drops whole columns until a table fits the width of the terminal; no number is ever wrapped or cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From stored cells to a leaderboard: numbers, paired intervals, differences and ranks.
+"""Computes a leaderboard from stored cells: numbers, intervals, ranks; the task type compares the rows.
 
 PSNR follows the protocol. Where it is one value per pooled batch, its interval resamples the batches (a cluster
 bootstrap) and is left out below five of them.

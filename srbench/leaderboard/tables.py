@@ -1,4 +1,7 @@
-"""How a leaderboard is shown and saved: Rich, Markdown, CSV and JSON. Numbers are rounded here and nowhere else."""
+"""Shows and saves a leaderboard: Rich, Markdown, CSV, JSON, with the notes below each table; numbers are rounded here alone.
+
+Columns come from the catalogue of metrics.
+"""
 
 from __future__ import annotations
 

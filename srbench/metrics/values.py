@@ -1,4 +1,4 @@
-"""From columns of samples to one value: the means that most metrics are."""
+"""Reduces columns of samples to one value, mostly a mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shards: the finished rows of a cell that still runs, so that a run that was stopped goes on where it was."""
+"""Stores the finished rows of a running cell, so that a stopped run can resume."""
 
 from __future__ import annotations
 

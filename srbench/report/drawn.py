@@ -1,4 +1,4 @@
-"""A drawn figure with the numbers behind it, and how it becomes SVG or PNG: the seam between figures and page.
+"""Holds a figure with its numbers and writes it as SVG or PNG.
 
 Figures are drawn once for light and dark pages: everything but the series (text, axes, ticks, grid) is in `INK` on a
 transparent ground, so that a page can replace that one colour with its own.

@@ -1,4 +1,4 @@
-"""How figures and JSON become safe parts of an HTML page."""
+"""Makes SVG and JSON safe to embed in the HTML page."""
 
 from __future__ import annotations
 

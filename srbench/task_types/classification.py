@@ -1,4 +1,4 @@
-"""Classification: which class is it? The task type of every dataset that does not say otherwise.
+"""Classification: which class is it? Its scores, its tests against bilinear (McNemar, Holm), its columns.
 
 As in `srbench.metrics`, what works on tensors imports torch, so that those who only make tables do without.
 """

@@ -1,4 +1,4 @@
-"""From the pixels that were read to images on the device, and the degradation that training uses."""
+"""Moves a batch of pixels to the device as images, and defines the degradation of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run trains on and what it validates on: sources that share no sample, and images that are never enlarged."""
+"""Opens the training and the validation data and checks that they share no sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules that are stepped: all trained parts as one, and each helper, so that DDP watches one forward a step."""
+"""Wraps all trained modules into one, because DDP watches one forward a step."""
 
 from __future__ import annotations
 

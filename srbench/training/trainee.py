@@ -1,4 +1,4 @@
-"""What the loop trains, as it sees it: a `Trainee`, the phases of a step, and what a run ends with."""
+"""Defines `Trainee`, the interface between the training loop and what it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a classifier takes a picture for, before and after it was enlarged."""
+"""Shows the class that a classifier predicts for a picture before and after enlarging."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights files: read without running what is inside, written whole, and hashed."""
+"""Reads weights files and foreign checkpoints: unwraps their outer keys, runs no code; hashes and writes files."""
 
 from __future__ import annotations
 

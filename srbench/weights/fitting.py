@@ -1,4 +1,4 @@
-"""Networks from weights files: built with the arguments of the card, filled where every parameter fits."""
+"""Builds a network from a weights file and fills every parameter that fits."""
 
 from __future__ import annotations
 

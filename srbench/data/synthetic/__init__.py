@@ -1,1 +1,1 @@
-"""Datasets that are made here, one module each; nothing is downloaded."""
+"""Datasets that are made here, one module each, found by itself; nothing is downloaded."""

@@ -1,4 +1,4 @@
-"""Tables that differ in one choice alone, and each method followed through them: what sweeps are drawn from."""
+"""Groups tables that differ in one choice only, and follows each method through them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a figure of one task and classifier is drawn from: comparable cells, their rows, samples and classes."""
+"""Collects what the figures of one task and classifier need: cells, rows, samples, classes."""
 
 from __future__ import annotations
 
