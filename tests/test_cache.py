@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srbench.data import content
+from srbench.data import content, hr_chunks
 from srbench.data import hr_cache as cache
 from srbench.data.catalogue import open_source
 from srbench.data.geometry import crop_hr
@@ -308,7 +308,7 @@ def test_a_store_travels_to_another_process():
 
 def test_few_files_are_open_at_once(monkeypatch):
     monkeypatch.setattr(cache, "_CHUNK", 1)
-    monkeypatch.setattr(cache, "_OPEN_MAPS", 3)
+    monkeypatch.setattr(hr_chunks, "_OPEN_MAPS", 3)
     source = Made(12)
     store = build_hr_store(source, SQUARE)
     assert torch.equal(store.batch(range(12))[5], crop_hr(source.read(5), SQUARE))

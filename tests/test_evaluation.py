@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 
 from srbench import evaluate, leaderboard, weights
 from srbench.compute.numerics import Numerics
-from srbench.data import hr_cache as cache
+from srbench.data import hr_chunks
 from srbench.errors import (
     DataError,
     IncomparableError,
@@ -456,7 +456,7 @@ def test_hr_is_read_once_whatever_the_number_of_classifiers(run, card, tmp_path,
 
 def test_the_time_of_a_cell_does_not_depend_on_its_company(run, own_folders, monkeypatch):
     decoded = []
-    monkeypatch.setattr(cache.time, "perf_counter", ticking(decoded))
+    monkeypatch.setattr(hr_chunks.time, "perf_counter", ticking(decoded))
     first = run("bicubic")
     decode_s = {record(first, name).dataset.decode_s for name in ("original", "bilinear", "none", "bicubic")}
     assert len(decode_s) == 1 and decode_s != {0.0}
@@ -768,7 +768,7 @@ def test_full_disk_under_the_cache_ends_in_a_sentence(run, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(cache.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SrbenchError, match=r"HR cache in .* cannot be written: No space left on device") as caught:
         run()
     assert caught.value.exit_code == 1

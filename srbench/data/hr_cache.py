@@ -1,9 +1,7 @@
 """HR crops in a memory-mapped cache: what was decoded once is never decoded again.
 
-The cache of one sample list under one geometry is a folder of chunk files. A chunk file holds the pixels of up to
-256 images one after another, then its index as JSON, then a footer with the two lengths. It is written under
-another name, flushed to the disk and renamed, so a chunk is there as a whole or not at all: a killed build goes on
-with the chunks that are there, and two builds at once write the same files.
+The cache of one sample list under one geometry is a folder of chunk files. A killed build goes on with the chunks that
+are there, and two builds at once write the same files.
 """
 
 from __future__ import annotations
@@ -11,16 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import struct
-import threading
-import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -29,9 +22,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from srbench.data.geometry import crop_hr
+from srbench.data.hr_chunks import ROW, Chunk, DecodedImage, DecodeFailure, MappedChunks, load_chunk, write_chunk
 from srbench.data.source import SampleList, Source
-from srbench.errors import RecordError, SrbenchError, TooManyUnreadableError, UnreadableImageError, UsageError
-from srbench.files.atomic import sweep_temporary, write_bytes
+from srbench.errors import TooManyUnreadableError, UnreadableImageError, UsageError
+from srbench.files.atomic import sweep_temporary
 from srbench.files.paths import cache_dir
 from srbench.protocol import Geometry
 
@@ -39,15 +33,9 @@ FORMAT = 3
 TOLERATED_SHARE = 0.01
 
 _CHUNK = 256
-_FOOTER = struct.Struct("<8sQQ")  # magic, bytes of pixels, bytes of index
-_MAGIC = b"srbhr\x00\x00\x01"
-_OPEN_MAPS = 32
 _NAMED = 5
 _STALE_SECONDS = 3600.0
 _MOST_WORKERS = 16
-
-# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros.
-_ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w")
 
 
 class HRStore:
@@ -108,7 +96,7 @@ class HRStore:
         self.lr_shapes = table[:, 6:8] if len(table) and (table[:, 6] > 0).all() else None
         self._table = table
         self._files = tuple(files)
-        self._maps = _Maps(self._files)
+        self._maps = MappedChunks(self._files)
 
     @cached_property
     def samples_sha256(self) -> str:
@@ -226,7 +214,7 @@ def build_hr_store(
     unreadable = tuple((samples[position].id, reason) for chunk in chunks for position, reason in chunk.unreadable)
     _check_unreadable(unreadable, len(samples), source)
     tables = [np.insert(chunk.rows, 1, number, axis=1) for number, chunk in enumerate(chunks)]
-    table = np.concatenate(tables) if tables else np.empty((0, len(_ROW) + 1), dtype=np.int64)
+    table = np.concatenate(tables) if tables else np.empty((0, len(ROW) + 1), dtype=np.int64)
     return HRStore(
         [(cache.path(number), chunk.pixels) for number, chunk in enumerate(chunks)],
         samples.take(table[:, 0]),
@@ -284,20 +272,20 @@ class _Cache:
 
     def chunks(
         self, numbers: range, workers: int | None, advance: Callable[[int], None] | None, *, retry: bool
-    ) -> tuple[list[_Chunk], int]:
+    ) -> tuple[list[Chunk], int]:
         """Return the indices of chunks, decoding those that are not there, and how many images were decoded."""
         workers = max(1, workers if workers is not None else min(_MOST_WORKERS, _cores()))
         advance = advance or (lambda count: None)
         if self._folder.is_dir():
             sweep_temporary(self._folder, older_than_s=_STALE_SECONDS)  # a living build writes to its own all the time
-        chunks: list[_Chunk] = []
+        chunks: list[Chunk] = []
         decoded = 0
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             for number in numbers:
                 wanted = range(number * _CHUNK, min((number + 1) * _CHUNK, len(self.samples)))
-                chunk = _load(self.path(number), retry=retry)
+                chunk = load_chunk(self.path(number), retry=retry)
                 if chunk is None:
-                    chunk = _write(
+                    chunk = write_chunk(
                         self.path(number), wanted, self._reader, pool, lookahead=4 * workers, advance=advance
                     )
                     decoded += len(wanted)
@@ -307,34 +295,13 @@ class _Cache:
         return chunks, decoded
 
 
-@dataclass(frozen=True)
-class _Chunk:
-    rows: NDArray[np.int64]  # one row an image, as `_ROW` names it
-    unreadable: list[tuple[int, str]]
-    pixels: int  # bytes
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Image:
-    hr: NDArray[np.uint8]
-    lr: NDArray[np.uint8] | None
-    source_shape: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class _Failure:
-    reason: str
-    transient: bool  # the file could not be reached, which may change without the file changing
-
-
 class _Reader:
     """Reads one image of the list; called from the decoding threads."""
 
     def __init__(self, source: Source, geometry: Geometry, indices: Sequence[int]) -> None:
         self._source, self._geometry, self._indices = source, geometry, indices
 
-    def __call__(self, position: int) -> _Image | _Failure:
+    def __call__(self, position: int) -> DecodedImage | DecodeFailure:
         index = self._indices[position]
         try:
             image = self._source.read(index)
@@ -342,46 +309,15 @@ class _Reader:
             lr = self._source.read_lr(index)
         except UnreadableImageError as error:
             cause = error.__cause__
-            return _Failure(str(error), isinstance(cause, OSError) and cause.errno is not None)
+            return DecodeFailure(str(error), isinstance(cause, OSError) and cause.errno is not None)
         except OSError as error:
             name = self._source.samples[index].id
-            return _Failure(f"{name} cannot be read: {error.strerror or error}", True)
-        return _Image(
+            return DecodeFailure(f"{name} cannot be read: {error.strerror or error}", True)
+        return DecodedImage(
             np.ascontiguousarray(hr.numpy()),
             None if lr is None else np.ascontiguousarray(lr.numpy()),
             (image.shape[-2], image.shape[-1]),
         )
-
-
-class _Maps:
-    """The chunk files that are mapped just now; few at a time, because each map keeps a file open."""
-
-    def __init__(self, files: Sequence[tuple[Path, int]]) -> None:
-        self._files = tuple(files)
-        self._lock = threading.Lock()
-        self._open: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
-
-    def __reduce__(self) -> tuple[type[_Maps], tuple[tuple[tuple[Path, int], ...]]]:
-        return _Maps, (self._files,)
-
-    def get(self, chunk: int) -> NDArray[np.uint8]:
-        with self._lock:
-            if chunk not in self._open:
-                self._open[chunk] = self._map(*self._files[chunk])
-            self._open.move_to_end(chunk)
-            while len(self._open) > _OPEN_MAPS:
-                self._open.popitem(last=False)
-            return self._open[chunk]
-
-    def _map(self, path: Path, pixels: int) -> NDArray[np.uint8]:
-        try:
-            mapped = np.memmap(path, dtype=np.uint8, mode="r")
-        except (OSError, ValueError) as error:
-            raise SrbenchError(f"the HR cache file {path} cannot be read ({error}); run the command again") from error
-        # Another process may have replaced it after reaching files that could not be reached before.
-        if _FOOTER.unpack(mapped[-_FOOTER.size :].tobytes())[1] != pixels:
-            raise SrbenchError(f"the HR cache file {path} was replaced by another run; run the command again")
-        return mapped
 
 
 def _cores() -> int:
@@ -430,97 +366,3 @@ def _check_unreadable(unreadable: tuple[tuple[str, str], ...], total: int, sourc
         f"{len(unreadable)} of {total} images of {source.spec} cannot be used, more than the"
         f" {TOLERATED_SHARE:.0%} that may be left out: {named}{more}; repair or remove them"
     )
-
-
-def _write(
-    path: Path,
-    wanted: range,
-    reader: _Reader,
-    pool: ThreadPoolExecutor,
-    *,
-    lookahead: int,
-    advance: Callable[[int], None],
-) -> _Chunk:
-    """Decode a chunk into its file, and return its index.
-
-    Raises:
-        SrbenchError: If the file cannot be written.
-    """
-    began = time.perf_counter()
-    rows: list[list[int]] = []
-    unreadable: list[tuple[int, str]] = []
-    pixels_end, seconds = 0, 0.0
-
-    def write(file: BinaryIO) -> None:
-        nonlocal pixels_end, seconds
-        transient = False
-        for position, image in _decoded(wanted, reader, pool, lookahead):
-            if isinstance(image, _Failure):
-                unreadable.append((position, image.reason))
-                transient |= image.transient
-            else:
-                lr_shape = (0, 0) if image.lr is None else image.lr.shape[1:]
-                rows.append([position, pixels_end, *image.hr.shape[1:], *image.source_shape, *lr_shape])
-                for pixels in (image.hr,) if image.lr is None else (image.hr, image.lr):
-                    file.write(pixels.data)
-                    pixels_end += pixels.nbytes
-            advance(1)
-        seconds = time.perf_counter() - began
-        index = {"rows": rows, "unreadable": unreadable, "transient": transient, "seconds": seconds}
-        encoded = json.dumps(index, separators=(",", ":")).encode()
-        file.write(encoded)
-        file.write(_FOOTER.pack(_MAGIC, pixels_end, len(encoded)))
-
-    try:
-        write_bytes(path, write)
-    except RecordError as error:
-        reason = getattr(error.__cause__, "strerror", None) or error
-        raise SrbenchError(
-            f"the HR cache in {cache_dir()} cannot be written: {reason};"
-            " free some space there, or point SRBENCH_CACHE at another folder"
-        ) from error
-    return _Chunk(_table(rows), unreadable, pixels_end, seconds)
-
-
-def _decoded(
-    wanted: range, reader: _Reader, pool: ThreadPoolExecutor, lookahead: int
-) -> Iterator[tuple[int, _Image | _Failure]]:
-    """Yield images in order, with no more than `lookahead` of them in memory."""
-    pending: deque[tuple[int, Future[_Image | _Failure]]] = deque()
-    try:
-        for position in wanted:
-            pending.append((position, pool.submit(reader, position)))
-            if len(pending) >= lookahead:
-                first, future = pending.popleft()
-                yield first, future.result()
-        while pending:
-            first, future = pending.popleft()
-            yield first, future.result()
-    finally:
-        for _, future in pending:
-            future.cancel()
-
-
-def _load(path: Path, *, retry: bool) -> _Chunk | None:
-    """Read the index of a chunk file, or None where it is missing, damaged, or worth another try."""
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            if size < _FOOTER.size:
-                return None
-            file.seek(size - _FOOTER.size)
-            magic, pixels, index = _FOOTER.unpack(file.read(_FOOTER.size))
-            if magic != _MAGIC or pixels + index + _FOOTER.size != size:
-                return None
-            file.seek(pixels)
-            content = json.loads(file.read(index))
-    except (OSError, ValueError):
-        return None
-    if retry and content["transient"]:
-        return None
-    unreadable = [(position, reason) for position, reason in content["unreadable"]]
-    return _Chunk(_table(content["rows"]), unreadable, pixels, content["seconds"])
-
-
-def _table(rows: list[list[int]]) -> NDArray[np.int64]:
-    return np.array(rows, dtype=np.int64).reshape(-1, len(_ROW))
