@@ -11,14 +11,16 @@ import time
 import pytest
 import torch
 import training_world as world
+from PIL import Image
 from typer.testing import CliRunner
 
 from srbench import weights
 from srbench.cli import app
 from srbench.errors import TrainingError, TrainingStopped, UsageError
 from srbench.training import checkpoint
-from srbench.training.api import train
+from srbench.training.api import train, train_network
 from srbench.training.curves import Curves
+from srbench.training.options import TrainOptions
 from srbench.training.recipe import Recipe
 
 torch.set_num_threads(1)
@@ -101,6 +103,18 @@ def test_what_is_said_before_anything_was_saved(place, tmp_path, monkeypatch):
     )
 
 
+def test_a_checkpoint_that_was_whole_when_the_signal_came_is_named(place, run, monkeypatch):
+    real = checkpoint.write
+
+    def write(path, content):
+        real(path, content)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write", write)
+    with pytest.raises(TrainingStopped, match=r"--resume goes on from .*checkpoint\.pt \(epoch 0, step 0\)"):
+        run()
+
+
 def test_python_callers_get_a_keyboard_interrupt_with_the_sentence(run, tmp_path):
     plugin = world.make_method(tmp_path / "plugins", body="raise KeyboardInterrupt")
     with pytest.raises(TrainingStopped, match=r"--resume goes on from .*checkpoint\.pt \(epoch 0, step 0\)") as raised:
@@ -166,6 +180,24 @@ def test_curves_on_a_full_disk_are_a_sentence(tmp_path, monkeypatch):
     ):
         curves.write([{"epoch": 0}])
     assert not (tmp_path / "curves.csv").exists()
+
+
+def test_an_image_too_small_for_batch_norm_is_a_sentence(place, tmp_path):
+    world.make_images(tmp_path / "photos", 40)
+    for number in range(20):  # some fall into the part that trains
+        Image.new("RGB", (8, 8 + 2 * number)).save(tmp_path / "photos" / "across" / f"odd{number}.png")
+    small = ["args.channels=[8,8,8,8]", "args.stem_width=8", "augment.shift=0", "warmup_steps=0"]
+    options = TrainOptions(
+        data=[f"folder:{tmp_path / 'photos'}"],
+        protocol=str(place / "half.toml"),
+        overrides=small,
+        epochs=1,
+        out=tmp_path / "run",
+        device="cpu",
+        progress=False,
+    )
+    with pytest.raises(UsageError, match=r"batch norm of classifier .* from 1 image of \d+ x 8 pixels.*--set patch"):
+        train_network("resnet10t", options)
 
 
 # bfloat16: a method of a fixed factor brings its output to size, which no kernel of a CPU does in 16 bits

@@ -54,6 +54,15 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+def holds(path: Path, epoch: int, steps: int) -> bool:
+    """Say whether a whole checkpoint lies there that was made after so many epochs and steps."""
+    try:
+        content = read(path)
+    except TrainingError:
+        return False
+    return (content.get("epoch"), content.get("steps")) == (epoch, steps)
+
+
 def sweep(folder: Path) -> None:
     """Remove what a killed run left half-written."""
     for part in folder.glob(f".{NAME}.*"):

@@ -76,6 +76,7 @@ class Loop:
         self._average = MovingAverage(self._student, self._recipe.ema) if self._recipe.ema else None
         self._state = RunState()
         self._saved_at = ""
+        self._saving = False
         self._began = 0.0
         self._keys = set(self._student.state_dict())
 
@@ -385,14 +386,18 @@ class Loop:
                 "average": self._average.state() if self._average is not None else None,
                 "sizes": dict(self._scaler.sizes),
             }
+            self._saving = True
             checkpoint.write(self._checkpoint_path, content)
         self._note_saved()
+        self._saving = False
         self._fabric.barrier()
 
     def _note_saved(self) -> None:
         self._saved_at = f"epoch {self._state.epoch}, step {self._state.steps}"
 
     def _how_to_go_on(self) -> str:
+        if self._saving and checkpoint.holds(self._checkpoint_path, self._state.epoch, self._state.steps):
+            self._note_saved()  # stopped between the write and the note of it
         if not self._saved_at:
             return "training stopped; nothing had been saved yet, so the same command starts over"
         return (

@@ -10,6 +10,8 @@ from srbench.errors import UsageError
 from srbench.method import Batch
 from srbench.training.trainee import Phase, Trainee
 
+_SINGLE_VALUE = "Expected more than 1 value per channel"  # how torch's error begins
+
 
 class SealedBatch:
     """Carries a batch through Fabric, which would otherwise take the frozen dataclass apart.
@@ -38,10 +40,20 @@ class Student(nn.Module):
         """Return the wanted terms of a phase, each a scalar.
 
         Raises:
-            UsageError: If the trainee lacks a term that the recipe weighs.
+            UsageError: If the trainee lacks a term that the recipe weighs, or batch norm gets a single value.
         """
         phase = self._phases[sealed.phase]
-        terms = phase.step(sealed.batch)
+        try:
+            terms = phase.step(sealed.batch)
+        except ValueError as error:
+            if not str(error).startswith(_SINGLE_VALUE):
+                raise
+            count, _, height, width = sealed.batch.hr.shape
+            raise UsageError(
+                f"batch norm of {self._who} gets a single value from {count} image of {height} x {width} pixels, which"
+                " has no statistics; leave the image out where no other has its size, bring all to one size by"
+                " --protocol, or cut patches with --set patch=SIDE"
+            ) from error
         missing = [name for name in phase.losses if name not in terms]
         if missing:
             raise UsageError(
