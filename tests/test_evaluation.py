@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import inspect
 import json
 import math
 import os
@@ -34,7 +36,7 @@ from srbench.errors import (
     UsageError,
     WeightsError,
 )
-from srbench.evaluation import costs, rows, thumbnails
+from srbench.evaluation import EvalOptions, costs, rows, thumbnails
 from srbench.networks.loading import load_classifier
 from srbench.records.cells import load_cell
 from srbench.records.samples import read_samples, score_columns
@@ -849,6 +851,26 @@ def test_defaults_of_protocol_and_folder(images, tmp_path, monkeypatch):
     result = evaluate(["area"], data=f"images:{images}", limit=2, measure=False)
     assert result.out == Path("out/photos") and record(result, "area").protocol.name == "clean"
     assert record(result, "area").dataset.split == "all"
+
+
+def test_the_options_are_declared_once_and_evaluate_shows_them(run):
+    signature = inspect.signature(evaluate)
+    assert list(signature.parameters) == [each.name for each in dataclasses.fields(EvalOptions)]
+    kinds = {name: parameter.kind for name, parameter in signature.parameters.items()}
+    assert kinds.pop("methods") is inspect.Parameter.POSITIONAL_OR_KEYWORD
+    assert set(kinds.values()) == {inspect.Parameter.KEYWORD_ONLY}
+    assert all(f"    {name}: " in evaluate.__doc__ for name in signature.parameters)
+    with pytest.raises(TypeError, match="classifer"):
+        evaluate(["bilinear"], classifer="typo")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        EvalOptions().seed = 1
+
+
+def test_a_name_alone_is_a_list_of_one(images, card, protocol, tmp_path):
+    common = {"protocol": protocol(), "out": tmp_path / "out", "limit": 2, "measure": False, "progress": False}
+    result = evaluate("area", data=f"folder:{images}", classifiers=str(card), **common)
+    assert [cell.record.cell.method for cell in result.cells] == [*ALWAYS, "area"]
+    assert {cell.record.cell.classifier for cell in result.cells} == {"dummy"}
 
 
 # --- wrong calls -----------------------------------------------------------------------------------------------------

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -22,10 +21,11 @@ class EvalOptions:
     """What `srbench.evaluate` and `srbench eval` take.
 
     Attributes:
-        methods: Names, or "all".
+        methods: Names, one name, or "all".
         data: SPEC of the dataset.
         split: Name of the split, or None for the dataset's own default.
-        classifiers: SPECs; none means the demo's own on `demo`, and image metrics alone on unlabelled data and pairs.
+        classifiers: SPECs, or one; () means the demo's own on `demo`, and image metrics alone on pairs and data without
+            labels.
         protocol: A protocol, its name or file; None is the dataset's own (`clean` but for the demo and the lenses).
         scales: LR side / HR side; several make several tasks. None keeps the protocol's own.
         weights: Names or files by method.
@@ -41,14 +41,14 @@ class EvalOptions:
         measure: Run the timing pass for cells that are computed.
     """
 
-    methods: Sequence[str] | Literal["all"] = "all"
+    methods: Sequence[str] = "all"
     _: KW_ONLY
     data: str = "demo"
     split: str | None = None
     classifiers: Sequence[str] = ()
     protocol: str | Protocol | None = None
     scales: Sequence[float] = ()
-    weights: Mapping[str, Sequence[str]] | None = field(default=None)
+    weights: Mapping[str, Sequence[str]] | None = None
     limit: int | None = None
     batch_size: int | None = None
     device: str = "auto"
