@@ -1,4 +1,4 @@
-"""Plans an evaluation: the cells of a task, which are stored already by the hash of their inputs, and which do not apply."""
+"""Plans an evaluation: which cells a task has, which are stored (by the hash of their inputs), which do not apply."""
 
 from __future__ import annotations
 

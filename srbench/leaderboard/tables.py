@@ -1,4 +1,4 @@
-"""Shows and saves a leaderboard: Rich, Markdown, CSV, JSON, with the notes below each table; numbers are rounded here alone.
+"""Shows and saves a leaderboard: Rich, Markdown, CSV, JSON, and the notes below each table; the only place that rounds.
 
 Columns come from the catalogue of metrics.
 """
