@@ -5,7 +5,8 @@ import json
 import pytest
 
 from srbench.errors import UnknownNameError, UsageError
-from srbench.training.recipe import Augment, Recipe, apply_overrides, load_recipe
+from srbench.training.recipe import Augment, Recipe, apply_overrides, criteria, load_recipe
+from srbench.training.validation import choose_criterion, is_better
 
 BASE = {"small": Recipe(losses={"logits": 1.0}, epochs=3, parameters={"blocks": 2}), "other": Recipe()}
 
@@ -124,3 +125,17 @@ def test_settings_of_older_recipes_are_read_under_their_names_of_today(tmp_path)
     assert apply_overrides(BASE["small"], ["flatness=0.1"]).to_json()["min_detail"] == 0.1
     with pytest.raises(UsageError, match=r"min_detail must be .* got 1"):
         apply_overrides(BASE["small"], ["flatness=1"])
+
+
+def test_an_epoch_is_selected_by_any_task_type_s_criterion_and_by_nothing_else():
+    assert {"ce_difference", "psnr", "none", "accuracy", "emd"} <= set(criteria())
+    with pytest.raises(UsageError, match="no criterion of select named 'acuracy'; did you mean accuracy"):
+        Recipe(losses={"l1": 1.0}, select="acuracy")
+    for name, (worse, better) in {
+        "psnr": (20, 21),
+        "accuracy": (0.1, 0.2),
+        "emd": (0.2, 0.1),
+        "logits": (2, 1),
+    }.items():
+        assert is_better(name, {name: better}, {name: worse}) and not is_better(name, {name: worse}, {name: better})
+    assert choose_criterion("accuracy", ["emd", "psnr"]) == "emd" and choose_criterion("psnr", ["loss"]) == "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from srbench.data.catalogue import default_task_type
@@ -142,6 +143,9 @@ def train_network(arch: str, options: TrainOptions, *, in_chans: int = 3) -> Tra
     asked = default_task_type(options.data)
     recipe, recipe_name = choose_recipe(options, network_recipes(), task_type=asked)
     term = task_type(asked).loss_term
+    if options.recipe is None and recipe_name == "default" and term not in recipe.losses:
+        # It is made for classes. A task type without a recipe of its own takes its schedule with its own loss.
+        recipe = replace(recipe, losses={term: 1.0}, label_smoothing=0.0, select=task_type(asked).criterion)
     if set(recipe.losses) != {term}:
         raise UsageError(
             f"a classifier is trained by the loss term {term!r} alone on such data, got {sorted(recipe.losses)}"

@@ -14,9 +14,11 @@ from annotated_types import Interval
 from srbench.errors import UnknownNameError, UsageError
 from srbench.files.strict import read_toml
 from srbench.files.validate import Above0, Count, NotNegative, PlainJson, Positive, Share, check, validated
+from srbench.task_types import task_type, task_type_names
 
 TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd")
 CLASSIFIER_TERMS = ("ce_sr", "ce_hr", "ce_mix")
+_CRITERIA = ("ce_difference", "logits", "psnr", "none")  # whatever the task type
 
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
 
@@ -84,8 +86,9 @@ class Recipe:
         track: "frozen" leaves the classifier alone, "adapted" trains it along.
         parameters: Constructor arguments of the network.
         init: Weights (a name or a file) to start from, or None for a fresh network.
-        select: Which epoch is kept: the lowest "ce_difference", "emd" or "logits", the highest "psnr" or "accuracy",
-            or "none" for the last. Without labels or a classifier the best criterion that there is takes its place.
+        select: Which epoch is kept: the best by one of `criteria`, such as the lowest "ce_difference" or the highest
+            "psnr", or "none" for the last. Without labels or a classifier the best criterion that there is takes its
+            place.
         validate_every: Epochs between validations; the last epoch is always validated.
         checkpoint_every: Optimiser steps between checkpoints inside an epoch; 0 is at the epochs' ends only.
         norm_steps: Batches over which batch-norm statistics are estimated anew before each validation; 0 is none.
@@ -121,7 +124,7 @@ class Recipe:
     track: Literal["frozen", "adapted"] = "frozen"
     parameters: Annotated[Mapping[str, Any], PlainJson()] = field(default_factory=dict)
     init: str | None = None
-    select: Literal["ce_difference", "emd", "logits", "psnr", "accuracy", "none"] = "ce_difference"
+    select: str = "ce_difference"
     validate_every: Positive = 1
     checkpoint_every: Count = 0
     norm_steps: Count = 0
@@ -134,6 +137,8 @@ class Recipe:
             UsageError: Naming the setting.
         """
         check(self, origin="recipe", error=UsageError)
+        if self.select not in criteria():
+            raise UnknownNameError("criterion of select", self.select, criteria())
         for term in self.classifier_losses:
             if term not in CLASSIFIER_TERMS:
                 raise UnknownNameError("term of classifier_losses", term, CLASSIFIER_TERMS)
@@ -152,6 +157,11 @@ class Recipe:
             "parameters": dict(self.parameters),
             "augment": dataclasses.asdict(self.augment),
         }
+
+
+def criteria() -> tuple[str, ...]:
+    """Return what may select an epoch: what any data have, and the criterion of every task type."""
+    return (*_CRITERIA, *(task_type(name).criterion for name in task_type_names()))
 
 
 def load_recipe(spec: str, recipes: Mapping[str, Recipe]) -> Recipe:

@@ -15,21 +15,15 @@ from srbench.compute.numerics import Numerics
 from srbench.imaging.degrade import degrade, for_classifier, for_metric
 from srbench.imaging.resample import resize
 from srbench.method import Method
+from srbench.metrics.catalogue import metric
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.restore import restore
 from srbench.task_types import OutputMap
 from srbench.training.images import ImageSet, Positions
+from srbench.training.recipe import criteria
 from srbench.training.teacher import TeacherLogits
 
-# A criterion of a recipe, the figure that it reads, and whether less is better.
-CRITERIA: dict[str, tuple[str, bool]] = {
-    "ce_difference": ("ce_difference", True),
-    "logits": ("logits", True),
-    "psnr": ("psnr", False),
-    "accuracy": ("accuracy", False),
-    "emd": ("emd", True),
-}
 _FALLBACKS = ("ce_difference", "emd", "logits", "psnr", "accuracy")
 
 
@@ -159,21 +153,19 @@ def choose_criterion(wanted: str, metrics: Iterable[str]) -> str:
     available = set(metrics)
     if wanted == "none":
         return wanted
-    for name in (wanted, *_FALLBACKS):
-        if CRITERIA[name][0] in available:
-            return name
-    return "none"
+    return next((name for name in (wanted, *_FALLBACKS, *criteria()) if name in available), "none")
 
 
 def is_better(criterion: str, metrics: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
     """Say whether figures beat the best so far; the first epoch that reaches a value keeps it."""
     if criterion == "none" or best is None:
         return True
-    key, less = CRITERIA[criterion]
-    new, old = metrics[key], best[key]
+    new, old = metrics[criterion], best[criterion]
     if math.isnan(new) or math.isnan(old):
         return math.isnan(old) and not math.isnan(new)
-    return new < old if less else new > old
+    # The first two are figures of a validation alone; the others are metrics, whose rows tell their direction.
+    higher = criterion not in ("ce_difference", "logits") and metric(criterion).higher_is_better
+    return new > old if higher else new < old
 
 
 def _share(images: ImageSet, batch_size: int, rank: int, world: int) -> Iterator[Positions]:
