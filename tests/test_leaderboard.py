@@ -27,6 +27,7 @@ from srbench.compute.numerics import Numerics
 from srbench.errors import IncomparableError, RecordError, UsageError
 from srbench.leaderboard import Leaderboard, Row, tables
 from srbench.leaderboard.compare import compare, parse_rule
+from srbench.leaderboard.ranks import ordered
 from srbench.metrics.catalogue import metric_names
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
 from srbench.records.schema import DatasetPart, Metric
@@ -302,6 +303,15 @@ def test_order_and_ranks_of_the_fixture(board: Leaderboard) -> None:
         ("bicubic", 1),
         ("bilinear", 2),
     ]
+
+
+def test_rows_ranked_by_what_is_better_when_it_is_less(board: Leaderboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classification.Classification, "ranks", ("cross_entropy",))
+    rows = ordered([row for row in board.rows if row.classifier == "net"], classification.Classification())
+    ranked = [row for row in rows if row.rank is not None and row.track == "frozen"]
+    values = [row["cross_entropy"] for row in ranked]
+    assert len(values) > 2 and values == sorted(values)
+    assert [row.rank for row in ranked] == list(range(1, len(values) + 1))
 
 
 def test_tracks_are_never_ranked_together_but_share_the_frozen_references(board: Leaderboard) -> None:

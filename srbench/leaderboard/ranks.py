@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from srbench.leaderboard.rows import Row
+from srbench.metrics.catalogue import metric
 from srbench.task_types import TaskType
 
 
@@ -21,8 +22,16 @@ def ranking_value(row: Row, task_type: TaskType) -> float | None:
     return row["psnr"] if row.classifier is None else task_type.ranking_value(row.values)
 
 
-def _sort_key(row: Row, task_type: TaskType) -> tuple[Any, ...]:
+def _ahead(row: Row, task_type: TaskType) -> float | None:
+    """Return what ranks a row with its sign changed where less of it is better: more is ahead."""
+    names = ("psnr",) if row.classifier is None else task_type.ranks
+    name = next((name for name in names if row[name] is not None), None)
     value = ranking_value(row, task_type)
+    return value if value is None or name is None or metric(name).higher_is_better else -value
+
+
+def _sort_key(row: Row, task_type: TaskType) -> tuple[Any, ...]:
+    value = _ahead(row, task_type)
     return (
         row.status != "ok",
         row.track != "frozen",
@@ -37,9 +46,9 @@ def _ranked(rows: Sequence[Row], task_type: TaskType) -> list[Row]:
     """Give each row that competes one more than the number of rows of its track that are ahead of it."""
     done = []
     for row in rows:
-        value, rank = ranking_value(row, task_type), None
+        value, rank = _ahead(row, task_type), None
         if row.competes and value is not None:
-            rivals = [ranking_value(other, task_type) for other in rows if other.competes and other.track == row.track]
+            rivals = [_ahead(other, task_type) for other in rows if other.competes and other.track == row.track]
             rank = 1 + sum(rival is not None and rival > value for rival in rivals)
         done.append(dataclasses.replace(row, rank=rank))
     return done

@@ -82,12 +82,13 @@ def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
                 "high": high,
             }
         )
+    sign = 1 if metric(scope.score_name).higher_is_better else -1
     for point in points:
         rivals = [other for other in points if other["track"] == point["track"] and other["role"] != "control"]
         point["on_front"] = point["role"] != "control" and not any(
             other["x"] <= point["x"]
-            and other["y"] >= point["y"]
-            and (other["x"] < point["x"] or other["y"] > point["y"])
+            and sign * other["y"] >= sign * point["y"]
+            and (other["x"] < point["x"] or other["y"] != point["y"])
             for other in rivals
         )
     return points, left_out

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from srbench.leaderboard import BASELINE, ORACLE, Leaderboard, Row, newest_cells
 from srbench.leaderboard.pairing import pairing_key
+from srbench.metrics.catalogue import metric
 from srbench.records.cells import StoredCell
 from srbench.records.schema import Record
 from srbench.report.figures.style import counted, shortened, slug
@@ -122,8 +123,9 @@ class Scope:
     def ranked(self, track: str, *, limit: int | None = None) -> list[Entry]:
         """Return the entries of a track that are no control, oracle or reference, best first."""
         reference = self.reference
+        sign = -1 if metric(self.score_name).higher_is_better else 1
         ranked = [
-            (-score, place, entry)
+            (sign * score, place, entry)
             for place, entry in enumerate(self.entries)
             if entry.row.track == track
             and entry.row.role not in ("control", "oracle")
