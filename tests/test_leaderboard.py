@@ -711,3 +711,17 @@ def test_batches_without_error_count_at_the_cap(tmp_path: Path) -> None:
     assert row["psnr"] == pytest.approx((100 + 5 * 20) / 6, abs=1e-5)
     low, high = row.ci["psnr"]
     assert 20 <= low < row["psnr"] < high <= 100
+
+
+def test_a_mean_of_infinite_values_is_missing_with_its_reason(tmp_path: Path) -> None:
+    for method, infinite in (("bilinear", 0), ("bicubic", 3)):
+        samples = make_samples(LABELS, predictions(LABELS, 0.5, seed=0))
+        samples.loc[: infinite - 1, "cross_entropy"] = np.inf
+        commit(tmp_path, make_record(method, n=200), samples)
+    board = built(tmp_path)
+    row = row_of(board, "bicubic")
+    assert row["cross_entropy"] is None and "cross_entropy" not in row.ci and row["accuracy"] is not None
+    assert row.notes["cross_entropy"] == "3 of 200 values are infinite"
+    assert row_of(board, "bilinear")["cross_entropy"] is not None
+    assert "no cross-entropy for bicubic: 3 of 200 values are infinite" in tables.markdown(board)
+    json.dumps(board.to_json(), allow_nan=False)

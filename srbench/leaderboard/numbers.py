@@ -143,7 +143,7 @@ def _paired_rows(
         if many:
             give_back_freed_memory()
     paired, rows = [each.cell for each in alone], [each.row for each in alone]
-    resampled = _resampled(paired, task_type, draws=draws, seed=seed)
+    resampled = _resampled(paired, rows, task_type, draws=draws, seed=seed)
     if many:
         give_back_freed_memory()
     comparison = task_type.compare(
@@ -214,15 +214,15 @@ def _with_batch_interval(row: Row, cell: CellSamples, *, draws: int, seed: int) 
 
 
 def _resampled(
-    cells: Sequence[CellSamples], task_type: TaskType, *, draws: int, seed: int
+    cells: Sequence[CellSamples], rows: Sequence[Row], task_type: TaskType, *, draws: int, seed: int
 ) -> dict[tuple[int, str], Floats]:
-    """Return bootstrap draws of the means, by (index of the cell, name); one set of draws for all."""
+    """Return bootstrap draws of the means that rows have, by (index of the cell, name); one set of draws for all."""
     named: list[tuple[tuple[int, str], Column]] = []
-    for index, cell in enumerate(cells):
+    for index, (cell, row) in enumerate(zip(cells, rows, strict=True)):
         for name, column in _averaged(task_type).items():
             values = cell.floats.get(column)
             pooled = name == "psnr" and _pools_batches(cell)
-            if values is not None and np.isfinite(values).any() and not pooled:
+            if values is not None and name in row.values and np.isfinite(values).any() and not pooled:
                 named.append(((index, name), counted(values, metric(name).cap)))
     if not named:
         return {}

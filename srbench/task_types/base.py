@@ -303,7 +303,10 @@ class TaskType(ABC):
             return Metric(None, 0)
         values = cell.floats[column]
         infinite = int(np.isposinf(values).sum())
-        return Metric(mean_of(values, info.cap), int((~np.isnan(values)).sum()), n_infinite=infinite)
+        known = int((~np.isnan(values)).sum())
+        if infinite and info.cap is None:
+            return Metric(None, 0, reason=f"{infinite} of {known} values are infinite")
+        return Metric(mean_of(values, info.cap), known, n_infinite=infinite)
 
     def _reason(self, info: MetricInfo, cell: CellSamples, why_no_image: str | None) -> str:
         if info.group != "image":
