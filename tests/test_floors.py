@@ -75,7 +75,6 @@ def test_contributing_lists_what_methods_and_baselines_see():
                 assert f"`{seen}`" in text, f"CONTRIBUTING.md lacks {seen}"
 
 
-@pytest.mark.xfail(reason="modules are being split")
 def test_a_long_module_says_why_in_its_first_lines():
     silent = {}
     for path in sorted(path for folder in CODE for path in (ROOT / folder).rglob("*.py")):
