@@ -16,12 +16,20 @@ from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from srbench.errors import SrbenchError, UnknownNameError, UsageError
 from srbench.method import Method, MethodInfo
 
 ENTRY_POINT_GROUP = "srbench.methods"
 _HOMES = ("srbench.baselines", "srbench.methods")
+
+
+def listed(given: Any) -> list[Any]:
+    """Return what a caller gave as a list; a string, a path or a number alone is a list of one."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        return [given]
+    return list(given)
 
 
 class BrokenMethodError(UsageError):
@@ -37,11 +45,11 @@ class _Entry:
 class Registry:
     """The methods that can be reached by name."""
 
-    def __init__(self, plugins: Iterable[Path | str] = ()) -> None:
+    def __init__(self, plugins: Path | str | Iterable[Path | str] = ()) -> None:
         """Collect the names; nothing is imported yet.
 
         Args:
-            plugins: Further files, each a method under its stem.
+            plugins: Further files, or one, each a method under its stem.
 
         Raises:
             UsageError: If a plugin is no Python file, or its name is taken.
@@ -59,7 +67,7 @@ class Registry:
                     )
         for point in entry_points(group=ENTRY_POINT_GROUP):
             self._add(point.name, _Entry(f"entry point {point.value}", point.load))
-        for plugin in plugins:
+        for plugin in listed(plugins):
             self._add_plugin(Path(plugin))
 
     def names(self) -> list[str]:

@@ -172,6 +172,34 @@ def test_all_methods_stand_in_the_table(images, card, protocol, tmp_path):
     assert leftovers(result.out) == []
 
 
+def test_one_name_or_number_alone_is_a_list_of_one(images, card, protocol, tmp_path):
+    source, file = trainable(tmp_path), tmp_path / "w.safetensors"
+    save_gain(file)
+    same = {"data": f"folder:{images}", "protocol": protocol(), "measure": False}
+    one = evaluate(
+        "gain",
+        classifiers=str(card),
+        weights={"gain": str(file)},
+        scales=0.5,
+        plugins=source,
+        out=tmp_path / "a",
+        **same,
+    )
+    lists = {"classifiers": [str(card)], "weights": {"gain": [str(file)]}, "scales": [0.5], "plugins": [source]}
+    several = evaluate(["gain"], out=tmp_path / "b", **lists, **same)
+    assert record(one, "gain").cell.weights == "w" and record(one, "gain").cell.classifier == "dummy"
+    assert [cell.record.cell for cell in one.cells] == [cell.record.cell for cell in several.cells]
+
+
+def test_a_result_is_one_line_and_in_a_notebook_the_table(run):
+    result = run("bilinear")
+    assert repr(result) == f"<EvaluationResult in {result.out}: 3 ok, 1 skipped; .leaderboard is the table>"
+    page = result._repr_html_()
+    accuracy = f"{row(result, 'bilinear')['accuracy']:.4f}"
+    (line,) = [line for line in page.splitlines() if re.search(r"<td[^>]*>bilinear *</td>", line)]
+    assert accuracy in re.findall(r"<td[^>]*> *(\S*) *</td>", line)
+
+
 def test_oracle_is_infinite_and_original(run):
     result = run()
     assert [cell.record.cell.method for cell in result.cells] == ALWAYS

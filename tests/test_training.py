@@ -139,6 +139,11 @@ def test_a_method_without_recipes_names_those_that_have_some(run):
         train("bicubic", data=["demo"])
 
 
+def test_one_name_alone_is_a_list_of_one():
+    options = TrainOptions(data="folder:mine", overrides="epochs=2")
+    assert (options.data, options.overrides) == (["folder:mine"], ["epochs=2"])
+
+
 def test_unlabelled_data_trains_on_logits_and_is_selected_by_them(run):
     result = run(data="unlabelled")
     assert result.criterion == "logits" and "ce" not in result.metrics

@@ -147,7 +147,7 @@ def eval_(
         plugins=plugin or (),
     )
     if result.rank == 0:
-        _print_board(result.board.of_tasks({cell.record.cell.task for cell in result.cells}), result.out)
+        _print_board(result.own_board, result.out)
         typer.echo(_done(result), err=True)
         for record in result.failed:
             key = record.cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,9 +28,9 @@ STALE_S = 3600.0  # a temporary file of the cache that is older belongs to no ru
 Options = ParamSpec("Options")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EvaluationResult:
-    """What an evaluation leaves behind.
+    """What an evaluation leaves behind; a notebook shows it as the tables of this call.
 
     Attributes:
         out: The folder that holds `records/` and `leaderboard.{json,csv,md}`.
@@ -44,6 +45,21 @@ class EvaluationResult:
     cells: tuple[StoredCell, ...]
     counters: Counters
     rank: int = 0
+
+    def __repr__(self) -> str:
+        """Return one line: where the results are, and how many cells of this call are what."""
+        states = Counter(cell.record.status for cell in self.cells)
+        counted = ", ".join(f"{n} {state}" for state, n in states.items())
+        return f"<EvaluationResult in {self.out}: {counted}; .leaderboard is the table>"
+
+    def _repr_html_(self) -> str:
+        """Return the tables of this call for a notebook."""
+        return tables.html(self.own_board)
+
+    @property
+    def own_board(self) -> Leaderboard:
+        """The part of the leaderboard that belongs to the tasks of this call; the folder may hold others."""
+        return self.board.of_tasks({cell.record.cell.task for cell in self.cells})
 
     @property
     def leaderboard(self) -> pd.DataFrame:

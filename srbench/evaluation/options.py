@@ -27,8 +27,8 @@ class EvalOptions:
         classifiers: SPECs, or one; () means the demo's own on `demo`, and image metrics alone on pairs and data without
             labels.
         protocol: A protocol, its name or file; None is the dataset's own (`clean` but for the demo and the lenses).
-        scales: LR side / HR side; several make several tasks. None keeps the protocol's own.
-        weights: Names or files by method.
+        scales: LR side / HR side, one or several, which make several tasks; () keeps the protocol's own.
+        weights: Names or files by method, one or several.
         limit: Take only so many images; the cells are marked partial and never ranked.
         batch_size: Images a batch; None chooses by the device and the size of the images.
         device: "auto", "cpu" or "cuda".
@@ -36,7 +36,7 @@ class EvalOptions:
         seed: Seed of the degradation's noise.
         out: Folder of the results; None is out/<dataset>.
         force: Compute every cell anew.
-        plugins: Files of further methods.
+        plugins: Files of further methods, or one.
         progress: Show progress bars on a terminal.
         measure: Run the timing pass for cells that are computed.
     """
@@ -47,8 +47,8 @@ class EvalOptions:
     split: str | None = None
     classifiers: Sequence[str] = ()
     protocol: str | Protocol | None = None
-    scales: Sequence[float] = ()
-    weights: Mapping[str, Sequence[str]] | None = None
+    scales: float | Sequence[float] = ()
+    weights: Mapping[str, str | Sequence[str]] | None = None
     limit: int | None = None
     batch_size: int | None = None
     device: str = "auto"
@@ -56,7 +56,7 @@ class EvalOptions:
     seed: int = 0
     out: Path | str | None = None
     force: bool = False
-    plugins: Sequence[Path | str] = ()
+    plugins: Path | str | Sequence[Path | str] = ()
     progress: bool = True
     measure: bool = True
 

@@ -21,7 +21,7 @@ from srbench.files.atomic import check_out_dir
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.protocol import Protocol, load_protocol
-from srbench.registry import Registry
+from srbench.registry import Registry, listed
 from srbench.task_types import task_type
 
 
@@ -60,9 +60,10 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
     """
     numerics = Numerics.of(device, options.precision)
     registry = Registry(options.plugins)
-    names = None if options.methods == "all" else _listed(options.methods)
+    names = None if options.methods == "all" else listed(options.methods)
     for name in names or ():
         registry.get(name)
+    weights = {name: listed(specs) for name, specs in (options.weights or {}).items()}
     base = load_protocol(options.protocol) if isinstance(options.protocol, str) else options.protocol
     _seed(options.seed)
     source = open_source(options.data, options.split)
@@ -70,10 +71,11 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         base = load_protocol(default_protocol([options.data]))
     if source.factor is not None:
         base = base.of_pairs(source.factor)
-    protocols = [base.at_scale(scale) for scale in dict.fromkeys(options.scales)] if options.scales else [base]
+    scales = listed(options.scales)
+    protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
     out = Path(options.out) if options.out is not None else Path("out") / source.name
     check_out_dir(out)
-    classifiers = _classifiers(_listed(options.classifiers), source)
+    classifiers = _classifiers(listed(options.classifiers), source)
     for classifier in classifiers:
         # channels_last: the same sums in another order (1e-5 in the logits), 1.1 to 1.6 x as fast on a CPU
         classifier.to(device).to(memory_format=torch.channels_last)
@@ -82,7 +84,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         protocol.fingerprint: choose(
             names,
             registry,
-            given=options.weights or {},
+            given=weights,
             classifiers=classifiers,
             protocol=protocol,
             dataset=source.name,
@@ -110,11 +112,6 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         ranks=ranks,
         warnings=tuple(f"left out: {problem}" for problem in registry.problems.values()),
     )
-
-
-def _listed(names: Sequence[str]) -> list[str]:
-    """Return names as a list; a string is one name, not a sequence of letters."""
-    return [names] if isinstance(names, str) else list(names)
 
 
 def _seed(seed: int) -> None:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -151,20 +152,23 @@ def markdown(board: Leaderboard) -> str:
     """Return the tables with every column as Markdown."""
     parts = []
     for task, classifier, rows in groups(board):
-        wanted = _filled(rows, task_type_of(board, task))
-        body = [[_plain(column, row) for column in wanted] for row in rows]
-        text = tabulate(
-            body,
-            headers=[column.header.replace("-\n", "-").replace("\n", " ") for column in wanted],
-            tablefmt="pipe",
-            colalign=[column.justify for column in wanted],
-            disable_numparse=True,
-        )
+        text = _whole_table(board, task, rows, "pipe")
         lines = "\n".join(f"- {line}" for line in notes(board, task, rows))
         parts.append(f"## {title(board, task, classifier, rows)}\n\n{text}\n\n{lines}\n")
     if board.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {line}" for line in board.warnings) + "\n")
     return "\n".join(parts)
+
+
+def html(board: Leaderboard) -> str:
+    """Return the tables with every column as HTML for a notebook; names are escaped."""
+    parts = []
+    for task, classifier, rows in groups(board):
+        lines = "".join(f"<li>{escape(line)}</li>" for line in notes(board, task, rows))
+        heading = escape(title(board, task, classifier, rows))
+        parts.append(f"<h4>{heading}</h4>{_whole_table(board, task, rows, 'html')}<ul>{lines}</ul>")
+    parts += [f"<p>warning: {escape(line)}</p>" for line in board.warnings]
+    return "".join(parts)
 
 
 def write(board: Leaderboard, out_dir: Path) -> list[Path]:
@@ -263,6 +267,18 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
 
 
 # --- the parts of a table ----------------------------------------------------------------------------------------
+
+
+def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str) -> str:
+    """Return a table with every column in a style of tabulate."""
+    wanted = _filled(rows, task_type_of(board, task))
+    return tabulate(
+        [[_plain(column, row) for column in wanted] for row in rows],
+        headers=[column.header.replace("-\n", "-").replace("\n", " ") for column in wanted],
+        tablefmt=style,
+        colalign=[column.justify for column in wanted],
+        disable_numparse=True,
+    )
 
 
 def _filled(rows: Sequence[Row], asked: TaskType) -> list[Column]:

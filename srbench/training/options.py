@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from srbench.protocol import Protocol
+from srbench.registry import listed
 from srbench.training.recipe import Recipe
 
 
@@ -15,12 +16,12 @@ class TrainOptions:
     """What a caller may say about a training run, beside the name of what is trained.
 
     Attributes:
-        data: SPECs of the data to train on.
+        data: SPECs of the data to train on, or one.
         val: SPEC of the validation data; None holds a part of `data` out, "test" takes its test split.
         protocol: A protocol, its name or file; None is `demo` on the demo and `clean` elsewhere.
         scale: LR side / HR side, instead of the protocol's.
         recipe: A recipe, the name of one, or a TOML file; None takes the one for the data and the device.
-        overrides: "key=value" settings of the recipe.
+        overrides: "key=value" settings of the recipe, or one.
         epochs: Number of epochs, instead of the recipe's.
         out: Folder of the run; None is out/train/ and the name of what is trained.
         name: Name of the weights; None is made of the recipe and the classifier, or of the architecture and the data.
@@ -56,3 +57,8 @@ class TrainOptions:
     limit: int | None = None
     progress: bool = True
     command: str = ""
+
+    def __post_init__(self) -> None:
+        """Make lists of what may be given as one string."""
+        for name in ("data", "overrides"):
+            object.__setattr__(self, name, listed(getattr(self, name)))
