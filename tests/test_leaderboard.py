@@ -616,6 +616,22 @@ def test_names_in_brackets_survive_markup(tmp_path: Path) -> None:
     assert "odd ([red]w)" in shown(built(tmp_path), 200)
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_long_labels_are_cut_in_the_middle_and_numbers_stay(tmp_path: Path, width: int) -> None:
+    label = "df2k.pth?arch=" + "x" * 90 + "(tile=64)"
+    put(tmp_path, "bilinear", 0.5)
+    put(tmp_path, "esrgan", 0.75, weights=label, role="control")
+    board = built(tmp_path)
+    lines = shown(board, width).splitlines()
+    (line,) = [line for line in lines if "esrgan (" in line and "0.75" in line]
+    name = line.split("†")[0]
+    assert "esrgan (df2" in name and "…" in name and "=64))" in name
+    assert "0.7500" in line.split() and max(map(len, lines)) <= width
+    whole = f"esrgan ({label})"
+    assert whole in tables.markdown(board) and whole in shown(board, 1000)
+    assert label in board.frame["weights"].tolist() and row_of(board, "esrgan").weights == label
+
+
 @pytest.mark.parametrize(("share", "filled"), [(-1.0, 0), (0.0, 0), (0.5, 4), (1.0, 8), (3.0, 8)])
 def test_bar_is_proportional_and_cut_off(share: float, filled: int) -> None:
     assert tables.bar(share).count("█") == filled

@@ -1,4 +1,4 @@
-"""Drops whole columns until a table fits the width of the terminal; no number is ever wrapped or cut."""
+"""Fits a table to the width of the terminal: long names are cut, then whole columns go; no number is wrapped or cut."""
 
 from __future__ import annotations
 
@@ -20,6 +20,19 @@ class Prioritised(Protocol):
 
 
 ColumnT = TypeVar("ColumnT", bound=Prioritised)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many characters; a longer one loses its middle, because its ends tell names apart."""
+    if len(text) <= most:
+        return text
+    kept = max(most - 1, 2)
+    return f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
+
+
+def label_limit(width: int) -> int:
+    """Return how many characters of a terminal's width a row's name may take where the table does not fit."""
+    return max(2 * width // 5, 16)
 
 
 def fitted(

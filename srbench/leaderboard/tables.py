@@ -25,7 +25,7 @@ from srbench.compute.numerics import Numerics
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
 from srbench.leaderboard.compare import BoardComparison
-from srbench.leaderboard.fitting import fitted
+from srbench.leaderboard.fitting import fitted, label_limit, shortened
 from srbench.metrics.catalogue import all_metrics, metric, metrics_of
 from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
@@ -131,7 +131,8 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
 
     Args:
         board: The leaderboard.
-        width: Columns of the terminal; the least important columns give way, no number is ever wrapped.
+        width: Columns of the terminal. Where the table is wider, long labels lose their middle, and the least important
+            columns give way; no number is ever wrapped.
         where: File that holds all columns, named where some gave way.
     """
     shown: list[RenderableType] = []
@@ -139,6 +140,9 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
         asked = task_type_of(board, task)
         heading, wanted = title(board, task, classifier, rows), _filled(rows, asked)
         table, shown_columns = fitted(functools.partial(_rich_table, heading, rows=rows), wanted, width=width)
+        if len(shown_columns) < len(wanted):
+            build = functools.partial(_rich_table, heading, rows=rows, most=label_limit(width))
+            table, shown_columns = fitted(build, wanted, width=width)
         dropped = len(wanted) - len(shown_columns)
         lines = notes(board, task, rows)
         if dropped:
@@ -222,11 +226,17 @@ def title(board: Leaderboard, task: str, classifier: str | None, rows: Sequence[
     return f"{task} · {name} · {sizes[0]} {plural(dataset['unit'])}"
 
 
-def row_name(row: Row) -> str:
-    """Return method and weights with the marks that say what kind of row it is."""
+def row_name(row: Row, most: int | None = None) -> str:
+    """Return method and weights with the marks that say what kind of row it is.
+
+    Args:
+        row: The row.
+        most: Characters that the name may have; the label loses its middle, the marks stay. None keeps all.
+    """
     marks = (CONTROL_MARK if row.role == "control" else "") + (ADAPTED_MARK if row.track == "adapted" else "")
     states = [row.status] * (row.status != "ok") + ["partial"] * row.partial
-    return row.label + (f" {marks}" if marks else "") + (f" [{', '.join(states)}]" if states else "")
+    suffix = (f" {marks}" if marks else "") + (f" [{', '.join(states)}]" if states else "")
+    return (row.label if most is None else shortened(row.label, most - len(suffix))) + suffix
 
 
 def plural(unit: str) -> str:
@@ -293,7 +303,8 @@ def _filled(rows: Sequence[Row], asked: TaskType) -> list[Column]:
     return [column for column in columns(asked.name) if keeps(column)]
 
 
-def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> Table:
+def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row], most: int | None = None) -> Table:
+    """Return a table for a terminal; `most` is the number of characters that a row's name may have."""
     table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
     for column in wanted:
         table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
@@ -301,7 +312,7 @@ def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row]) -> 
     for index, row in enumerate(rows):
         style = {"oracle": "bold", "control": "italic"}.get(row.role, "")
         # Text, not markup: a name in square brackets would vanish.
-        cells = [Text(_cell(column, row)) for column in wanted]
+        cells = [Text(row_name(row, most) if column.name == "method" else _cell(column, row)) for column in wanted]
         last = index + 1 < len(rows) and sections[index] != sections[index + 1]
         table.add_row(*cells, style="dim" if row.status != "ok" else style, end_section=last)
     return table
