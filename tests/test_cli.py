@@ -114,6 +114,21 @@ def test_all_takes_every_method_and_the_images_need_no_classifier(images):
     assert board()["lanczos"]["classifier"] is None and board()["none"]["status"] == "skipped"
 
 
+def test_methods_without_weights_are_one_line_and_their_reasons_are_asked_for(images):
+    words = ("--data", f"images:{images}", "--protocol", "half.toml", "--out", "o", "--limit", 4)
+    brief, long = srbench("eval", "--all", *words), srbench("eval", "--all", *words, "-v")
+    lacking = [name for name, row in board().items() if "no weights fit this task" in (row["reason"] or "")]
+    assert len(lacking) > 5 and "none" not in lacking and "esrgan" in lacking
+    said = f"{len(lacking)} methods have no weights for this task: {', '.join(lacking)}; see `srbench list weights`"
+    assert said in " ".join(brief.out.split())
+    assert "no weights fit" not in brief.out and "esrgan [skipped" not in brief.out and "none † [skipped" in brief.out
+    assert "methods have no weights" not in long.out and "esrgan [skipped" in long.out
+    assert "no weights fit this task" in long.out and "give --weights esrgan=FILE" in " ".join(long.out.split())
+    again = srbench("leaderboard", "o", "--verbose")
+    assert "esrgan [skipped" in again.out and "esrgan [skipped" not in srbench("leaderboard", "o").out
+    assert "give --weights esrgan=FILE" in Path("o/leaderboard.md").read_text()
+
+
 def test_scales_and_weights_are_repeatable(evaluate, tmp_path):
     from dummies import save_gain
 

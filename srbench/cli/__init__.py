@@ -73,6 +73,7 @@ _NETWORKS = ("classifier", "network")  # what `srbench train` calls the network 
 Methods = Annotated[list[str] | None, typer.Argument(help="Names of methods; see `srbench list methods`.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="File of a further method; repeatable.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show rows without weights, and why they have none.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
 
@@ -116,6 +117,7 @@ def eval_(
     out: Annotated[Path | None, typer.Option(help="Folder of the results; out/<dataset> if left out.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Compute every cell anew.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show where in the code a cell failed.")] = False,
+    verbose: Verbose = False,
     plugin: Plugins = None,
 ) -> None:
     """Score methods and print the comparison table; a run that was stopped goes on where it was."""
@@ -147,7 +149,7 @@ def eval_(
         plugins=plugin or (),
     )
     if result.rank == 0:
-        _print_board(result.own_board, result.out)
+        _print_board(result.own_board, result.out, verbose=verbose)
         typer.echo(_done(result), err=True)
         for record in result.failed:
             key = record.cell
@@ -274,6 +276,7 @@ def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Write leaderboard.{json,csv,md} here too.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    verbose: Verbose = False,
 ) -> None:
     """Build the table anew from the records of one or several folders."""
     with _waiting("reading records"):
@@ -287,7 +290,7 @@ def leaderboard(
     board = build(cells, seed=seed, warnings=problems)
     if out is not None:
         write(board, out)
-    _print_board(board, out or folders[0])
+    _print_board(board, out or folders[0], verbose=verbose)
 
 
 @app.command()
@@ -419,12 +422,12 @@ def upscale(
         raise typer.Exit(1)
 
 
-def _print_board(board: Any, out: Path) -> None:
+def _print_board(board: Any, out: Path, *, verbose: bool) -> None:
     from rich.console import Console
 
     from srbench.leaderboard.tables import render
 
-    _print(render(board, width=Console().width, where=str(out / "leaderboard.csv")))
+    _print(render(board, width=Console().width, where=str(out / "leaderboard.csv"), verbose=verbose))
 
 
 def _print(shown: list[Any]) -> None:

@@ -16,6 +16,7 @@ from srbench.leaderboard import BASELINE
 from srbench.method import Method, TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
+from srbench.records.schema import NO_WEIGHTS
 from srbench.registry import Registry
 
 
@@ -259,7 +260,7 @@ def _no_weights(
     known = f"; {'; '.join(parts)}" if parts else ""
     declared = f" or fetch one of {', '.join(cls.weights)} by --weights {name}=NAME" if cls.weights else ""
     train = f"srbench train {name}" if cls.recipes else "a file"
-    return f"no weights fit this task{known}; give --weights {name}=FILE, make them with {train}{declared}"
+    return f"{NO_WEIGHTS}{known}; give --weights {name}=FILE, make them with {train}{declared}"
 
 
 def _usual_track(cls: type[Method]) -> Literal["frozen", "adapted"]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from srbench.errors import RecordError
 from srbench.files.validate import Count, Number, validated
 from srbench.metrics.catalogue import all_metrics, metric, metric_names
-from srbench.records.schema import ORACLE, Record
+from srbench.records.schema import NO_WEIGHTS, ORACLE, Record
 from srbench.task_types import Interval
 
 
@@ -77,6 +77,11 @@ class Row:
     def competes(self) -> bool:
         """Whether it is ranked and belongs to the family of its track's tests."""
         return self.status == "ok" and not self.partial and self.role not in ("control", "oracle")
+
+    @property
+    def lacks_weights(self) -> bool:
+        """Whether it was skipped because no weights fit the task."""
+        return self.status == "skipped" and (self.reason or "").startswith(NO_WEIGHTS)
 
     def flat(self) -> dict[str, Any]:
         """Return identity and the value of every metric of the catalogue by name, all at one level."""

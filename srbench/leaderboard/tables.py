@@ -126,7 +126,9 @@ def formatted(info: MetricInfo, value: float | None) -> str:
     return f"{value:+.{info.digits}f}" if info.style == "signed" else fixed(value, info.digits)
 
 
-def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") -> list[RenderableType]:
+def render(
+    board: Leaderboard, *, width: int, where: str = "leaderboard.csv", verbose: bool = False
+) -> list[RenderableType]:
     """Return the tables for a terminal, each followed by its notes.
 
     Args:
@@ -134,9 +136,11 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
         width: Columns of the terminal. Where the table is wider, long labels lose their middle, and the least important
             columns give way; no number is ever wrapped.
         where: File that holds all columns, named where some gave way.
+        verbose: Show each row that has no weights, with its reason; otherwise one line names them.
     """
     shown: list[RenderableType] = []
-    for task, classifier, rows in groups(board):
+    for task, classifier, all_rows in groups(board):
+        rows, lacking = (all_rows, []) if verbose else _with_weights(all_rows)
         asked = task_type_of(board, task)
         heading, wanted = title(board, task, classifier, rows), _filled(rows, asked)
         table, shown_columns = fitted(functools.partial(_rich_table, heading, rows=rows), wanted, width=width)
@@ -144,7 +148,7 @@ def render(board: Leaderboard, *, width: int, where: str = "leaderboard.csv") ->
             build = functools.partial(_rich_table, heading, rows=rows, most=label_limit(width))
             table, shown_columns = fitted(build, wanted, width=width)
         dropped = len(wanted) - len(shown_columns)
-        lines = notes(board, task, rows)
+        lines = notes(board, task, rows) + lacking
         if dropped:
             lines.append(f"{dropped} more columns are in {where}; a wider terminal shows them")
         shown += [table, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
@@ -165,10 +169,11 @@ def markdown(board: Leaderboard) -> str:
 
 
 def html(board: Leaderboard) -> str:
-    """Return the tables with every column as HTML for a notebook; names are escaped."""
+    """Return the tables with every column as HTML for a notebook; one line names the rows that have no weights."""
     parts = []
-    for task, classifier, rows in groups(board):
-        lines = "".join(f"<li>{escape(line)}</li>" for line in notes(board, task, rows))
+    for task, classifier, all_rows in groups(board):
+        rows, lacking = _with_weights(all_rows)
+        lines = "".join(f"<li>{escape(line)}</li>" for line in [*notes(board, task, rows), *lacking])
         heading = escape(title(board, task, classifier, rows))
         parts.append(f"<h4>{heading}</h4>{_whole_table(board, task, rows, 'html')}<ul>{lines}</ul>")
     parts += [f"<p>warning: {escape(line)}</p>" for line in board.warnings]
@@ -277,6 +282,18 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
 
 
 # --- the parts of a table ----------------------------------------------------------------------------------------
+
+
+def _with_weights(rows: Sequence[Row]) -> tuple[Sequence[Row], list[str]]:
+    """Return the rows that do not lack weights, and the line that names the methods of the others."""
+    lacking = list(dict.fromkeys(row.method for row in rows if row.lacks_weights))
+    if not lacking:
+        return rows, []
+    counted = "1 method has" if len(lacking) == 1 else f"{len(lacking)} methods have"
+    line = (
+        f"{counted} no weights for this task: {', '.join(lacking)}; see `srbench list weights`, and -v for the reasons"
+    )
+    return [row for row in rows if not row.lacks_weights], [line]
 
 
 def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str) -> str:

@@ -23,6 +23,7 @@ SCHEMA_VERSION: Final = 2
 MAX_SCORE_CLASSES = 50
 MAX_UNREADABLE_NAMED = 20
 ORACLE = "original"  # the method whose cell is HR itself
+NO_WEIGHTS = "no weights fit this task"  # begins the reason of a cell that was skipped for this
 BASELINE = "bilinear"  # the method that every difference refers to
 
 Status = Literal["ok", "skipped", "error"]
