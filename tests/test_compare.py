@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from record_factory import commit, make_record, make_samples, predictions
+from rich.console import Console
 
 from srbench import leaderboard
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
@@ -154,6 +156,33 @@ def test_a_partial_run_is_not_compared_with_a_full_one() -> None:
         compare(board(row(accuracy=0.5)), board(row(accuracy=0.5, n=20, partial=True)))
 
 
+def test_boards_without_a_common_task_are_one_sentence_that_says_what_differs() -> None:
+    old, new = board(row(accuracy=0.5)), board(row(accuracy=0.5), scale=0.5)
+    far = {**new.tasks["t"], "dataset": {**new.tasks["t"]["dataset"], "spec": "folder:other", "n": 7}}
+    new = dataclasses.replace(new, tasks={"far": far, "near": new.tasks["t"]}, rows=())
+    said = r"no task in common: 't' of OLD and 'near' of NEW differ in lr\.scale: 0\.32 against 0\.5; compare runs"
+    for rules in ([], [parse_rule("accuracy -1pp")]):
+        with pytest.raises(IncomparableError, match=said):
+            compare(old, new, rules)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_a_comparison_drops_whole_columns_and_cuts_no_digit(width: int) -> None:
+    values = dict.fromkeys(("accuracy", "cross_entropy", "psnr", "ssim", "latency_ms", "images_per_s"), 0.1234)
+    label = "df2k.pth?arch=" + "x" * 90
+    old = board(row(**values), row("rdn", weights=label, **values))
+    new = board(row(**{**values, "accuracy": 0.2345}), row("rdn", weights=label, **values))
+    console = Console(width=width, file=io.StringIO(), force_terminal=False)
+    for part in tables.render_comparison(compare(old, new), width=width):
+        console.print(part)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    (first,) = [line for line in lines if "esrgan" in line]
+    assert max(map(len, lines)) <= width
+    assert "0.2345" in first.split() and any("+0.1111" in line.split() for line in lines)
+    assert set(first.split()) == {"esrgan", "0.2345"} | ({"0.1234"} if len(first.split()) > 2 else set())
+    assert ("a wider terminal shows" in " ".join(lines)) == (width < 80)
+
+
 def store_run(root: Path, accuracy: float) -> None:
     labels = np.arange(100) % 4
     for method, level in (("original", 0.9), ("bilinear", 0.5), ("bicubic", accuracy)):
@@ -171,7 +200,7 @@ def test_directories_and_files_are_read_alike(tmp_path: Path) -> None:
         outcome = compare(load_board(old), new, [parse_rule("accuracy -5pp")])
         assert len(outcome.fired) == 1
         assert "bicubic" in outcome.fired[0]
-        assert tables.render_comparison(outcome)
+        assert tables.render_comparison(outcome, width=100)
 
 
 def test_records_count_before_a_stale_leaderboard(tmp_path: Path) -> None:

@@ -377,7 +377,9 @@ def compare(
 
     rules = [parse_rule(text) for text in fail_on or []]
     result = compare_boards(load_board(old), load_board(new), rules)
-    _print(render_comparison(result))
+    from rich.console import Console
+
+    _print(render_comparison(result, width=Console().width))
     if result.fired:
         raise typer.Exit(1)
 

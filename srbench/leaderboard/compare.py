@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from srbench import protocol
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
@@ -65,6 +66,13 @@ class Change:
     new: Row | None
     state: str
     values: Mapping[str, tuple[float | None, float | None]]
+
+    @property
+    def row(self) -> Row:
+        """The row of NEW, or of OLD where it is gone."""
+        row = self.new or self.old
+        assert row is not None
+        return row
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ def compare(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule] = ()) -> B
         rules: Bounds that NEW must keep.
 
     Raises:
-        IncomparableError: If a common task differs in protocol, samples or classifier.
+        IncomparableError: If there is no common task, or one differs in protocol, samples or classifier.
         UsageError: If OLD has no ok row, or no row of OLD has a rule's metric: the gate could not fail.
     """
     _check_comparable(old, new)
@@ -204,14 +212,12 @@ def _spell(row: Row) -> str:
 
 
 def _check_comparable(old: Leaderboard, new: Leaderboard) -> None:
-    for task in old.tasks.keys() & new.tasks.keys():
+    common = old.tasks.keys() & new.tasks.keys()
+    if old.tasks and new.tasks and not common:
+        raise IncomparableError(_nothing_in_common(old, new))
+    for task in common:
         ours, theirs = old.tasks[task], new.tasks[task]
-        lines = []
-        if ours["protocol"]["fingerprint"] != theirs["protocol"]["fingerprint"]:
-            lines = protocol.difference(ours["protocol"]["fields"], theirs["protocol"]["fields"]) or ["fingerprint"]
-        for name in ("sample_list_sha256", "n"):
-            if ours["dataset"][name] != theirs["dataset"][name]:
-                lines.append(f"dataset.{name}: {ours['dataset'][name]} against {theirs['dataset'][name]}")
+        lines = _differences(ours, theirs, ("sample_list_sha256", "n"))
         for name in ours["classifiers"].keys() & theirs["classifiers"].keys():
             first, second = (side["classifiers"][name]["weights_sha256"] for side in (ours, theirs))
             if first != second:
@@ -220,3 +226,27 @@ def _check_comparable(old: Leaderboard, new: Leaderboard) -> None:
             raise IncomparableError(
                 f"task {task!r} of OLD and NEW cannot be compared, they differ in {'; '.join(lines)}"
             )
+
+
+def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], dataset_fields: Sequence[str]) -> list[str]:
+    """Name the fields of protocol and dataset in which two tasks differ."""
+    lines = []
+    if ours["protocol"]["fingerprint"] != theirs["protocol"]["fingerprint"]:
+        lines = protocol.difference(ours["protocol"]["fields"], theirs["protocol"]["fields"]) or ["fingerprint"]
+    for name in dataset_fields:
+        first, second = (side["dataset"].get(name) for side in (ours, theirs))
+        if first != second:
+            lines.append(f"dataset.{name}: {first} against {second}")
+    return lines
+
+
+def _nothing_in_common(old: Leaderboard, new: Leaderboard) -> str:
+    """Say that there is no common task, and in what the two most similar ones differ."""
+    fields = ("spec", "split", "n", "sample_list_sha256")
+    pairs = [(ours, theirs) for ours in old.tasks for theirs in new.tasks]
+    lines = {(ours, theirs): _differences(old.tasks[ours], new.tasks[theirs], fields) for ours, theirs in pairs}
+    nearest = min(pairs, key=lambda pair: len(lines[pair]))
+    return (
+        f"OLD and NEW have no task in common: {nearest[0]!r} of OLD and {nearest[1]!r} of NEW differ in"
+        f" {'; '.join(lines[nearest]) or 'their names'}; compare runs over the same data under the same protocol"
+    )

@@ -48,7 +48,8 @@ def fitted(
     shown = list(columns)
     while True:
         table = build(shown)
-        least = max(shown, key=lambda column: column.priority)
-        if Console(width=_UNBOUNDED).measure(table).maximum <= width or least.priority == 0:
+        least = max(shown, key=lambda column: column.priority, default=None)
+        wide = Console(width=_UNBOUNDED).measure(table).maximum > width
+        if not wide or least is None or least.priority == 0:
             return table, shown
         shown.remove(least)

@@ -24,7 +24,7 @@ from tabulate import tabulate
 from srbench.compute.numerics import Numerics
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
-from srbench.leaderboard.compare import BoardComparison
+from srbench.leaderboard.compare import BoardComparison, Change
 from srbench.leaderboard.fitting import fitted, label_limit, shortened
 from srbench.metrics.catalogue import all_metrics, metric, metrics_of
 from srbench.metrics.info import MetricInfo
@@ -194,23 +194,30 @@ def write(board: Leaderboard, out_dir: Path) -> list[Path]:
     return paths
 
 
-def render_comparison(comparison: BoardComparison) -> list[RenderableType]:
-    """Return what changed between two leaderboards, and which rules fired, for a terminal."""
-    pairs: dict[tuple[str, str | None], Table] = {}
+def render_comparison(comparison: BoardComparison, *, width: int) -> list[RenderableType]:
+    """Return what changed between two leaderboards, and which rules fired, for a terminal.
+
+    Args:
+        comparison: The outcome.
+        width: Columns of the terminal. Where a table is wider, long labels lose their middle, and columns give way.
+    """
+    by_table: dict[tuple[str, str | None], list[Change]] = {}
     for change in comparison.changes:
-        row = change.new or change.old
-        assert row is not None
-        table = (row.task, row.classifier)
-        if table not in pairs:
-            heading = f"{row.task} · {row.classifier or 'no classifier'} · new, and its difference to old"
-            pairs[table] = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left")
-            pairs[table].add_column("method", no_wrap=True)
-            for metric in comparison.metrics:
-                pairs[table].add_column(metric.replace("_", "\n", 1), justify="right", no_wrap=True)
-        cells = [_change(*change.values.get(metric, (None, None))) for metric in comparison.metrics]
-        state = f"\n({change.state})" if change.state else ""
-        pairs[table].add_row(row_name(row) + state, *cells)
-    shown: list[RenderableType] = [*pairs.values()]
+        row = change.row
+        by_table.setdefault((row.task, row.classifier), []).append(change)
+    wanted = [metric(name) for name in comparison.metrics]
+    shown: list[RenderableType] = []
+    dropped = 0
+    for (task, classifier), changes in by_table.items():
+        heading = f"{task} · {classifier or 'no classifier'} · new, and its difference to old"
+        table, left = fitted(functools.partial(_comparison_table, heading, changes), wanted, width=width)
+        if len(left) < len(wanted):
+            build = functools.partial(_comparison_table, heading, changes, most=label_limit(width))
+            table, left = fitted(build, wanted, width=width)
+        dropped = max(dropped, len(wanted) - len(left))
+        shown.append(table)
+    if dropped:
+        shown.append(Text(f"  a wider terminal shows {dropped} more columns", style="dim"))
     shown += [Text(f"fails: {line}", style="red") for line in comparison.fired]
     return shown
 
@@ -332,6 +339,21 @@ def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row], mos
         cells = [Text(row_name(row, most) if column.name == "method" else _cell(column, row)) for column in wanted]
         last = index + 1 < len(rows) and sections[index] != sections[index + 1]
         table.add_row(*cells, style="dim" if row.status != "ok" else style, end_section=last)
+    return table
+
+
+def _comparison_table(
+    heading: str, changes: Sequence[Change], metrics: Sequence[MetricInfo], most: int | None = None
+) -> Table:
+    """Return a table of changes; `most` is the number of characters that a row's name may have."""
+    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
+    table.add_column("method", no_wrap=True)
+    for info in metrics:
+        table.add_column(info.name.replace("_", "\n", 1), justify="right", no_wrap=True)
+    for change in changes:
+        state = f"\n({change.state})" if change.state else ""
+        cells = [_change(*change.values.get(info.name, (None, None))) for info in metrics]
+        table.add_row(Text(row_name(change.row, most) + state), *cells)
     return table
 
 
