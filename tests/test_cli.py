@@ -18,7 +18,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from srbench import leaderboard
-from srbench.cli import app
+from srbench.cli import app, listing
 from srbench.evaluation import costs
 
 SIDE = 24
@@ -505,3 +505,8 @@ def test_two_ranks_score_what_one_does(images, card, tmp_path, evaluate):
                 )
             assert two[method].record.input_hash == one[method].record.input_hash
     assert not list(Path("two").rglob("*.tmp")) and not list(Path("two").rglob(".partial"))
+
+
+def test_listed_names_in_brackets_survive(capsys):
+    listing.show(listing.Listing(("name", "what", "why"), (("[x]", "[red]a", "b"),)))
+    assert {"[x]", "[red]a"} <= set(capsys.readouterr().out.split())

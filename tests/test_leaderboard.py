@@ -616,6 +616,16 @@ def test_names_in_brackets_survive_markup(tmp_path: Path) -> None:
     assert "odd ([red]w)" in shown(built(tmp_path), 200)
 
 
+def test_names_in_brackets_survive_in_titles(tmp_path: Path) -> None:
+    put(tmp_path, "bilinear", 0.5, task="[x]-0.32", classifier="[bold]net")
+    board = built(tmp_path)
+    assert "[x]-0.32 · [bold]net · 200 images" in shown(board, 200)
+    console = Console(width=200, file=io.StringIO())
+    for part in tables.render_comparison(compare(board, board), width=200):
+        console.print(part)
+    assert "[x]-0.32 · [bold]net · new" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_long_labels_are_cut_in_the_middle_and_numbers_stay(tmp_path: Path, width: int) -> None:
     label = "df2k.pth?arch=" + "x" * 90 + "(tile=64)"

@@ -105,13 +105,14 @@ def show(listing: Listing) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD)
     for position, header in enumerate(listing.headers):
         # names are never cut: only the last two columns, lists and sentences, may wrap
         table.add_column(header, no_wrap=position < len(listing.headers) - 2, overflow="fold")
     for row in listing.rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # Text, not markup: a name in square brackets would vanish
     console = Console()
     console.print(table)
     for note in listing.notes:

@@ -329,13 +329,13 @@ def _filled(rows: Sequence[Row], asked: TaskType) -> list[Column]:
 
 def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row], most: int | None = None) -> Table:
     """Return a table for a terminal; `most` is the number of characters that a row's name may have."""
-    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", title_style="bold", pad_edge=False)
+    # Text, not markup: a name in square brackets would vanish.
+    table = Table(box=box.SIMPLE_HEAD, title=Text(heading, "bold"), title_justify="left", pad_edge=False)
     for column in wanted:
         table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
     sections = [(row.track, row.status != "ok") for row in rows]
     for index, row in enumerate(rows):
         style = {"oracle": "bold", "control": "italic"}.get(row.role, "")
-        # Text, not markup: a name in square brackets would vanish.
         cells = [Text(row_name(row, most) if column.name == "method" else _cell(column, row)) for column in wanted]
         last = index + 1 < len(rows) and sections[index] != sections[index + 1]
         table.add_row(*cells, style="dim" if row.status != "ok" else style, end_section=last)
@@ -346,7 +346,7 @@ def _comparison_table(
     heading: str, changes: Sequence[Change], metrics: Sequence[MetricInfo], most: int | None = None
 ) -> Table:
     """Return a table of changes; `most` is the number of characters that a row's name may have."""
-    table = Table(box=box.SIMPLE_HEAD, title=heading, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, title=Text(heading), title_justify="left", pad_edge=False)
     table.add_column("method", no_wrap=True)
     for info in metrics:
         table.add_column(info.name.replace("_", "\n", 1), justify="right", no_wrap=True)
