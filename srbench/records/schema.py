@@ -292,9 +292,12 @@ class Record:
             return validated(
                 cls, text, origin=origin, error=RecordError, remedy="; delete it and run the evaluation again"
             )
-        except RecordError:
+        except RecordError as error:
             _check_version(text, origin)
-            raise
+            if str(error).startswith(origin):
+                raise
+            # what the record's own check says of its fields does not know the file
+            raise RecordError(f"{origin}: {error}; delete it and run the evaluation again") from None
 
 
 def hash_inputs(parts: Mapping[str, Any]) -> str:
