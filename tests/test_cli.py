@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -510,3 +511,12 @@ def test_two_ranks_score_what_one_does(images, card, tmp_path, evaluate):
 def test_listed_names_in_brackets_survive(capsys):
     listing.show(listing.Listing(("name", "what", "why"), (("[x]", "[red]a", "b"),)))
     assert {"[x]", "[red]a"} <= set(capsys.readouterr().out.split())
+
+
+def test_no_columns_mean_eighty():
+    words = [sys.executable, "-m", "srbench.cli", "list", "protocols"]
+    none, eighty = (
+        subprocess.run(words, env={**os.environ, "COLUMNS": width}, capture_output=True, text=True, check=True).stdout
+        for width in ("0", "80")
+    )
+    assert "darionet-2021" in none and none == eighty

@@ -31,6 +31,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 def main() -> None:
     """Prepare the process, which is the command line's own, and run the command."""
     prepare_process()
+    if os.environ.get("COLUMNS") == "0":  # no width at all; Rich would print empty tables
+        os.environ["COLUMNS"] = "80"
     _stop_on_sigterm()
     app()
 
