@@ -17,6 +17,7 @@ from rich.console import Console
 from srbench import leaderboard
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
 from srbench.leaderboard import Leaderboard, Row, tables
+from srbench.leaderboard.changes import render_comparison
 from srbench.leaderboard.compare import compare, load_board, parse_rule
 from srbench.metrics.catalogue import metric_names
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
@@ -173,7 +174,7 @@ def test_a_comparison_drops_whole_columns_and_cuts_no_digit(width: int) -> None:
     old = board(row(**values), row("rdn", weights=label, **values))
     new = board(row(**{**values, "accuracy": 0.2345}), row("rdn", weights=label, **values))
     console = Console(width=width, file=io.StringIO(), force_terminal=False)
-    for part in tables.render_comparison(compare(old, new), width=width):
+    for part in render_comparison(compare(old, new), width=width):
         console.print(part)
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     (first,) = [line for line in lines if "esrgan" in line]
@@ -200,7 +201,7 @@ def test_directories_and_files_are_read_alike(tmp_path: Path) -> None:
         outcome = compare(load_board(old), new, [parse_rule("accuracy -5pp")])
         assert len(outcome.fired) == 1
         assert "bicubic" in outcome.fired[0]
-        assert tables.render_comparison(outcome, width=100)
+        assert render_comparison(outcome, width=100)
 
 
 def test_records_count_before_a_stale_leaderboard(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from srbench import leaderboard
 from srbench.compute.numerics import Numerics
 from srbench.errors import IncomparableError, RecordError, UsageError
 from srbench.leaderboard import Leaderboard, Row, tables
+from srbench.leaderboard.changes import render_comparison
 from srbench.leaderboard.compare import compare, parse_rule
 from srbench.leaderboard.ranks import ordered
 from srbench.metrics.catalogue import metric_names
@@ -621,7 +622,7 @@ def test_names_in_brackets_survive_in_titles(tmp_path: Path) -> None:
     board = built(tmp_path)
     assert "[x]-0.32 · [bold]net · 200 images" in shown(board, 200)
     console = Console(width=200, file=io.StringIO())
-    for part in tables.render_comparison(compare(board, board), width=200):
+    for part in render_comparison(compare(board, board), width=200):
         console.print(part)
     assert "[x]-0.32 · [bold]net · new" in console.file.getvalue()  # type: ignore[attr-defined]
 

@@ -373,9 +373,9 @@ def compare(
     ] = None,
 ) -> None:
     """Show what changed between two leaderboards; with rules, fail where it became worse."""
+    from srbench.leaderboard.changes import render_comparison
     from srbench.leaderboard.compare import compare as compare_boards
     from srbench.leaderboard.compare import load_board, parse_rule
-    from srbench.leaderboard.tables import render_comparison
 
     rules = [parse_rule(text) for text in fail_on or []]
     result = compare_boards(load_board(old), load_board(new), rules)
