@@ -223,6 +223,10 @@ class TimingPart:
     dtype: str | None = None
 
 
+class _ContradictionError(RecordError):
+    """Two fields of a record contradict each other; which file holds it is known where it is read."""
+
+
 @dataclass(frozen=True)
 class Record:
     """The result of one cell.
@@ -273,9 +277,9 @@ class Record:
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.reason is not None:
-            raise RecordError(f"an ok record has no reason, got {self.reason!r}; leave it None")
+            raise _ContradictionError(f"an ok record has no reason, got {self.reason!r}; leave it None")
         if self.status != "ok" and not self.reason:
-            raise RecordError(f"a record with status {self.status!r} needs a reason, got {self.reason!r}")
+            raise _ContradictionError(f"a record with status {self.status!r} needs a reason, got {self.reason!r}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON types; an infinite metric becomes the string "inf"."""
@@ -288,16 +292,14 @@ class Record:
         Raises:
             RecordError: If the schema version is unknown, a field is missing, unknown, or of another type.
         """
+        remedy = "; delete it and run the evaluation again"
         try:
-            return validated(
-                cls, text, origin=origin, error=RecordError, remedy="; delete it and run the evaluation again"
-            )
-        except RecordError as error:
+            return validated(cls, text, origin=origin, error=RecordError, remedy=remedy)
+        except _ContradictionError as error:
+            raise RecordError(f"{origin}: {error}{remedy}") from None
+        except RecordError:
             _check_version(text, origin)
-            if str(error).startswith(origin):
-                raise
-            # what the record's own check says of its fields does not know the file
-            raise RecordError(f"{origin}: {error}; delete it and run the evaluation again") from None
+            raise
 
 
 def hash_inputs(parts: Mapping[str, Any]) -> str:
