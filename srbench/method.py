@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from srbench.errors import ContractError
+
 if TYPE_CHECKING:
     from srbench.protocol import Protocol
     from srbench.weights import NamedWeights, WeightsFile
@@ -146,13 +148,22 @@ class Method(nn.Module):
             batch: LR, HR, labels and the teacher's logits.
             teacher: Frozen classifier on [0, 1] images, or None.
             classifier: The classifier that is trained along in the `adapted` track, or None.
+
+        Raises:
+            ContractError: If the method has recipes and does not say how it is trained.
         """
-        raise TypeError(f"{type(self).__name__} has recipes but no training_step")
+        raise ContractError(f"{type(self).__name__} has recipes but no training_step; define one, or leave recipes out")
 
     def helpers(self) -> Mapping[str, nn.Module]:
         """Return helper networks by name (a discriminator); the training shell steps and saves them."""
         return {}
 
     def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
-        """Return the scalar loss of helper `name`; `sr` is detached, at HR size."""
-        raise TypeError(f"{type(self).__name__} has a helper {name!r} but no helper_step")
+        """Return the scalar loss of helper `name`; `sr` is detached, at HR size.
+
+        Raises:
+            ContractError: If the method has helpers and does not say how they are trained.
+        """
+        raise ContractError(
+            f"{type(self).__name__} has a helper {name!r} but no helper_step; define one, or return no helpers"
+        )

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from srbench import weights
 from srbench.cli import app
-from srbench.errors import TrainingError, TrainingStopped, UsageError
+from srbench.errors import ContractError, TrainingError, TrainingStopped, UsageError
 from srbench.training import checkpoint
 from srbench.training.api import train, train_network
 from srbench.training.curves import Curves
@@ -227,3 +227,11 @@ def test_methods_of_a_fixed_factor_train_in_bf16_on_a_cpu(run, method, losses):
     for name in losses:
         first, second = (found[precision].history[f"loss_{name}"].iloc[-1] for precision in ("bf16", "fp32"))
         assert first == pytest.approx(second, rel=0.05, abs=0.02), name
+
+
+@pytest.mark.parametrize("hook", ["training_step", "helper_step"])
+def test_a_method_that_does_not_say_how_it_is_trained_is_one_sentence(run, tmp_path, hook):
+    plugin = tmp_path / "tiny_gan.py"
+    plugin.write_text(world.GAN.replace(f"def {hook}(", f"def another_{hook}("))
+    with pytest.raises(ContractError, match=rf"^Gan has .* but no {hook}; define one, or"):
+        run(method="tiny_gan", plugin=plugin, classifier=None)

@@ -64,7 +64,8 @@ class Loop:
             )
         self._student = Student(trainee, self._phases)
         self._module, *self._optimizers = fabric.setup(self._student, *map(self._optimizer, self._phases))
-        self._helpers = {name: Helper(trainee, name, network) for name, network in trainee.helpers().items()}
+        self._beside = trainee.helpers()
+        self._helpers = {name: Helper(name, self._beside) for name in self._beside.networks} if self._beside else {}
         self._helper_modules: dict[str, Any] = {}
         self._helper_optimizers: dict[str, Any] = {}
         for name, helper in self._helpers.items():
@@ -265,10 +266,10 @@ class Loop:
 
     def _step_helpers(self, batch: Batch, *, count: int, last: bool) -> None:
         """Train the helpers on SR as the method makes it now, before the method itself is stepped."""
-        if not self._helpers:
+        if self._beside is None:
             return
         with torch.no_grad(), self._fabric.autocast():
-            sr = self._trainee.restore(batch).float().detach()
+            sr = self._beside.restore(batch).float().detach()
         for name, module in self._helper_modules.items():
             with self._fabric.no_backward_sync(module, enabled=not last):
                 loss = module(SealedBatch(batch, sr))

@@ -36,7 +36,7 @@ from srbench.training.prepare import PreparedRun, open_images
 from srbench.training.recipe import TERMS
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
 from srbench.training.teacher import TeacherLogits, check_frozen, freeze, teacher_logits
-from srbench.training.trainee import Phase, Trainee
+from srbench.training.trainee import Helpers, Phase, Trainee
 from srbench.training.validation import MethodValidation, Sums, validation_batch
 
 
@@ -193,15 +193,12 @@ class MethodRun(Trainee):
         if self._teacher is not None:
             check_frozen(self._teacher, self.who)
 
-    def helpers(self) -> Mapping[str, nn.Module]:
-        """Return the method's helpers."""
-        return self._method.helpers()
+    def helpers(self) -> Helpers | None:
+        """Return the method's helpers, if it has any."""
+        networks = self._method.helpers()
+        return Helpers(networks, self._method.helper_step, self._restored) if networks else None
 
-    def helper_loss(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
-        """Return the loss of one of the method's helpers."""
-        return self._method.helper_step(name, batch, sr)
-
-    def restore(self, batch: Batch) -> Tensor:
+    def _restored(self, batch: Batch) -> Tensor:
         """Return SR of a batch at `batch.sr_size`, brought there by the protocol's kernel."""
         return restore(
             self._method, batch.lr, batch.sr_size, restoration=self._run.protocol.sr, numerics=None, name=self.who
@@ -269,7 +266,7 @@ class MethodRun(Trainee):
         assert self._classifier is not None
         recipe = self.recipe
         with torch.no_grad():
-            sr = self.restore(batch)
+            sr = self._restored(batch)
         return classifier_terms(recipe.classifier_losses, sr, batch, self._classifier, smoothing=recipe.label_smoothing)
 
     # --- the teacher's logits of HR

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from srbench.errors import UsageError
 from srbench.method import Batch
-from srbench.training.trainee import Phase, Trainee
+from srbench.training.trainee import Helpers, Phase, Trainee
 
 _SINGLE_VALUE = "Expected more than 1 value per channel"  # how torch's error begins
 
@@ -66,11 +66,11 @@ class Student(nn.Module):
 class Helper(nn.Module):
     """A network that is trained beside the student, on its detached SR."""
 
-    def __init__(self, trainee: Trainee, name: str, network: nn.Module) -> None:
-        """Take over the helper `name` of a trainee."""
+    def __init__(self, name: str, helpers: Helpers) -> None:
+        """Take over one of the helpers by its name."""
         super().__init__()
-        self.network = network
-        self._name, self._loss = name, trainee.helper_loss
+        self.network = helpers.networks[name]
+        self._name, self._loss = name, helpers.loss
 
     def forward(self, sealed: SealedBatch) -> Tensor:
         """Return the helper's loss, a scalar."""

@@ -35,6 +35,21 @@ class Phase:
     scaled: bool
 
 
+@dataclass(frozen=True)
+class Helpers:
+    """Networks that are trained beside the parts, on what these restore, and are not saved with them (a discriminator).
+
+    Attributes:
+        networks: The networks by name.
+        loss: Returns the loss of one of them by its name, a scalar, of a batch and its detached SR at `batch.sr_size`.
+        restore: Returns SR of a batch at `batch.sr_size`, `(N, C, H, W)`, RGB or grey, float.
+    """
+
+    networks: Mapping[str, nn.Module]
+    loss: Callable[[str, Batch, Tensor], Tensor]
+    restore: Callable[[Batch], Tensor]
+
+
 class Trainee(ABC):
     """What is trained. The loop asks it for networks and losses, and knows nothing of methods and classifiers.
 
@@ -88,17 +103,9 @@ class Trainee(ABC):
             TrainingError: Naming what was thawed.
         """
 
-    def helpers(self) -> Mapping[str, nn.Module]:
-        """Return networks that are trained beside the parts (a discriminator) and are not saved with them, by name."""
-        return {}
-
-    def helper_loss(self, name: str, batch: Batch, sr: Tensor) -> Tensor:
-        """Return the loss of helper `name`, a scalar, of a batch and of its detached SR at `batch.sr_size`."""
-        raise NotImplementedError(f"{self.who} has a helper {name!r} but no helper_loss")
-
-    def restore(self, batch: Batch) -> Tensor:
-        """Return SR of a batch at `batch.sr_size`: `(N, C, H, W)`, RGB or grey, float; only helpers need it."""
-        raise NotImplementedError(f"{self.who} has helpers but no restore")
+    def helpers(self) -> Helpers | None:
+        """Return what is trained beside the parts, or None."""
+        return None
 
 
 @dataclass(frozen=True)
