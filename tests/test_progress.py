@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from srbench import progress
-from srbench.progress import track
+from srbench.compute import progress
+from srbench.compute.progress import track
 
 FIGURES = ("loss 0.4321", "85.3 images/s", "14% waiting for data")
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from srbench.compute.devices import use_device
 from srbench.compute.numerics import Numerics
+from srbench.compute.progress import track
 from srbench.compute.timing import (
     MatrixProduct,
     count_macs,
@@ -42,7 +43,6 @@ from srbench.imaging.resample import resize, to_uint8
 from srbench.method import Method
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import load_classifier
-from srbench.progress import track
 from srbench.protocol import load_protocol
 from srbench.records.provenance import code_state, environment
 from srbench.records.schema import CodeState, Environment, Spread

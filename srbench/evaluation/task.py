@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from srbench.compute.process import give_back_freed_memory
+from srbench.compute.progress import track
 from srbench.data.hr_cache import HRStore, build_hr_store, fill_hr_cache
 from srbench.errors import SrbenchError, UsageError
 from srbench.evaluation import assemble, thumbnails
@@ -26,7 +27,6 @@ from srbench.evaluation.resolve import Evaluation
 from srbench.evaluation.scoring import Failure, PassResult, restore_batch, run_pass
 from srbench.evaluation.thumbnails import Images, ThumbnailSelector
 from srbench.imaging.degrade import for_classifier
-from srbench.progress import track
 from srbench.protocol import Protocol
 from srbench.records.cells import StoredCell, cell_folder, commit_cell, load_cell, status_of
 from srbench.records.provenance import code_state, environment

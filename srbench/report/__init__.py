@@ -14,10 +14,10 @@ from typing import BinaryIO
 from markupsafe import Markup
 
 from srbench import leaderboard
+from srbench.compute.progress import track
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, write_bytes, write_text
 from srbench.leaderboard import Leaderboard
-from srbench.progress import track
 from srbench.records.cells import StoredCell, find_records
 from srbench.report import figures, galleries, inline, page, rendering
 from srbench.report.drawn import Drawn

@@ -21,9 +21,9 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor
 
+from srbench.compute.progress import Progress, track
 from srbench.errors import TrainingError, TrainingStopped, UsageError
 from srbench.method import Batch
-from srbench.progress import Progress, track
 from srbench.training import checkpoint
 from srbench.training.crops import RawBatch, read_cropped
 from srbench.training.curves import Curves

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from srbench import weights
+from srbench.compute.progress import track
 from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade
 from srbench.method import Batch, Method
 from srbench.networks.classifiers import Classifier, label_map
-from srbench.progress import track
 from srbench.registry import Registry
 from srbench.restore import restore
 from srbench.training.batch import blurred, to_images, training_degradation

@@ -13,11 +13,11 @@ from lightning.fabric import Fabric
 
 from srbench import weights
 from srbench.compute.numerics import Numerics
+from srbench.compute.progress import track
 from srbench.data.catalogue import default_protocol, is_paired
 from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.files.atomic import check_out_dir
-from srbench.progress import track
 from srbench.protocol import Protocol, load_protocol
 from srbench.training import checkpoint
 from srbench.training.fabric import choose_numerics, make_fabric

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from srbench.compute.devices import use_device
+from srbench.compute.progress import track
 from srbench.errors import RecordError, SrbenchError
 from srbench.evaluation.loaded_methods import load_method
 from srbench.networks.loading import load_classifier
-from srbench.progress import track
 from srbench.registry import Registry
 from srbench.upscaling.engine import Engine, choose_weights, protocol_of_factor, weights_notes
 from srbench.upscaling.guesses import Guesser, check_applies
