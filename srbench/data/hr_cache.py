@@ -29,7 +29,7 @@ from srbench.files.atomic import sweep_temporary
 from srbench.files.paths import cache_dir
 from srbench.protocol import Geometry
 
-FORMAT = 3
+FORMAT = 4
 TOLERATED_SHARE = 0.01
 
 _CHUNK = 256
@@ -47,6 +47,7 @@ class HRStore:
         shapes: `(n, 2)`, HR height and width in pixels.
         source_shapes: `(n, 2)`, height and width before the geometry, in pixels.
         lr_shapes: `(n, 2)`, height and width of the real LR images, or None where the source has none.
+        stored_channels: `(n,)`, channels that the file of HR stores: 1 for grey, 3 for colour.
         geometry: The geometry that was applied; for pairs, the one that changes nothing.
         unreadable: (id, reason) of every sample that could not be read.
         key: Hash of the sample list, what it was read from, and the geometry.
@@ -74,7 +75,7 @@ class HRStore:
         Args:
             files: The chunk files, each with its bytes of pixels.
             samples: The readable samples.
-            table: Per sample: chunk, offset in it, HR (h, w), source (h, w), LR (h, w).
+            table: Per sample: chunk, offset in it, HR (h, w), source (h, w), LR (h, w), stored channels.
             geometry: The geometry that was applied.
             unreadable: (id, reason) of what could not be read.
             key: Hash of all that the pixels depend on.
@@ -94,6 +95,7 @@ class HRStore:
         self.shapes = table[:, 2:4]
         self.source_shapes = table[:, 4:6]
         self.lr_shapes = table[:, 6:8] if len(table) and (table[:, 6] > 0).all() else None
+        self.stored_channels = table[:, 8]
         self._table = table
         self._files = tuple(files)
         self._maps = MappedChunks(self._files)
@@ -304,7 +306,8 @@ class _Reader:
     def __call__(self, position: int) -> DecodedImage | DecodeFailure:
         index = self._indices[position]
         try:
-            image = self._source.read(index)
+            stored = self._source.read_stored(index)
+            image = stored.pixels
             hr = crop_hr(image, self._geometry, name=self._source.samples[index].id)
             lr = self._source.read_lr(index)
         except UnreadableImageError as error:
@@ -317,6 +320,7 @@ class _Reader:
             np.ascontiguousarray(hr.numpy()),
             None if lr is None else np.ascontiguousarray(lr.numpy()),
             (image.shape[-2], image.shape[-1]),
+            stored.channels,
         )
 
 

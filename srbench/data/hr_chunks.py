@@ -29,8 +29,9 @@ _FOOTER = struct.Struct("<8sQQ")  # magic, bytes of pixels, bytes of index
 _MAGIC = b"srbhr\x00\x00\x01"
 _OPEN_MAPS = 32
 
-# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros.
-ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w")
+# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros, and the
+# channels that its file stores.
+ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w", "channels")
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Chunk:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """HR `(3, H, W)`, LR `(3, h, w)` of real pairs, uint8, and (height, width) before the geometry."""
+    """HR `(3, H, W)`, LR `(3, h, w)` of real pairs, uint8; (height, width) and channels before the geometry."""
 
     hr: NDArray[np.uint8]
     lr: NDArray[np.uint8] | None
     source_shape: tuple[int, int]
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def write_chunk(
                 transient |= image.transient
             else:
                 lr_shape = (0, 0) if image.lr is None else image.lr.shape[1:]
-                rows.append([position, pixels_end, *image.hr.shape[1:], *image.source_shape, *lr_shape])
+                rows.append([position, pixels_end, *image.hr.shape[1:], *image.source_shape, *lr_shape, image.channels])
                 for pixels in (image.hr,) if image.lr is None else (image.hr, image.lr):
                     file.write(pixels.data)
                     pixels_end += pixels.nbytes

@@ -17,6 +17,8 @@ from numpy.typing import ArrayLike
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from srbench.imaging.decode import StoredImage
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -151,6 +153,16 @@ class Source(ABC):
         Raises:
             UnreadableImageError: If it cannot be decoded.
         """
+
+    def read_stored(self, index: int) -> StoredImage:
+        """Decode sample `index` and say how many channels it is stored with: those of the data, if nothing knows more.
+
+        Raises:
+            UnreadableImageError: If it cannot be decoded.
+        """
+        from srbench.imaging.decode import StoredImage
+
+        return StoredImage(self.read(index), self.channels)
 
     @abstractmethod
     def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:

@@ -14,6 +14,8 @@ from srbench.errors import DataError, UnknownNameError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from srbench.imaging.decode import StoredImage
+
 _KEY = "?classes="
 
 
@@ -58,6 +60,10 @@ class SelectedSource(Source):
     def read(self, index: int) -> Tensor:
         """Decode sample `index` as `(3, H, W)`, RGB, uint8."""
         return self._source.read(self._indices[index])
+
+    def read_stored(self, index: int) -> StoredImage:
+        """Decode sample `index` and say how many channels it is stored with."""
+        return self._source.read_stored(self._indices[index])
 
     def read_lr(self, index: int) -> Tensor | None:
         """Decode the real LR partner as `(3, h, w)`, RGB, uint8, if there is one."""

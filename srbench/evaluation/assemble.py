@@ -206,6 +206,7 @@ def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol, *, decod
         classes=source.classes if hr_store.labels is not None else None,
         task_type=source.task_type,
         decode_s=decode_s,
+        n_one_channel=int((hr_store.stored_channels == 1).sum()),
     )
 
 

@@ -123,7 +123,9 @@ def make_batch(
             else degrade(hr, protocol.lr, sample_ids=ids, seed=settings.seed, grey=settings.channels == 1)
         )
     rows = (rows.pin_memory() if settings.device.type == "cuda" else rows).to(settings.device, non_blocking=True)
-    statistics = metrics.HrStatistics(hr, channels=protocol.score.channels, crop_border=protocol.score.crop_border)
+    score = protocol.score
+    grey = torch.from_numpy(hr_store.stored_channels[positions] == 1) if score.channels == "y" else None
+    statistics = metrics.HrStatistics(hr, channels=score.channels, crop_border=score.crop_border, grey=grey)
     return Batch(positions, rows, ids, hr, lr, protocol.sr_size(hr.shape[-2], hr.shape[-1]), statistics)
 
 

@@ -33,7 +33,7 @@ UNREAD_SUFFIXES = _HEIF | {
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 }
 
-_GREY_MODES = ("1", "L", "I", "F")
+_GREY_MODES = ("1", "L", "I", "F")  # how the names of Pillow's modes of one channel begin
 
 # What Pillow's plugins raise on damaged files, beside OSError.
 _PILLOW_ERRORS = (
@@ -63,6 +63,19 @@ def readable_suffixes() -> frozenset[str]:
 
 
 @dataclass(frozen=True)
+class StoredImage:
+    """A decoded file.
+
+    Attributes:
+        pixels: `(3, H, W)`, RGB, uint8.
+        channels: Channels that the file stores: 1 for grey, which `pixels` repeats, 3 for colour. Alpha does not count.
+    """
+
+    pixels: Tensor
+    channels: int
+
+
+@dataclass(frozen=True)
 class Header:
     """What the first bytes of an image file say.
 
@@ -88,7 +101,7 @@ def header_of(path: Path) -> Header | None:
                 shape = (shape[2], *shape[:2])
             return Header(shape[1], shape[2], shape[0]) if len(shape) == 3 and 0 not in shape else None
         with Image.open(path) as image:
-            return Header(image.height, image.width, 1 if image.mode.startswith(_GREY_MODES) else 3)
+            return Header(image.height, image.width, _channels(image))
     except _PILLOW_ERRORS:
         return None
 
@@ -113,16 +126,34 @@ def decode(path: Path, name: str | None = None, value_range: Range | None = None
     Raises:
         UnreadableImageError: If it is missing, empty, truncated, or no image.
     """
+    return decode_stored(path, name, value_range).pixels
+
+
+def decode_stored(path: Path, name: str | None = None, value_range: Range | None = None) -> StoredImage:
+    """Decode an image file and say how many channels it stores; see `decode`.
+
+    Raises:
+        UnreadableImageError: If it is missing, empty, truncated, or no image.
+    """
     name = path.name if name is None else name
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
-    return decode_bytes(data, name, value_range)
+    return decode_stored_bytes(data, name, value_range)
 
 
 def decode_bytes(data: bytes, name: str, value_range: Range | None = None) -> Tensor:
     """Decode an encoded image as `(3, H, W)`, RGB, uint8; see `decode`.
+
+    Raises:
+        UnreadableImageError: If it is empty, truncated, or no image.
+    """
+    return decode_stored_bytes(data, name, value_range).pixels
+
+
+def decode_stored_bytes(data: bytes, name: str, value_range: Range | None = None) -> StoredImage:
+    """Decode an encoded image and say how many channels it stores; see `decode`.
 
     Raises:
         UnreadableImageError: If it is empty, truncated, or no image.
@@ -134,7 +165,7 @@ def decode_bytes(data: bytes, name: str, value_range: Range | None = None) -> Te
     if value_range is None and decode_jpeg is not None and _is_plain_jpeg(data):
         try:
             encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
-            return decode_jpeg(encoded, mode=ImageReadMode.RGB)
+            return StoredImage(decode_jpeg(encoded, mode=ImageReadMode.RGB), 3)
         except RuntimeError:
             pass  # Pillow decides below, and says what is wrong with it in words
     return _decode_pillow(data, name, value_range)
@@ -146,6 +177,11 @@ def from_array(pixels: NDArray[Any], name: str, value_range: Range | None = None
     Raises:
         UnreadableImageError: If the shape or the values are not those of an image.
     """
+    return _stored(pixels, name, value_range).pixels
+
+
+def _stored(pixels: NDArray[Any], name: str, value_range: Range | None, channels: int | None = None) -> StoredImage:
+    """Return pixels as an image of as many channels as the file had, or as the array has where that is None."""
     if pixels.ndim == 2:
         pixels = pixels[None]
     elif pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3):
@@ -155,7 +191,8 @@ def from_array(pixels: NDArray[Any], name: str, value_range: Range | None = None
             f"{name} has the shape {pixels.shape}; expected (H, W), or one or three channels first or last"
         )
     eight_bit = _to_eight_bit(pixels, name) if value_range is None else _scaled(pixels, name, value_range)
-    return torch.from_numpy(np.broadcast_to(eight_bit, (3, *eight_bit.shape[1:])).copy())
+    repeated = torch.from_numpy(np.broadcast_to(eight_bit, (3, *eight_bit.shape[1:])).copy())
+    return StoredImage(repeated, len(pixels) if channels is None else channels)
 
 
 def _scaled(pixels: NDArray[Any], name: str, value_range: Range) -> NDArray[np.uint8]:
@@ -190,17 +227,18 @@ def _to_eight_bit(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
     )
 
 
-def _decode_npy(data: bytes, name: str, value_range: Range | None) -> Tensor:
+def _decode_npy(data: bytes, name: str, value_range: Range | None) -> StoredImage:
     try:
         pixels = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError) as error:
         raise UnreadableImageError(f"{name} is no readable .npy array: {error}") from error
-    return from_array(pixels, name, value_range)
+    return _stored(pixels, name, value_range)
 
 
-def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> Tensor:
+def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> StoredImage:
     try:
         with Image.open(io.BytesIO(data)) as image:
+            channels = _channels(image)
             if image.mode.startswith(("I", "F")):
                 pixels = deep_pixels(image)
             elif value_range is not None and _is_deep_png(data):
@@ -216,7 +254,11 @@ def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> Tensor:
         raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
     except _PILLOW_ERRORS as error:
         raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
-    return from_array(pixels, name, value_range)
+    return _stored(pixels, name, value_range, channels)
+
+
+def _channels(image: Image.Image) -> int:
+    return 1 if image.mode.startswith(_GREY_MODES) else 3
 
 
 def deep_pixels(image: Image.Image) -> NDArray[Any]:

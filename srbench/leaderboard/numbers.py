@@ -89,8 +89,7 @@ def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
     """Return what stands above a task's tables."""
     ranked = sorted(cells, key=lambda cell: (cell.record.status != "ok", cell.record.partial))
     record = ranked[0].record
-    dataset = dataclasses.asdict(record.dataset)
-    dataset["unreadable"] = list(record.dataset.unreadable)
+    dataset = record.to_json()["dataset"]
     dataset["n_classes"] = None if record.dataset.classes is None else len(record.dataset.classes)
     del dataset["classes"]
     classifiers: dict[str, Any] = {}

@@ -248,6 +248,9 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
             f"{dataset['n_not_degraded']} of {dataset['n']} {unit} are already at or below the LR size:"
             " the degradation does nothing to them"
         )
+    one_channel = dataset.get("n_one_channel", 0)  # boards of before it was counted do not say
+    if one_channel and about["protocol"]["fields"].get("score", {}).get("channels") == "y":
+        lines.append(f"{one_channel} of {dataset['n']} {unit} are stored with one channel, which is taken as Y itself")
     lines += _exact_notes(rows)
     lines += _null_notes(rows)
     for status in ("skipped", "error"):

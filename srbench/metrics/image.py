@@ -60,6 +60,11 @@ def to_y(rgb: Tensor) -> Tensor:
     return ((r * red + g * green + b * blue + _LUMA_OFFSET) / 255.0).unsqueeze(1)
 
 
+def _full_range(luma: Tensor) -> Tensor:
+    """Turn luma in [16/255, 235/255] into [0, 1]; that of three equal channels is the channel itself."""
+    return (luma * 255.0 - _LUMA_OFFSET) / sum(_LUMA_WEIGHTS)
+
+
 @dataclass(frozen=True)
 class _Window:
     """What SSIM needs of HR alone: the shifted image, its square, and under the window its mean and squared mean."""
@@ -73,12 +78,16 @@ class _Window:
 class HrStatistics:
     """HR `(N, C, H, W)`, float, [0, 1], against which any number of SR are held; its own part is computed once."""
 
-    def __init__(self, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0) -> None:
+    def __init__(
+        self, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0, grey: Tensor | None = None
+    ) -> None:
         """Take the original images.
 
         Args:
             hr: The original images; not written to, and not to be changed by others afterwards.
             channels: "rgb" takes every channel as it is, "y" the luma of `to_y`.
+            grey: `(N,)` bool, on any device: which images are stored with one channel. Under "y" such an image is Y
+                itself, in [0, 1], as MATLAB takes it; None is none.
             crop_border: Pixels shaved from each side; where nothing is left, every value is nan.
 
         Raises:
@@ -92,6 +101,7 @@ class HrStatistics:
         if hr.ndim != 4:
             raise ContractError(f"expected hr of the shape (N, C, H, W), got {tuple(hr.shape)}")
         self._shape, self._channels, self._crop_border = hr.shape, channels, crop_border
+        self._grey = None if grey is None else grey.to(hr.device).reshape(-1, 1, 1, 1)
         self._hr = self._compared(hr)
         self._windows: list[_Window] = []  # of each part of the batch, made by the first call of `ssim`
 
@@ -150,7 +160,10 @@ class HrStatistics:
         rows = slice(border, max(border, height - border))
         columns = slice(border, max(border, width - border))
         image = image[..., rows, columns]
-        return to_y(image) if self._channels == "y" else full_precision(image)
+        if self._channels == "rgb":
+            return full_precision(image)
+        luma = to_y(image)
+        return luma if self._grey is None else luma.where(~self._grey, _full_range(luma))
 
 
 @dataclass(frozen=True)
@@ -184,7 +197,9 @@ class ImagePair:
         return self.statistics._ssim(self.sr)
 
 
-def mse_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0) -> Tensor:
+def mse_per_image(
+    sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_border: int = 0, grey: Tensor | None = None
+) -> Tensor:
     """Mean squared error of each image of (N, C, H, W), float, [0, 1]: (N,), float64, data range 1.
 
     Args:
@@ -192,12 +207,13 @@ def mse_per_image(sr: Tensor, hr: Tensor, *, channels: Channels = "rgb", crop_bo
         hr: The original images, of the same shape.
         channels: "rgb" takes every channel as it is, "y" the luma of `to_y`.
         crop_border: Pixels shaved from each side; where nothing is left, the value is nan.
+        grey: Which images are stored with one channel; see `HrStatistics`.
 
     Raises:
         ContractError: If the shapes differ or are not those of a batch of images.
         UsageError: If `channels` or `crop_border` is not one of the above.
     """
-    return HrStatistics(hr, channels=channels, crop_border=crop_border).mse(sr)
+    return HrStatistics(hr, channels=channels, crop_border=crop_border, grey=grey).mse(sr)
 
 
 def psnr_from_mse(mse: Tensor) -> Tensor:

@@ -31,6 +31,11 @@ Track = Literal["frozen", "adapted"]
 Anything = Annotated[dict[str, Any], PlainJson()]
 
 
+def added(default: Any) -> Any:
+    """Declare a field that records of this version lack where they are older; it is not written at its default."""
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
 @dataclass(frozen=True)
 class CellKey:
     """Which cell a record belongs to.
@@ -157,6 +162,7 @@ class DatasetPart:
         n_not_degraded: Samples whose degradation does nothing (already at or below the LR size).
         classes: Names of the classes present, in the order of their labels; None for unlabelled data.
         task_type: What a network is asked for; see `srbench.task_types`.
+        n_one_channel: Samples whose file stores one channel; a protocol of Y takes such an image as Y itself.
         decode_s: Seconds of decoding and cropping all samples, whenever that was; None where it is not known.
     """
 
@@ -173,6 +179,7 @@ class DatasetPart:
     classes: tuple[str, ...] | None
     task_type: str = "classification"
     decode_s: NotNegative | None = None
+    n_one_channel: Count = added(0)
 
 
 @dataclass(frozen=True)
@@ -318,7 +325,10 @@ def _encode(value: Any) -> Any:
             entry["value"] = "inf" if value.value > 0 else "-inf"
         return entry
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _encode(getattr(value, item.name)) for item in dataclasses.fields(value)}
+        fields = ((item, getattr(value, item.name)) for item in dataclasses.fields(value))
+        return {
+            item.name: _encode(held) for item, held in fields if not (item.metadata.get("added") and held == item.default)
+        }
     if isinstance(value, Mapping):
         return {key: _encode(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -41,6 +41,7 @@ class ImageSet:
         shapes: `(n, 2)`, HR height and width in pixels.
         paired: Whether LR is real.
         channels: Channels of the data: 3, or 1 where all images are grey.
+        stored_channels: `(n,)`, channels that each file stores: 1 for grey, 3 for colour.
         key: Hash of all that the pixels depend on.
     """
 
@@ -79,6 +80,7 @@ class ImageSet:
             raise UsageError(f"none of the images of {', '.join(s.spec for s in sources)} could be read; look at them")
         self._starts = np.cumsum([0, *(len(store) for store in self._stores)])
         self.shapes = np.concatenate([store.shapes for store in self._stores])
+        self.stored_channels = np.concatenate([store.stored_channels for store in self._stores])
         paired = {store.lr_shapes is not None for store in self._stores}
         if len(paired) > 1:
             raise UsageError("real pairs and plain images cannot be trained on together; give one kind with --data")

@@ -15,6 +15,7 @@ from srbench.data.readers.files import hash_split
 from srbench.data.source import Source
 from srbench.data.subset import SelectedSource
 from srbench.errors import DataError, UsageError
+from srbench.imaging.decode import StoredImage
 from srbench.protocol import Geometry
 
 _VAL_FOLDERS = ("val", "valid", "validation")
@@ -32,11 +33,16 @@ class NeverEnlarged(SelectedSource):
         super().__init__(source, range(len(source.samples)), name=f"{source.name}|training|{tag}")
         self._geometry = geometry
 
+    def read_stored(self, index: int) -> StoredImage:
+        """Return HR of sample `index`, `(3, h, w)`, RGB, uint8, and how many channels it is stored with."""
+        stored = super().read_stored(index)
+        return stored if self.paired else dataclasses.replace(stored, pixels=self._cropped(stored.pixels, index))
+
     def read(self, index: int) -> Tensor:
         """Return HR of sample `index`, `(3, h, w)`, RGB, uint8."""
-        image = super().read(index)
-        if self.paired:
-            return image
+        return self.read_stored(index).pixels
+
+    def _cropped(self, image: Tensor, index: int) -> Tensor:
         geometry, name = self._geometry, self.samples[index].id
         if geometry.resize is not None and min(image.shape[-2:]) >= geometry.resize:
             image = crop_hr(image, dataclasses.replace(geometry, crop=None, modulo=1), name=name)

@@ -86,7 +86,11 @@ class MethodValidation:
             if sr.shape == hr.shape and not self.protocol.lr.none:
                 score = self.protocol.score
                 mse = metrics.mse_per_image(
-                    for_metric(sr, self.protocol), hr, channels=score.channels, crop_border=score.crop_border
+                    for_metric(sr, self.protocol),
+                    hr,
+                    channels=score.channels,
+                    crop_border=score.crop_border,
+                    grey=torch.from_numpy(self.images.stored_channels[positions] == 1),
                 )
                 sums.add("psnr", metrics.psnr_from_mse(mse).clamp_max(metrics.PSNR_CAP_DB))
             if self.network is not None and self.teacher_logits is not None:

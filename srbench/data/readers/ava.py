@@ -11,8 +11,6 @@ import csv
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from torch import Tensor
-
 from srbench.data.dataset import DatasetInfo
 from srbench.data.readers.files import (
     FileSource,
@@ -25,6 +23,7 @@ from srbench.data.readers.files import (
 from srbench.data.scan import scan
 from srbench.data.source import SampleList
 from srbench.errors import DataError, UnreadableImageError
+from srbench.imaging.decode import StoredImage
 
 AVA = DatasetInfo(
     name="ava",
@@ -72,15 +71,15 @@ class AvaSource(FileSource):
         )
         self._missing = missing
 
-    def read(self, index: int) -> Tensor:
-        """Decode sample `index` as `(3, H, W)`, RGB, uint8.
+    def read_stored(self, index: int) -> StoredImage:
+        """Decode sample `index` and say how many channels its file stores.
 
         Raises:
             UnreadableImageError: If it is missing or cannot be decoded.
         """
         if self._file(index) in self._missing:
             raise UnreadableImageError(f"{self.samples[index].id} has ratings, but no image of that name is there")
-        return super().read(index)
+        return super().read_stored(index)
 
     def _paths(self) -> Iterator[Path]:
         yield from (self._root / file for file in self._files() if file not in self._missing)

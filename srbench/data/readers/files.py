@@ -15,7 +15,7 @@ from srbench.data.content import content_hashes
 from srbench.data.dataset import check_split
 from srbench.data.source import SampleList, Source
 from srbench.errors import DataError, UsageError
-from srbench.imaging.decode import Range, decode, header_of
+from srbench.imaging.decode import Range, StoredImage, decode_stored, header_of
 
 HASH_SPLITS = ("train", "val", "test")
 _RANGE = "?range="
@@ -88,7 +88,15 @@ class FileSource(Source):
         Raises:
             UnreadableImageError: If it cannot be decoded.
         """
-        return decode(self._root / self._file(index), self.samples[index].id, self._range)
+        return self.read_stored(index).pixels
+
+    def read_stored(self, index: int) -> StoredImage:
+        """Decode sample `index` and say how many channels its file stores.
+
+        Raises:
+            UnreadableImageError: If it cannot be decoded.
+        """
+        return decode_stored(self._root / self._file(index), self.samples[index].id, self._range)
 
     def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
         """Return the hash of each file's bytes, and the range where there is one."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from srbench.data.dataset import DatasetInfo
 from srbench.data.source import Sample, Source
 from srbench.errors import DataError, UnreadableImageError, UsageError
-from srbench.imaging.decode import decode_bytes
+from srbench.imaging.decode import StoredImage, decode_stored_bytes
 
 HUB = DatasetInfo(
     name="hf",
@@ -54,15 +54,23 @@ class HubSource(Source):
         Raises:
             UnreadableImageError: If it cannot be decoded.
         """
+        return self.read_stored(index).pixels
+
+    def read_stored(self, index: int) -> StoredImage:
+        """Decode sample `index` and say how many channels its file stores.
+
+        Raises:
+            UnreadableImageError: If it cannot be decoded.
+        """
         name = self.samples[index].id
         cell = self._rows[index][self._image]
         if cell.get("bytes") is not None:
-            return decode_bytes(cell["bytes"], name)
+            return decode_stored_bytes(cell["bytes"], name)
         try:
             data = Path(cell["path"]).read_bytes()
         except OSError as error:
             raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
-        return decode_bytes(data, name)
+        return decode_stored_bytes(data, name)
 
     def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
         """Return (position, fingerprint of the dataset), on which its pixels depend alone."""
