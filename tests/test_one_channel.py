@@ -1,4 +1,4 @@
-"""A file that stores one channel is Y itself under a protocol of Y: from the file over the cache to records and notes."""
+"""A file that stores one channel is Y itself under a protocol of Y: from the file over the cache to records."""
 
 from __future__ import annotations
 

@@ -28,12 +28,9 @@ BASELINE = "bilinear"  # the method that every difference refers to
 
 Status = Literal["ok", "skipped", "error"]
 Track = Literal["frozen", "adapted"]
+# Marks a field that older records of this version lack: not written at its default, so that they stay as they were.
+ADDED: Final = {"added": True}
 Anything = Annotated[dict[str, Any], PlainJson()]
-
-
-def added(default: Any) -> Any:
-    """Declare a field that records of this version lack where they are older; it is not written at its default."""
-    return dataclasses.field(default=default, metadata={"added": True})
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ class DatasetPart:
     classes: tuple[str, ...] | None
     task_type: str = "classification"
     decode_s: NotNegative | None = None
-    n_one_channel: Count = added(0)
+    n_one_channel: Count = dataclasses.field(default=0, metadata=ADDED)
 
 
 @dataclass(frozen=True)
@@ -326,9 +323,8 @@ def _encode(value: Any) -> Any:
         return entry
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = ((item, getattr(value, item.name)) for item in dataclasses.fields(value))
-        return {
-            item.name: _encode(held) for item, held in fields if not (item.metadata.get("added") and held == item.default)
-        }
+        shown = (each for each in fields if each[0].metadata != ADDED or each[1] != each[0].default)
+        return {item.name: _encode(held) for item, held in shown}
     if isinstance(value, Mapping):
         return {key: _encode(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
