@@ -49,9 +49,9 @@ _CPU = dataclasses.replace(
 )
 _DEMO = dataclasses.replace(
     _CPU,
-    epochs=2,
-    steps_per_epoch=100,
-    warmup_steps=20,
+    epochs=6,
+    steps_per_epoch=150,
+    warmup_steps=50,
     patch=None,
     ema=0.0,
     parameters=_SMALL | {"discriminator_features": 16},
@@ -92,7 +92,9 @@ class SRGAN(Trainable):
         ),
         "cpu-small": _CPU,
         "demo": _DEMO,
-        "demo-gan": dataclasses.replace(_DEMO, losses=_VARIANT_B, lr=1e-4, select="none", unit_scale=None),
+        "demo-gan": dataclasses.replace(
+            _DEMO, losses=_VARIANT_B, epochs=4, steps_per_epoch=50, lr=1e-4, select="none", unit_scale=None
+        ),
     }
     tiny: ClassVar[Mapping[str, Any]] = {"blocks": 2, "features": 6, "discriminator_features": 4}
 

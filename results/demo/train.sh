@@ -12,11 +12,15 @@ ship() { # OWNER NAME
   cp "$runs/$1-$2/weights/$2.safetensors" "$runs/$1-$2/weights/$2.json" "$assets/$1/"
 }
 
-fit() { # OWNER NAME, then the words of `srbench train`
+stage() { # OWNER NAME, then the words of `srbench train`
   local owner=$1 name=$2
   shift 2
   srbench train "$@" --data demo --device cpu --name "$name" --out "$runs/$owner-$name"
-  ship "$owner" "$name"
+}
+
+fit() { # the same, and it ships
+  stage "$@"
+  ship "$1" "$2"
 }
 
 classifiers() {
@@ -44,6 +48,25 @@ retrained() { # the control, for each classifier: as many image-steps as esrgan'
   fit retrained demo-vit retrained --recipe demo --classifier demo-vit
 }
 
-for part in "${@:-classifiers esrgan darionet learned_resizer retrained}"; do
+muller() {
+  fit muller demo muller --recipe demo --classifier demo-resnet
+}
+
+rdn() {
+  fit rdn demo-x4 rdn --recipe demo
+}
+
+srgan() { # variant A, which stays among the user's weights, then B from it
+  stage srgan demo-a-x4 srgan --recipe demo
+  fit srgan demo-x4 srgan --recipe demo-gan --init-from demo-a-x4 --classifier demo-resnet
+}
+
+sr4ir() { # for each classifier, which is trained in turn with it; both start from one warm-up by the pixels alone
+  stage sr4ir demo-warm-up sr4ir --recipe demo-warm-up --classifier demo-resnet
+  fit sr4ir demo-resnet sr4ir --recipe demo --init-from demo-warm-up --classifier demo-resnet
+  fit sr4ir demo-vit sr4ir --recipe demo --init-from demo-warm-up --classifier demo-vit
+}
+
+for part in "${@:-classifiers esrgan darionet learned_resizer retrained muller rdn srgan sr4ir}"; do
   for each in $part; do "$each"; done
 done
