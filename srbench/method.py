@@ -84,6 +84,10 @@ class Batch:
         teacher_logits: `(N, K)` float32, the frozen teacher's logits of `hr`, or None without a teacher.
         sr_size: (height, width) that SR must have.
         task_type: What the data ask of a network, a name of `srbench.task_types`.
+        shown_size: (height, width) that SR is brought to before the classifier sees it, or None for `sr_size`.
+        shown_hr: `hr` at `shown_size`, which is what the teacher saw, or None where that is `hr` itself.
+        teacher_number: Which of the run's teachers this batch asks.
+        logits_unit: What the squared difference of logits is divided by, so that teachers count alike.
     """
 
     lr: Tensor
@@ -92,6 +96,10 @@ class Batch:
     teacher_logits: Tensor | None
     sr_size: tuple[int, int]
     task_type: str = "classification"
+    shown_size: tuple[int, int] | None = None
+    shown_hr: Tensor | None = None
+    teacher_number: int = 0
+    logits_unit: float = 1.0
 
 
 class Method(nn.Module):

@@ -90,7 +90,7 @@ def test_starts_from_weights_that_esrgan_was_trained_to(tmp_path):
 )
 def test_other_networks_are_refused(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"other\.pth holds no RRDB and no compact network of factor 4"):
+    with pytest.raises(WeightsError, match=r"other\.pth holds no RRDB, no compact network and no DISP"):
         load(tmp_path / "other.pth")
 
 
@@ -104,7 +104,7 @@ def test_grey_networks_and_arguments_are_refused(tmp_path):
 
 @pytest.mark.parametrize("wrong", [{"blocks": 0}, {"features": 0}])
 def test_constructor_refuses_what_it_cannot_build(wrong):
-    with pytest.raises(UsageError, match="rrdb or compact, got 'unet'"):
+    with pytest.raises(UsageError, match="rrdb, compact or disp, got 'unet'"):
         DarioNet(arch="unet")
     with pytest.raises(UsageError, match="blocks >= 1 and features >= 1"):
         DarioNet(**wrong)

@@ -176,7 +176,12 @@ def train(
     val: Annotated[
         str | None, typer.Option(help="SPEC of the validation data; a tenth of the data if left out.")
     ] = None,
-    classifier: Annotated[str | None, typer.Option(help="SPEC of the teacher (or of the classifier to adapt).")] = None,
+    classifier: Annotated[
+        list[str] | None, typer.Option(help="SPEC of a teacher (or of the classifier to adapt); teachers take turns.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="SPEC of a classifier that validation shows and nothing is trained by.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Name of a preset, or a TOML file.")] = None,
     scale: Annotated[str | None, typer.Option(help="LR side / HR side, such as 0.32 or 1/3.")] = None,
     recipe: Annotated[str | None, typer.Option(help="Name of one of the method's recipes, or a TOML file.")] = None,
@@ -230,7 +235,7 @@ def train(
     if arch is not None:
         result = train_network(arch, options, in_chans=in_chans)
     else:
-        result = train_method(method, options, classifier=classifier, plugins=plugin or ())
+        result = train_method(method, options, classifier=classifier or (), judge=judge or (), plugins=plugin or ())
     typer.echo(result.summary())
 
 

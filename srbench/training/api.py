@@ -8,9 +8,10 @@ from pathlib import Path
 
 from srbench.data.catalogue import default_task_type
 from srbench.errors import UsageError
+from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.protocol import Protocol
-from srbench.registry import Registry
+from srbench.registry import Registry, listed
 from srbench.task_types import task_type
 from srbench.training.losses import NEED_CLASSIFIER
 from srbench.training.method_run import MethodRun
@@ -26,7 +27,8 @@ def train(
     *,
     data: str | Sequence[str],
     val: str | None = None,
-    classifier: str | None = None,
+    classifier: str | Sequence[str] | None = None,
+    judge: str | Sequence[str] = (),
     protocol: str | Protocol | None = None,
     scale: float | None = None,
     recipe: str | Recipe | None = None,
@@ -76,19 +78,25 @@ def train(
         progress=progress,
         command=command,
     )
-    return train_method(method, options, classifier=classifier, plugins=plugins)
+    return train_method(method, options, classifier=classifier or (), judge=judge, plugins=plugins)
 
 
 def train_method(
-    method: str, options: TrainOptions, *, classifier: str | None = None, plugins: Sequence[Path | str] = ()
+    method: str,
+    options: TrainOptions,
+    *,
+    classifier: str | Sequence[str] = (),
+    judge: str | Sequence[str] = (),
+    plugins: Sequence[Path | str] = (),
 ) -> TrainingResult:
     """Train a method.
 
     Args:
         method: Its name.
         options: The options.
-        classifier: SPEC of the teacher, or of the classifier that is adapted; None is the first demo classifier on the
-            demo, and no classifier elsewhere.
+        classifier: SPEC of the teacher, or of the classifier that is adapted, or several of teachers, which take turns;
+            without any it is the first demo classifier on the demo, and no classifier elsewhere.
+        judge: SPECs of classifiers that see SR in validation and take no part in training.
         plugins: Files of further methods.
 
     Returns:
@@ -108,15 +116,21 @@ def train_method(
         raise UsageError(f"recipe {recipe_name!r} has no losses; give at least one with --set losses.NAME=1")
     _check_phases(recipe)
     demo = set(options.data) == {"demo"}
-    spec = classifier or (_demo_classifier(recipe) if demo else None)
+    specs = listed(classifier or ()) or (_demo_classifier(recipe) if demo else [])
     needing = sorted(set(recipe.losses) & NEED_CLASSIFIER)
-    if spec is None and (needing or recipe.track == "adapted"):
+    if not specs and (needing or recipe.track == "adapted"):
         what = f"the loss term {needing[0]!r}" if needing else "the adapted track"
         raise UsageError(f"{what} needs a classifier; give --classifier SPEC, see `srbench list classifiers`")
-    teacher = load_classifier(spec) if spec is not None else None
-    name = recipe_name if teacher is None else f"{recipe_name}-{teacher.id}"
+    if len(specs) > 1 and recipe.track == "adapted":
+        raise UsageError(
+            f"track 'adapted' trains one classifier along, got {len(specs)}; give one with --classifier, or"
+            " --set track=frozen"
+        )
+    teachers, judges = [[load_classifier(spec) for spec in given] for given in (specs, listed(judge or ()))]
+    _check_ids([*teachers, *judges])
+    name = "-".join([recipe_name, *(teacher.id for teacher in teachers)])
     run = prepare_run(options, recipe=recipe, recipe_name=recipe_name, out=method, name=name)
-    return MethodRun(run, method, method_class, registry, teacher).result()
+    return MethodRun(run, method, method_class, registry, teachers=teachers, judges=judges).result()
 
 
 def train_network(arch: str, options: TrainOptions, *, in_chans: int = 3) -> TrainingResult:
@@ -155,7 +169,21 @@ def train_network(arch: str, options: TrainOptions, *, in_chans: int = 3) -> Tra
     return NetworkRun(run, library, architecture, in_chans).result()
 
 
+def _check_ids(networks: Sequence[Classifier]) -> None:
+    names = [network.id for network in networks]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(
+            f"the classifier {twice[0]} was given twice; a network teaches once, and one that teaches cannot judge:"
+            " leave one out of --classifier and --judge"
+        )
+
+
 def _check_phases(recipe: Recipe) -> None:
+    if recipe.input_sizes and recipe.track == "adapted":
+        raise UsageError(
+            "input_sizes are drawn for a frozen classifier, got track 'adapted'; leave them out, or --set track=frozen"
+        )
     if recipe.classifier_losses and recipe.track != "adapted":
         raise UsageError(
             f"classifier_losses train the classifier, which track {recipe.track!r} leaves alone; give"
@@ -168,7 +196,7 @@ def _check_phases(recipe: Recipe) -> None:
         )
 
 
-def _demo_classifier(recipe: Recipe) -> str | None:
+def _demo_classifier(recipe: Recipe) -> list[str]:
     names = demo_classifiers()
     needed = set(recipe.losses) & NEED_CLASSIFIER or recipe.track == "adapted" or recipe.select not in {"psnr", "none"}
-    return names[0] if names and needed else None
+    return names[:1] if needed else []

@@ -25,12 +25,16 @@ class RawBatch:
         hr: `(N, 3, H, W)`, RGB, uint8, cropped.
         lr: `(N, 3, h, w)`, RGB, uint8, or None where LR is made by the degradation.
         flipped: `(N,)` bool, which images are to be mirrored.
+        input_size: Shortest side at which a classifier is to see the images, pixels; None is their own.
+        number: Number of the batch in the run, which says whose turn it is of several teachers.
     """
 
     positions: Positions
     hr: Tensor
     lr: Tensor | None
     flipped: NDArray[np.bool_]
+    input_size: int | None = None
+    number: int = 0
 
 
 def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generator: np.random.Generator) -> RawBatch:
@@ -41,9 +45,10 @@ def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generat
     again = _DRAWS_AGAIN if recipe.min_detail and recipe.patch is not None else 0
     corners = np.concatenate([draws[:, None, :2], generator.random((len(positions), again, 2))], axis=1)
     turns = generator.integers(4, size=len(positions)) if recipe.augment.rotate else np.zeros(len(positions), np.int64)
+    input_size = int(generator.choice(recipe.input_sizes)) if recipe.input_sizes else None
     if recipe.patch is None and not recipe.augment.shift and not turns.any():
         hr, lr = images.read(positions)
-        return RawBatch(positions, hr, lr, flipped)
+        return RawBatch(positions, hr, lr, flipped, input_size)
     crops = []
     previous, whole = -1, None
     for position, draws_of_one, quarters in zip(positions.tolist(), corners, turns.tolist(), strict=True):
@@ -51,7 +56,7 @@ def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generat
             previous, whole = position, _one(images, position)
         crops.append(_turned(_cropped(whole, recipe, draws_of_one), quarters))
     lr = None if not images.paired else torch.stack([lr for _, lr in crops if lr is not None])
-    return RawBatch(positions, torch.stack([hr for hr, _ in crops]), lr, flipped)
+    return RawBatch(positions, torch.stack([hr for hr, _ in crops]), lr, flipped, input_size)
 
 
 def detail(patch: Tensor) -> float:

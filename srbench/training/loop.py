@@ -7,6 +7,7 @@ of a generator, and goes on exactly as the uninterrupted one would have gone on.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -427,7 +428,8 @@ class Loop:
 
         def read(number: int) -> RawBatch:
             draws = np.random.default_rng([self._seed, stream, epoch, number, self._fabric.global_rank])
-            return read_cropped(self._trainee.images, batches[number], self._recipe, draws)
+            raw = read_cropped(self._trainee.images, batches[number], self._recipe, draws)
+            return dataclasses.replace(raw, number=(epoch - 1) * len(batches) + number)
 
         return read_ahead(read, range(first, len(batches)))
 

@@ -36,6 +36,7 @@ def terms(
     sr: Tensor,
     batch: Batch,
     *,
+    shown: Tensor | None = None,
     network: nn.Module | None = None,
     extractor: FeatureExtractor | None = None,
     smoothing: float = 0.0,
@@ -49,6 +50,7 @@ def terms(
         sr: `(N, C, H, W)`, RGB, float, with gradient, at `batch.sr_size`.
         batch: HR, labels or ratings, the task type, and the teacher's logits of HR. The term of the task type ("ce";
             "emd" for iqa) compares with what the data say. "emd" of other task types compares with the teacher.
+        shown: SR as the classifier sees it, at `batch.shown_size`; None is `sr` itself.
         network: Classifier on [0, 1] images that sees SR: the frozen teacher, or the one trained along.
         extractor: Features of a frozen classifier; needed for "features" and "perceptual" only.
         smoothing: Label smoothing of "ce".
@@ -60,20 +62,21 @@ def terms(
     for name, pixel_loss in _PIXEL.items():
         if name in wanted:
             values[name] = pixel_loss(sr, batch.hr)
+    seen, seen_hr = (sr, batch.hr) if shown is None else (shown, batch.hr if batch.shown_hr is None else batch.shown_hr)
     of_logits = [name for name in ("logits", "ce", "emd") if name in wanted]
     of_features = [name for name in _FEATURE if name in wanted]
     sr_logits: Tensor | None = None
     if of_features:
         extractor = _given(extractor, of_features[0], "the features of a classifier; give --classifier")
-        features, sr_logits = extractor.with_logits(sr) if of_logits else (extractor(sr), None)
+        features, sr_logits = extractor.with_logits(seen) if of_logits else (extractor(seen), None)
         with torch.no_grad():
-            target = extractor(batch.hr)
+            target = extractor(seen_hr)
         for name in of_features:
             values[name] = _FEATURE[name](features, target)
         if network is not None and extractor.classifier is not network:
             sr_logits = None  # these were the logits of another classifier
     if of_logits and sr_logits is None:
-        sr_logits = _given(network, of_logits[0], "a classifier; give --classifier")(sr)
+        sr_logits = _given(network, of_logits[0], "a classifier; give --classifier")(seen)
     asked = task_type(batch.task_type)
     for name in of_logits:
         assert sr_logits is not None
@@ -84,7 +87,11 @@ def terms(
             raise UsageError(check_terms([name], asked))
         else:
             target = _given(batch.teacher_logits, name, "a teacher's logits; give --classifier")
-            values[name] = logits(sr_logits, target) if name == "logits" else emd(sr_logits, target.softmax(dim=1))
+            values[name] = (
+                logits(sr_logits, target) / batch.logits_unit
+                if name == "logits"
+                else emd(sr_logits, target.softmax(dim=1))
+            )
     return values
 
 

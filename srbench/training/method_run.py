@@ -17,7 +17,7 @@ from srbench.compute.progress import track
 from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.imaging.colour import to_channels
-from srbench.imaging.degrade import degrade
+from srbench.imaging.degrade import degrade, restore_size
 from srbench.method import Batch, Method
 from srbench.networks.classifiers import Classifier, label_map
 from srbench.registry import Registry
@@ -35,16 +35,24 @@ from srbench.training.losses import (
 from srbench.training.prepare import PreparedRun, open_images
 from srbench.training.recipe import TERMS
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
-from srbench.training.teacher import TeacherLogits, check_frozen, freeze, teacher_logits
+from srbench.training.teacher import Teacher, TeacherLogits, check_frozen, freeze, logits_variance
+from srbench.training.trainable import Trainable
 from srbench.training.trainee import Helpers, Phase, Trainee
-from srbench.training.validation import MethodValidation, Sums, validation_batch
+from srbench.training.validation import MethodValidation, Sums, Watcher, validation_batch
 
 
 class MethodRun(Trainee):
     """A method that is trained, and the classifier beside it: frozen as a teacher, or trained along."""
 
     def __init__(
-        self, run: PreparedRun, name: str, method_class: type[Method], registry: Registry, teacher: Classifier | None
+        self,
+        run: PreparedRun,
+        name: str,
+        method_class: type[Method],
+        registry: Registry,
+        *,
+        teachers: Sequence[Classifier] = (),
+        judges: Sequence[Classifier] = (),
     ) -> None:
         """Decode the images, build the networks, and compute the teacher's logits.
 
@@ -53,39 +61,45 @@ class MethodRun(Trainee):
             name: Name of the method.
             method_class: Its class.
             registry: All methods, one of which may lend its weights to start from.
-            teacher: The classifier that the losses ask, or None.
+            teachers: The classifiers that the losses ask, one a batch in turn.
+            judges: Classifiers that see SR in validation and take no part in training.
 
         Raises:
             UsageError: If method, data, recipe and classifier do not go together.
         """
         self.who, self.recipe = name, run.recipe
-        self._run, self._registry, self._teacher = run, registry, teacher
+        self._run, self._registry, self._classifiers = run, registry, tuple(teachers)
         self._device = run.fabric.device
         self._task_type = task_type_of([*run.data, *run.val])
         self.images, self._val_images = self._open_images()
         torch.manual_seed(run.options.seed)
         self._method, self._parameters, self._started = self._build(method_class)
         check_channels(name, self._method, [*run.data, *run.val])
+        if run.recipe.input_sizes and method_class.training_step is not Trainable.training_step:
+            raise UsageError(
+                f"{name} has a training step of its own, which shows the classifier SR at the size of HR; leave"
+                " input_sizes out"
+            )
         self._method.recipe = run.recipe
         self._method.prepare(run.protocol)
         self._classifier: Classifier | None = None
-        if teacher is not None:
-            teacher.to(self._device)
-            freeze(teacher)
-            if run.recipe.track == "adapted":
-                self._classifier = self._adapted(teacher, self._started)
+        for network in (*teachers, *judges):
+            network.to(self._device)
+            freeze(network)
+        if teachers and run.recipe.track == "adapted":
+            self._classifier = self._adapted(teachers[0], self._started)
+        if self._device.type == "cpu":  # oneDNN convolves a tenth faster in this order
+            for each in (self._method, self._classifier, *teachers, *judges):
+                if each is not None:
+                    each.to(memory_format=torch.channels_last)
         self._degradation = training_degradation(run.protocol)
         self._wants_logits = self._needs_teacher_logits()
-        self._logits: list[TeacherLogits] = []
-        if self._wants_logits and self._cacheable():
-            sides = (False, True) if run.recipe.augment.flip else (False,)
-            self._logits = [self._open_logits(self.images, flipped=flipped) for flipped in sides]
+        self._teachers = [self._teacher(network) for network in teachers]
         self._validation = MethodValidation(
             method=self._method,
             images=self._val_images,
             protocol=run.protocol,
-            network=self._classifier or teacher,
-            teacher_logits=self._open_logits(self._val_images, flipped=False) if teacher is not None else None,
+            watchers=self._watchers(judges),
             batch_size=validation_batch(self._device),
             device=self._device,
             seed=run.options.seed,
@@ -99,15 +113,16 @@ class MethodRun(Trainee):
         factor = self._method.info.factor
         # A classifier that only validated says nothing about which classifiers the weights are for.
         taught = run.recipe.track == "adapted" or not set(run.recipe.losses) <= set(TERMS) - NEED_CLASSIFIER
-        teacher = self._teacher.info if self._teacher is not None and taught else None
+        teachers = [_identity(network) for network in self._classifiers] if taught else []
         card = weights.Card(
             namespace=self.who,
             name=run.name,
             parameters=self._parameters,
             scale=run.protocol.effective_scale,
             factor=factor if isinstance(factor, int) else None,
-            teacher={"id": teacher.id, "sha256": teacher.weights_sha256} if teacher is not None else None,
-            extra={"validated_with": self._teacher.id if self._teacher is not None else None},
+            teacher=teachers[0] if teachers else None,
+            extra={"validated_with": self._classifiers[0].id if self._classifiers else None}
+            | ({"teachers": teachers} if len(teachers) > 1 else {}),
         )
         saved = save_weights(
             run,
@@ -140,7 +155,8 @@ class MethodRun(Trainee):
 
     def step(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the terms of the method's training step."""
-        return self._method.training_step(batch, self._teacher, self._classifier)
+        teacher = self._classifiers[batch.teacher_number] if self._classifiers else None
+        return self._method.training_step(batch, teacher, self._classifier)
 
     def phases(self) -> tuple[Phase, ...]:
         """Return the method's phase and the classifier's, where the recipe trains them one after the other."""
@@ -164,13 +180,27 @@ class MethodRun(Trainee):
             soft = blurred(hr, augment.blur, augment.blur_probability)
             lr = degrade(soft, self._degradation, grey=self.images.channels == 1)
         labels = self.images.labels
+        own_size = (hr.shape[-2], hr.shape[-1])
+        sr_size = self._run.protocol.sr_size(*own_size)
+        shown_size = _scaled(own_size, raw.input_size)
+        shown = restore_size(seen_by_teacher, shown_size, self._run.protocol.sr)
+        turn = raw.number % max(len(self._teachers), 1)
+        teacher = self._teachers[turn] if self._teachers else None
         return Batch(
             lr=lr,
             hr=hr,
             label=None if labels is None else torch.from_numpy(labels[raw.positions]).to(self._device),
-            teacher_logits=self._teacher_logits(raw, seen_by_teacher),
-            sr_size=self._run.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
+            teacher_logits=(
+                teacher.logits(raw, shown, whole=shown_size == own_size)
+                if teacher is not None and self._wants_logits
+                else None
+            ),
+            sr_size=sr_size,
             task_type=self.images.task_type.name,
+            shown_size=shown_size if raw.input_size is not None and shown_size != sr_size else None,
+            shown_hr=shown if raw.input_size is not None else None,
+            teacher_number=turn,
+            logits_unit=teacher.unit if teacher is not None else 1.0,
         )
 
     def validate(self, rank: int, world: int) -> Sums:
@@ -183,15 +213,15 @@ class MethodRun(Trainee):
             "method": self.who,
             "version": self._method.info.version,
             "protocol": self._run.protocol.fingerprint,
-            "teacher": self._teacher.info.sha256 if self._teacher is not None else None,
+            "teacher": "+".join(network.info.sha256 for network in self._classifiers) or None,
             "data": self.images.key,
             "validation data": self._val_images.key,
         }
 
     def guard(self) -> None:
         """Raise if the teacher has been thawed."""
-        if self._teacher is not None:
-            check_frozen(self._teacher, self.who)
+        for network in self._classifiers:
+            check_frozen(network, self.who)
 
     def helpers(self) -> Helpers | None:
         """Return the method's helpers, if it has any."""
@@ -207,7 +237,8 @@ class MethodRun(Trainee):
     # --- what is set up before the first step
 
     def _open_images(self) -> tuple[ImageSet, ImageSet]:
-        run, recipe, teacher = self._run, self.recipe, self._teacher
+        run, recipe = self._run, self.recipe
+        teacher = self._classifiers[0] if self._classifiers else None
         refused = check_terms({*recipe.losses, *recipe.classifier_losses}, self._task_type)
         if refused:
             raise UsageError(refused)
@@ -274,7 +305,7 @@ class MethodRun(Trainee):
     def _needs_teacher_logits(self) -> bool:
         terms = set(self.recipe.losses)
         of_teacher = NEED_TEACHER_LOGITS - {self._task_type.loss_term}
-        return self._teacher is not None and bool(terms & of_teacher or terms - set(TERMS))
+        return bool(self._classifiers) and bool(terms & of_teacher or terms - set(TERMS))
 
     def _cacheable(self) -> bool:
         """Say whether the teacher's logits of whole HR crops are what training needs, often enough to keep them."""
@@ -284,27 +315,56 @@ class MethodRun(Trainee):
         if recipe.steps_per_epoch is None:
             return True
         steps = recipe.epochs * recipe.steps_per_epoch * recipe.accumulate
-        return steps * recipe.batch_size * self._run.fabric.world_size >= len(self.images)
+        images = steps * recipe.batch_size * self._run.fabric.world_size
+        return images >= len(self.images) * len(self._classifiers)
 
-    def _open_logits(self, images: ImageSet, *, flipped: bool) -> TeacherLogits:
-        assert self._teacher is not None
+    def _teacher(self, network: Classifier) -> Teacher:
+        """Return one of the teachers; where there are several each counts by the variance of its own logits."""
+        unit, cached = 1.0, []
+        if self._wants_logits and self._cacheable():
+            sides = (False, True) if self.recipe.augment.flip else (False,)
+            cached = [self._open_logits(network, self.images, flipped=flipped) for flipped in sides]
+        if self._wants_logits and len(self._classifiers) > 1:
+            unit = logits_variance(network, self.images, self._device)
+        return Teacher(network, unit=unit, cached=cached)
+
+    def _watchers(self, judges: Sequence[Classifier]) -> list[Watcher]:
+        """Return what sees SR in validation; the figures of a single teacher have no label."""
+        classes = self._classifiers[0].info.classes if self._classifiers else None
+        watchers = []
+        for network in (*self._classifiers, *judges):
+            teaches = network not in judges
+            seen_by = self._classifier if teaches and self._classifier is not None else network
+            watchers.append(
+                Watcher(
+                    seen_by,
+                    self._open_logits(network, self._val_images, flipped=False),
+                    label="" if teaches and len(self._classifiers) == 1 else f":{network.id}",
+                    teaches=teaches,
+                    labelled=network.info.classes == classes,
+                )
+            )
+        return watchers
+
+    def _open_logits(self, network: Classifier, images: ImageSet, *, flipped: bool) -> TeacherLogits:
         fabric = self._run.fabric
-        logits = TeacherLogits(images, self._teacher, flipped=flipped, device=self._device)
+        logits = TeacherLogits(images, network, flipped=flipped, device=self._device)
         with track("teacher", -(-len(images) // fabric.world_size), show=self._run.shows) as advance:
             logits.fill(rank=fabric.global_rank, world=fabric.world_size, advance=advance)
         fabric.barrier()
         return logits
 
-    def _teacher_logits(self, raw: RawBatch, hr: Tensor) -> Tensor | None:
-        if not self._wants_logits:
-            return None
-        assert self._teacher is not None
-        if not self._logits:
-            return teacher_logits(self._teacher, hr)
-        rows = self._logits[0].rows(raw.positions)
-        if raw.flipped.any():
-            rows[torch.from_numpy(raw.flipped)] = self._logits[1].rows(raw.positions[raw.flipped])
-        return rows.to(self._device)
+
+def _identity(network: Classifier) -> dict[str, str]:
+    return {"id": network.id, "sha256": network.info.weights_sha256}
+
+
+def _scaled(size: tuple[int, int], shortest: int | None) -> tuple[int, int]:
+    """Return a size whose shortest side is `shortest`, or the size itself without one."""
+    if shortest is None:
+        return size
+    height, width = (round(side * shortest / min(size)) for side in size)
+    return height, width
 
 
 def check_channels(name: str, method: Method, sources: Sequence[Source]) -> None:

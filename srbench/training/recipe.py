@@ -74,6 +74,8 @@ class Recipe:
             one with the most detail is taken. Detail is the larger of the mean standard deviations along the columns
             and along the rows of the patch, in units of [0, 1]; 0 takes every patch.
         augment: What is drawn anew for every image.
+        input_sizes: Shortest sides at which the classifier sees SR, pixels. One is drawn for each batch, and what is
+            named twice is drawn twice as often. Without any it is the size of HR.
         ema: Decay of the moving average of the weights that is validated and saved; 0 is none.
         clip_norm: Largest norm of the gradient, or None.
         helper_lr: Learning rate of the helper networks (a discriminator), or None for `lr`.
@@ -114,6 +116,7 @@ class Recipe:
     patches_per_image: Positive = 1
     min_detail: BelowOne = 0.0
     augment: Augment = field(default_factory=Augment)
+    input_sizes: tuple[Positive, ...] = ()
     ema: BelowOne = 0.0
     clip_norm: Above0 | None = None
     helper_lr: Above0 | None = None
@@ -136,6 +139,8 @@ class Recipe:
         Raises:
             UsageError: Naming the setting.
         """
+        if isinstance(self.input_sizes, list):  # as JSON and TOML give it
+            object.__setattr__(self, "input_sizes", tuple(self.input_sizes))
         check(self, origin="recipe", error=UsageError)
         if self.select not in criteria():
             raise UnknownNameError("criterion of select", self.select, criteria())
@@ -156,6 +161,7 @@ class Recipe:
             "classifier_losses": dict(self.classifier_losses),
             "parameters": dict(self.parameters),
             "augment": dataclasses.asdict(self.augment),
+            "input_sizes": list(self.input_sizes),
         }
 
 

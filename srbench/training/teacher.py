@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,12 @@ from srbench.compute.numerics import full_precision
 from srbench.errors import SrbenchError, TrainingError
 from srbench.files.paths import cache_dir
 from srbench.networks.classifiers import Classifier
+from srbench.training.crops import RawBatch
 from srbench.training.images import ImageSet, Positions
 
 # Fixed, so that a row's value never depends on the recipe or on how far an earlier run came.
 _BLOCK = 32
+_SAMPLED, _SMALLEST_VARIANCE = 64, 1e-12
 
 
 def freeze(network: nn.Module) -> None:
@@ -78,6 +80,50 @@ class TeacherLogits:
         hr, _ = self._images.read(positions)
         image = hr.to(self._device).float().div_(255)
         return teacher_logits(self._teacher, image.flip(-1) if self._flipped else image).cpu().numpy()
+
+
+class Teacher:
+    """A frozen classifier with its logits of HR, cached for whole HR crops, mirrored ones too, or computed as needed.
+
+    Attributes:
+        network: The classifier.
+        unit: What the squared difference of its logits is divided by.
+    """
+
+    def __init__(self, network: Classifier, *, unit: float = 1.0, cached: Sequence[TeacherLogits] = ()) -> None:
+        """Take over a frozen classifier.
+
+        Args:
+            network: The classifier.
+            unit: See above.
+            cached: Its logits of the training images, and those of the mirrored ones where images are mirrored.
+        """
+        self.network, self.unit, self._cached = network, unit, tuple(cached)
+
+    def logits(self, raw: RawBatch, hr: Tensor, *, whole: bool) -> Tensor:
+        """Return the logits of a batch, `(N, K)` float32, on the device of `hr`.
+
+        Args:
+            raw: The batch as it was read.
+            hr: The images that the teacher sees, `(N, C, H, W)`, RGB or grey, float32, [0, 1], mirrored as drawn.
+            whole: Whether these are the whole HR crops at their own size, whose logits may be cached.
+        """
+        if not whole or not self._cached:
+            return teacher_logits(self.network, hr)
+        rows = self._cached[0].rows(raw.positions)
+        if raw.flipped.any():
+            rows[torch.from_numpy(raw.flipped)] = self._cached[1].rows(raw.positions[raw.flipped])
+        return rows.to(hr.device)
+
+
+def logits_variance(network: nn.Module, images: ImageSet, device: torch.device) -> float:
+    """Return the variance of a classifier's logits over its outputs and over images spread evenly over a set."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, _SAMPLED).round().astype(np.int64))
+    rows = []
+    for position in chosen:
+        hr, _ = images.read(np.array([position]))
+        rows.append(teacher_logits(network, hr.to(device).float().div_(255)))
+    return max(float(torch.cat(rows).double().var(correction=0)), _SMALLEST_VARIANCE)
 
 
 @torch.no_grad()

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from srbench.imaging.degrade import for_classifier
+from srbench.imaging.degrade import for_classifier, restore_size
 from srbench.method import Batch, Method
 from srbench.protocol import Protocol, Restoration
-from srbench.restore import restore
+from srbench.restore import call, restore
 from srbench.training import losses
 from srbench.training.networks import Discriminator, FeatureExtractor, frozen
 from srbench.training.recipe import Recipe
@@ -53,7 +53,7 @@ class Trainable(Method):
     ) -> Mapping[str, Tensor]:
         """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
         wanted = self.recipe.losses
-        sr = restore(self, batch.lr, batch.sr_size, restoration=self._restoration, numerics=None)
+        sr, shown = self._restored(batch)
         if self._protocol is not None and next(self.parameters(), None) is None:
             # Rounding has no gradient, so training leaves it out; where the method needs none, the classifier learns on
             # what it will be scored on. It would learn to read values between two levels of 8 bits else.
@@ -62,6 +62,7 @@ class Trainable(Method):
             wanted,
             sr,
             batch,
+            shown=shown,
             network=classifier if classifier is not None else teacher,
             extractor=self._extractor(self.features_of(teacher, classifier)),
             smoothing=self.recipe.label_smoothing,
@@ -70,6 +71,15 @@ class Trainable(Method):
             with frozen(self.helpers()["discriminator"]) as discriminator:
                 values["adversarial"] = self.adversarial(discriminator, batch.hr, sr)
         return values
+
+    def _restored(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Return SR at `batch.sr_size`, and at `batch.shown_size` where that is another size."""
+        if batch.shown_size is None:
+            return restore(self, batch.lr, batch.sr_size, restoration=self._restoration, numerics=None), None
+        native = call(self, batch.lr, batch.sr_size, numerics=None).float()
+        sizes = (batch.sr_size, batch.shown_size)
+        sr, shown = (restore_size(native, size, self._restoration) for size in sizes)
+        return sr, shown
 
     def helpers(self) -> Mapping[str, nn.Module]:
         """Return the discriminator, where the recipe has an adversarial term."""

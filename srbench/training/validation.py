@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from srbench import metrics
 from srbench.compute.numerics import Numerics
@@ -45,6 +45,25 @@ class Sums:
         return {name: total / self.counts[name] for name, total in self.totals.items() if self.counts[name]}
 
 
+@dataclass(frozen=True)
+class Watcher:
+    """A network that sees SR in validation.
+
+    Attributes:
+        network: The classifier.
+        hr_logits: The frozen classifier's logits of HR.
+        label: What follows the names of its figures, such as ":resnet50", or "" where it is the only one.
+        teaches: Whether the means over the teachers count it.
+        labelled: Whether the data's labels are indices of its outputs.
+    """
+
+    network: Classifier
+    hr_logits: TeacherLogits
+    label: str = ""
+    teaches: bool = True
+    labelled: bool = True
+
+
 @dataclass
 class MethodValidation:
     """Restores the validation images and compares them with the originals.
@@ -53,8 +72,7 @@ class MethodValidation:
         method: The network, in eval mode when this is called.
         images: The validation set.
         protocol: The protocol.
-        network: Classifier that sees SR (the teacher, or the one trained along), or None.
-        teacher_logits: The frozen teacher's logits of HR, or None.
+        watchers: Networks that see SR: the teachers (or the classifier trained along), and those that only judge.
         batch_size: Images a batch.
         device: Where it runs.
         seed: Seed of the degradation's noise.
@@ -63,8 +81,7 @@ class MethodValidation:
     method: Method
     images: ImageSet
     protocol: Protocol
-    network: nn.Module | None
-    teacher_logits: TeacherLogits | None
+    watchers: Sequence[Watcher]
     batch_size: int
     device: torch.device
     seed: int
@@ -93,16 +110,23 @@ class MethodValidation:
                     grey=torch.from_numpy(self.images.stored_channels[positions] == 1),
                 )
                 sums.add("psnr", metrics.psnr_from_mse(mse).clamp_max(metrics.PSNR_CAP_DB))
-            if self.network is not None and self.teacher_logits is not None:
-                logits = self.network(for_classifier(sr, self.protocol)).float()
-                target = self.teacher_logits.rows(positions).to(self.device)
-                sums.add("logits", metrics.logit_mse(logits, target))
-                labels = _labels(self.images, positions, self.device)
-                if labels is not None:
-                    outputs = self._output_map(logits.shape[1])
-                    _add(sums, self.images.task_type.figures(logits, labels, outputs), "")
-                    _add(sums, self.images.task_type.figures(target, labels, outputs), "_hr")
+            for watcher in self.watchers:
+                self._add_figures(sums, watcher, for_classifier(sr, self.protocol), positions)
         return sums
+
+    def _add_figures(self, sums: Sums, watcher: Watcher, sr: Tensor, positions: Positions) -> None:
+        """Add what one network makes of SR, under its own label, and to the means over the teachers."""
+        task_type = self.images.task_type
+        logits, target = watcher.network(sr).float(), watcher.hr_logits.rows(positions).to(self.device)
+        labels = _labels(self.images, positions, self.device) if watcher.labelled else None
+        for suffix in dict.fromkeys([*([""] if watcher.teaches else []), watcher.label]):
+            sums.add(f"logits{suffix}", metrics.logit_mse(logits, target))
+            if "agreement" in task_type.ranks:
+                sums.add(f"agreement{suffix}", (logits.argmax(dim=1) == target.argmax(dim=1)).double())
+            if labels is not None:
+                outputs = self._output_map(logits.shape[1])
+                _add(sums, task_type.figures(logits, labels, outputs), suffix)
+                _add(sums, task_type.figures(target, labels, outputs), f"_hr{suffix}")
 
     def _output_map(self, n_outputs: int) -> OutputMap:
         labels = self.images.labels
@@ -145,10 +169,11 @@ def validation_batch(device: torch.device) -> int:
 def figures(sums: Sums) -> dict[str, float]:
     """Return the means by name, with the difference of the cross-entropies where both are there."""
     means = sums.means()
-    for other in ("ce_hr", "ce_bilinear"):
-        if "ce" in means and other in means:
-            low, high = (other, "ce") if other == "ce_hr" else ("ce", other)
-            means["ce_difference"] = means[high] - means[low]
+    for label in [name.removeprefix("ce") for name in means if name == "ce" or name.startswith("ce:")]:
+        for other in (f"ce_hr{label}", f"ce_bilinear{label}"):
+            if other in means:
+                low, high = (other, f"ce{label}") if other.startswith("ce_hr") else (f"ce{label}", other)
+                means[f"ce_difference{label}"] = means[high] - means[low]
     return means
 
 
