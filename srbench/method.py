@@ -33,7 +33,7 @@ class MethodInfo:
 
     Attributes:
         role: "baseline" has nothing to train, "network" has weights, "control" is a row that keeps a comparison
-            honest and is never part of a ranking.
+            honest and is never part of a ranking; "precomputed" is the harness's own, for images restored elsewhere.
         family: Free word for tables: "interpolation", "super-resolution", "resizer", ...
         version: Raise it when the method's output changes; cells of another version are computed anew.
         factor: Enlargement of the network (4), or "any" if `forward` returns the size it is asked for.
@@ -42,7 +42,7 @@ class MethodInfo:
         citation: Paper, page or standard that defines the method.
     """
 
-    role: Literal["baseline", "network", "control"]
+    role: Literal["baseline", "network", "control", "precomputed"]
     family: str
     version: str
     factor: int | Literal["any"] = "any"

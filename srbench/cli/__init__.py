@@ -111,6 +111,9 @@ def eval_(
     weights: Annotated[
         list[str] | None, typer.Option(help="METHOD=NAME or METHOD=FILE; repeatable, one row each.")
     ] = None,
+    precomputed: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR: images restored elsewhere, named by sample id; repeatable.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Take only so many images; never ranked.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch; else by device and image size.")] = None,
     device: Device = "auto",
@@ -125,7 +128,8 @@ def eval_(
     """Score methods and print the comparison table; a run that was stopped goes on where it was."""
     if every and methods:
         raise UsageError(f"give either --all or names of methods, not both; got --all and {', '.join(methods)}")
-    if not every and not methods:
+    elsewhere = _folders(precomputed or [])
+    if not every and not methods and not elsewhere:
         raise UsageError("give names of methods, or --all for every registered one; see `srbench list methods`")
     from srbench.protocol import parse_scale
 
@@ -133,14 +137,16 @@ def eval_(
     by_method = _weights(weights or [])
     with _waiting("loading torch, methods and classifiers"):
         from srbench.evaluation import evaluate
+        from srbench.records.schema import BASELINE
     result = evaluate(
-        methods or "all",
+        methods or ("all" if every else [BASELINE]),
         data=data,
         split=split,
         classifiers=classifier or (),
         protocol=protocol,
         scales=scales,
         weights=by_method,
+        precomputed=elsewhere,
         limit=limit,
         batch_size=batch_size,
         device=device,
@@ -394,10 +400,20 @@ def compare(
 @app.command()
 @_guarded
 def upscale(
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     method: Annotated[str, typer.Option(help="Name of a method; see `srbench list methods`.")],
     out: Annotated[str, typer.Option(help="File for a single image, else a folder.")],
-    factor: Annotated[float, typer.Option(help="Enlargement of both sides, any number above 0.")] = 4.0,
+    images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of them.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="SPEC of data instead of images: the LR of every sample, as `srbench eval` makes it."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="With --data: name of the split.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="With --data: name of a preset, or a TOML file.")] = None,
+    scale: Annotated[str | None, typer.Option(help="With --data: LR side / HR side.")] = None,
+    limit: Annotated[int | None, typer.Option(help="With --data: take only so many images.")] = None,
+    factor: Annotated[
+        float | None, typer.Option(help="Enlargement of both sides, any number above 0; 4 if left out.")
+    ] = None,
     tile: Annotated[
         int | None, typer.Option(help="Side of a tile in pixels of the image, for images too large for the memory.")
     ] = None,
@@ -406,15 +422,36 @@ def upscale(
     device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
-    """Enlarge images of any size; show what a classifier makes of them before and after."""
+    """Enlarge images of any size, or every image of a dataset, which `srbench eval --precomputed` takes as a row."""
+    of_data = {"--split": split, "--protocol": protocol, "--scale": scale, "--limit": limit}
+    of_images = {"--factor": factor, "--tile": tile, "--classifier": classifier}
+    if (data is None) == (not images):
+        raise UsageError("give images or folders of them, or data with --data SPEC, and not both")
+    for option, value in (of_data if data is None else of_images).items():
+        if value is not None:
+            raise UsageError(f"{option} goes with {'--data' if data is None else 'images'} alone; leave it out")
+    if data is not None:
+        _upscale_data(
+            data,
+            method,
+            out=out,
+            split=split,
+            protocol=protocol,
+            scale=scale,
+            weights=weights,
+            limit=limit,
+            device=device,
+            plugins=plugin or [],
+        )
+        return
     with _waiting("loading torch and the method"):
         from srbench.upscaling import render as render_guesses
         from srbench.upscaling import upscale as enlarge
     result = enlarge(
-        images,
+        images or [],
         method,
         out=out,
-        factor=factor,
+        factor=4.0 if factor is None else factor,
         tile=tile,
         weights=weights,
         classifier=classifier,
@@ -429,6 +466,17 @@ def upscale(
         typer.echo(f"srbench: failed: {problem}", err=True)
     if result.problems:
         raise typer.Exit(1)
+
+
+def _upscale_data(data: str, method: str, *, scale: str | None, **options: Any) -> None:
+    from srbench.protocol import parse_scale
+
+    with _waiting("loading torch and the method"):
+        from srbench.upscaling import upscale_data
+    result = upscale_data(data, method, scale=parse_scale(scale) if scale is not None else None, **options)
+    for note in result.notes:
+        typer.echo(f"srbench: note: {note}", err=True)
+    typer.echo(f"srbench: {result.summary()}", err=True)
 
 
 def _print_board(board: Any, out: Path, *, verbose: bool) -> None:
@@ -455,6 +503,18 @@ def _weights(pairs: list[str]) -> dict[str, list[str]]:
             raise UsageError(f"--weights takes METHOD=NAME or METHOD=FILE, got {pair!r}")
         by_method.setdefault(method, []).append(spec)
     return by_method
+
+
+def _folders(pairs: list[str]) -> dict[str, Path]:
+    folders: dict[str, Path] = {}
+    for pair in pairs:
+        name, separator, folder = pair.partition("=")
+        if not separator or not name or not folder:
+            raise UsageError(f"--precomputed takes NAME=DIR, got {pair!r}")
+        if name in folders:
+            raise UsageError(f"--precomputed {name}=... is given twice; choose a name for each folder")
+        folders[name] = Path(folder)
+    return folders
 
 
 def _done(result: Any) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from srbench.data.geometry import crop_hr
 from srbench.data.hr_chunks import ROW, Chunk, DecodedImage, DecodeFailure, MappedChunks, load_chunk, write_chunk
-from srbench.data.source import SampleList, Source
+from srbench.data.source import Sample, SampleList, Source
 from srbench.errors import TooManyUnreadableError, UnreadableImageError, UsageError
 from srbench.files.atomic import sweep_temporary
 from srbench.files.paths import cache_dir
@@ -261,7 +261,7 @@ class _Cache:
     def __init__(self, source: Source, geometry: Geometry, limit: int | None) -> None:
         self.geometry = Geometry() if source.paired else geometry
         samples = source.samples if isinstance(source.samples, SampleList) else SampleList.of(source.samples)
-        indices = _limited(samples, limit)
+        indices = limited(samples, limit)
         self.samples = samples.take(indices)
         self.contents = _contents(source, indices, self.samples)
         self.key = _key(source, self.geometry, self.contents)
@@ -333,7 +333,12 @@ def _positions(positions: ArrayLike) -> NDArray[np.int64]:
     return np.asarray(positions, dtype=np.int64).reshape(-1)
 
 
-def _limited(samples: SampleList, limit: int | None) -> Sequence[int]:
+def limited(samples: Sequence[Sample], limit: int | None) -> Sequence[int]:
+    """Return the positions that `--limit` leaves, ascending: by the hash of the id, so that classes stay balanced.
+
+    Raises:
+        UsageError: If the limit is below 1.
+    """
     if limit is None:
         return range(len(samples))
     if limit < 1:

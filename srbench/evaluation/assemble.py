@@ -163,13 +163,19 @@ def method_part(loaded: LoadedMethod | None, costs: Costs | None) -> MethodPart:
         role=info.role,
         family=info.family,
         version=info.version,
-        factor=info.factor,
-        parameters=dict(weights.parameters) if weights else {},
+        factor=info.factor if loaded.images is None else loaded.images.factor,
+        parameters=_parameters(loaded),
         weights=part,
         n_parameters=parameters_of(loaded),
         macs=None if costs is None or costs.macs is None else float(costs.macs),
         citation=info.citation,
     )
+
+
+def _parameters(loaded: LoadedMethod) -> dict[str, Any]:
+    if loaded.images is not None:
+        return {"images_sha256": loaded.images.sha256}
+    return dict(loaded.weights.parameters) if loaded.weights else {}
 
 
 def classifier_part(classifier: Classifier | None, track: Literal["frozen", "adapted"]) -> ClassifierPart | None:

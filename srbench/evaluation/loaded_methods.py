@@ -12,6 +12,7 @@ from torch import nn
 from srbench import weights
 from srbench.compute.timing import count_parameters
 from srbench.errors import UsageError
+from srbench.imaging.lossless import RestoredFolder
 from srbench.leaderboard import BASELINE
 from srbench.method import Method, TaskInfo
 from srbench.networks.classifiers import Classifier
@@ -31,6 +32,7 @@ class LoadedMethod:
         track: "adapted" if the weights hold a classifier too.
         skip: Why the whole method is skipped, or None.
         cls: Its class, for what it says about itself.
+        images: SR that was made elsewhere, in place of a method that makes it.
     """
 
     name: str
@@ -39,6 +41,7 @@ class LoadedMethod:
     weights: weights.WeightsFile | None
     track: Literal["frozen", "adapted"] = "frozen"
     skip: str | None = None
+    images: RestoredFolder | None = None
 
     @property
     def label(self) -> str | None:

@@ -29,6 +29,7 @@ class EvalOptions:
         protocol: A protocol, its name or file; None is the dataset's own (`clean` but for the demo and the lenses).
         scales: LR side / HR side, one or several, which make several tasks; () keeps the protocol's own.
         weights: Names or files by method, one or several.
+        precomputed: Folders of images that were restored elsewhere, by the name of the row that each makes.
         limit: Take only so many images; the cells are marked partial and never ranked.
         batch_size: Images a batch; None chooses by the device and the size of the images.
         device: "auto", "cpu" or "cuda".
@@ -49,6 +50,7 @@ class EvalOptions:
     protocol: str | Protocol | None = None
     scales: float | Sequence[float] = ()
     weights: Mapping[str, str | Sequence[str]] | None = None
+    precomputed: Mapping[str, Path | str] | None = None
     limit: int | None = None
     batch_size: int | None = None
     device: str = "auto"

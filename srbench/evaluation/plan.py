@@ -185,4 +185,5 @@ class _Planner:
             }
             # not a part of colour data's hash, so that the cells of before stay fresh
             | ({} if settings.channels == 3 else {"channels": settings.channels})
+            | ({} if loaded is None or loaded.images is None else {"images": loaded.images.sha256})
         )

@@ -25,7 +25,8 @@ from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, ScoredNetwork
 from srbench.evaluation.rows import CellRows, Stopwatch
 from srbench.evaluation.thumbnails import PENDING_BYTES, Images, ThumbnailBuffer, ThumbnailSelector
-from srbench.imaging.degrade import for_classifier, for_metric
+from srbench.imaging.colour import to_channels
+from srbench.imaging.degrade import for_classifier, for_metric, restore_size
 from srbench.metrics.catalogue import image_columns
 from srbench.protocol import Protocol
 from srbench.records.shards import done_positions
@@ -229,7 +230,8 @@ class _Pass:
                 sr, watch = restore_batch(loaded, batch, self._protocol, self._settings)
                 restoring = [watch]
                 finite = [(not_finite(loaded.name), is_finite(sr))]
-                self._counters.add(self._counters.restored, _name(loaded), len(batch.ids))
+                if loaded.images is None:
+                    self._counters.add(self._counters.restored, _name(loaded), len(batch.ids))
                 sr, quality = _quality(sr, batch, self._protocol, output=loaded.cls.info.output)
         except RecordError:
             raise
@@ -266,8 +268,13 @@ def restore_batch(
     loaded: LoadedMethod, batch: Batch, protocol: Protocol, settings: PassSettings
 ) -> tuple[Tensor, Stopwatch]:
     """Return SR of a batch, `(N, 3, H, W)`, RGB, float32, as the method made it, and what it took."""
-    assert loaded.method is not None and batch.lr is not None
     watch = Stopwatch(settings.device)
+    if loaded.images is not None:
+        with watch:
+            sr = loaded.images.batch(batch.ids).to(settings.device)
+            sr = to_channels(to_channels(sr, settings.channels), batch.hr.shape[1])
+            return restore_size(sr, batch.sr_size, protocol.sr), watch
+    assert loaded.method is not None and batch.lr is not None
     # a clone, since a method that writes to its input must not change what the others see
     sr = restore(
         loaded.method,

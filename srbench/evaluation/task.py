@@ -23,6 +23,7 @@ from srbench.evaluation.counters import Counters
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, originals_and_baselines, plan_cells
+from srbench.evaluation.precomputed import fitted
 from srbench.evaluation.resolve import Evaluation
 from srbench.evaluation.scoring import Failure, PassResult, restore_batch, run_pass
 from srbench.evaluation.thumbnails import Images, ThumbnailSelector
@@ -49,6 +50,8 @@ def run_task(evaluation: Evaluation, protocol: Protocol, counters: Counters) -> 
         SrbenchError: If data cannot be read or results cannot be written.
     """
     hr_store = _open_hr_store(evaluation, protocol, counters)
+    methods = fitted(evaluation.methods[protocol.fingerprint], hr_store, protocol)
+    evaluation = dataclasses.replace(evaluation, methods={**evaluation.methods, protocol.fingerprint: methods})
     cells = plan_cells(evaluation, protocol, hr_store)
     task = _Task(evaluation, protocol, hr_store, cells)
     result = task.score(counters)
@@ -200,7 +203,7 @@ class _Task:
         sums = merged_sums(cell.folder, cell.input_hash)
         costs = None
         try:
-            if self._evaluation.options.measure and cell.loaded is not None:
+            if self._evaluation.options.measure and cell.loaded is not None and cell.loaded.images is None:
                 costs = watches.restoring(cell.loaded)
             timing = self._timing(cell, watches, costs, sums, surroundings.decode_s)
         except Exception as error:  # noqa: BLE001 a method that fails when it is timed is a record; the others go on
@@ -220,11 +223,12 @@ class _Task:
         pass_s = float(sums["pass_s"])
         classifier = cell.scored.classifier
         measured = self._evaluation.options.measure
+        elsewhere = cell.loaded is not None and cell.loaded.images is not None  # nobody knows what restoring took
         timing = TimingPart(
             pass_s=pass_s,
-            total_time_s=decode_s + pass_s,
+            total_time_s=None if elsewhere else decode_s + pass_s,
             classify_ms=watches.classifying(classifier) if measured and classifier is not None else None,
-            end_to_end_ms=watches.end_to_end(cell.loaded, cell.network) if measured else None,
+            end_to_end_ms=watches.end_to_end(cell.loaded, cell.network) if measured and not elsewhere else None,
         )
         if costs is None:
             return timing

@@ -36,7 +36,7 @@ UNREAD_SUFFIXES = _HEIF | {
 _GREY_MODES = ("1", "L", "I", "F")  # how the names of Pillow's modes of one channel begin
 
 # What Pillow's plugins raise on damaged files, beside OSError.
-_PILLOW_ERRORS = (
+PILLOW_ERRORS = (
     OSError,
     SyntaxError,
     ValueError,
@@ -102,7 +102,7 @@ def header_of(path: Path) -> Header | None:
             return Header(shape[1], shape[2], shape[0]) if len(shape) == 3 and 0 not in shape else None
         with Image.open(path) as image:
             return Header(image.height, image.width, _channels(image))
-    except _PILLOW_ERRORS:
+    except PILLOW_ERRORS:
         return None
 
 
@@ -241,7 +241,7 @@ def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> StoredI
             channels = _channels(image)
             if image.mode.startswith(("I", "F")):
                 pixels = deep_pixels(image)
-            elif value_range is not None and _is_deep_png(data):
+            elif value_range is not None and is_deep_png(data):
                 raise UnreadableImageError(
                     f"{name} has 16 bits in colour, of which Pillow keeps the high byte, so a range cannot apply;"
                     " save it as .npy"
@@ -252,7 +252,7 @@ def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> StoredI
                 pixels = np.moveaxis(np.array(direct.convert("RGB")), 2, 0)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
-    except _PILLOW_ERRORS as error:
+    except PILLOW_ERRORS as error:
         raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
     return _stored(pixels, name, value_range, channels)
 
@@ -270,7 +270,8 @@ def deep_pixels(image: Image.Image) -> NDArray[Any]:
     return pixels.astype(np.uint16) if image.mode == "I" and image.format in ("PNG", "PPM") else pixels
 
 
-def _is_deep_png(data: bytes) -> bool:
+def is_deep_png(data: bytes) -> bool:
+    """Say whether a file, or its first 25 bytes at least, is a PNG of 16 bits a channel."""
     return data.startswith(b"\x89PNG") and data[24:25] == b"\x10"
 
 

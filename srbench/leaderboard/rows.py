@@ -26,7 +26,7 @@ class Row:
         weights: Label of its weights.
         classifier: Id of the network behind (the frozen base in the adapted track).
         track: "frozen" or "adapted".
-        role: "baseline", "network", "control" or "oracle".
+        role: "baseline", "network", "control", "precomputed" or "oracle".
         status: "ok", "skipped" or "error".
         reason: Why it is not ok.
         partial: Whether `--limit` cut the samples.

@@ -116,7 +116,7 @@ class MethodPart:
     """The method: what its `MethodInfo` says, its constructor's arguments, its weights and its size."""
 
     name: str
-    role: Literal["baseline", "network", "control", "oracle"]
+    role: Literal["baseline", "network", "control", "precomputed", "oracle"]
     family: str
     version: str
     factor: Positive | Literal["any"]

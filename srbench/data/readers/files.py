@@ -127,19 +127,19 @@ def range_note(value_range: Range | None) -> str:
     return "" if value_range is None else f"{_RANGE}{value_range[0]:g}:{value_range[1]:g}"
 
 
-def existing_folder(path: Path, spec: str) -> Path:
-    """Return the folder, with ~ expanded.
+def existing_folder(path: Path, spec: str, *, option: str | None = None) -> Path:
+    """Return the folder, with ~ expanded; messages begin with `option`, `--data SPEC` where it is None.
 
     Raises:
         DataError: If there is no such folder, or it is a file, or it cannot be listed.
     """
-    path = path.expanduser()
+    path, given = path.expanduser(), option or f"--data {spec}"
     if path.is_file():
-        raise DataError(f"--data {spec}: {path} is a file; give the folder that holds the images")
+        raise DataError(f"{given}: {path} is a file; give the folder that holds the images")
     if not path.is_dir():
-        raise DataError(f"--data {spec}: there is no folder {path}; check the path")
+        raise DataError(f"{given}: there is no folder {path}; check the path")
     if not os.access(path, os.R_OK | os.X_OK):
-        raise DataError(f"--data {spec}: the folder {path} cannot be read; check its permissions")
+        raise DataError(f"{given}: the folder {path} cannot be read; check its permissions")
     return path
 
 
