@@ -12,6 +12,7 @@ from spandrel import ModelLoader
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN as RRDBNet  # noqa: N811 a class that is spelt so
 from spandrel.architectures.PLKSR import RealPLKSR
+from spandrel.architectures.SwinIR import SwinIR
 from srbench.methods.darionet import DarioNet
 from srbench.methods.esrgan import ESRGAN
 from torch import Tensor, nn
@@ -78,28 +79,84 @@ def test_starts_from_weights_that_esrgan_was_trained_to(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "network",
+    ("network", "factor"),
     [
-        RealPLKSR(dim=8, n_blocks=1, upscaling_factor=4),
-        Compact(num_feat=8, num_conv=2, upscale=2),
-        RRDBNet(num_filters=4, num_blocks=1, scale=2),
-        RRDBNet(num_filters=4, num_blocks=1, scale=1),
-        nn.Linear(2, 2),
+        (RealPLKSR(dim=8, n_blocks=1, upscaling_factor=4), 4),
+        (Compact(num_feat=8, num_conv=2, upscale=2), 2),
+        (RRDBNet(num_filters=4, num_blocks=1, scale=2), 2),
+        (
+            SwinIR(
+                img_size=8, window_size=4, depths=[1], num_heads=[1], embed_dim=4, upscale=3, upsampler="pixelshuffle"
+            ),
+            3,
+        ),
     ],
-    ids=["another architecture", "compact x2", "x2", "x1", "no image network"],
+    ids=["RealPLKSR", "compact x2", "RRDB x2", "a transformer that pads to its windows"],
 )
-def test_other_networks_are_refused(network, tmp_path):
+def test_starts_from_whatever_spandrel_reads_at_its_own_factor(network, factor, tmp_path):
     torch.save(network.state_dict(), tmp_path / "other.pth")
-    with pytest.raises(WeightsError, match=r"other\.pth holds no RRDB, no compact network and no DISP"):
+    method = load(tmp_path / "other.pth")
+    lr = torch.rand(1, 3, 7, 9)
+    sr = method(lr, (0, 0))
+    assert method.info.factor == factor and DarioNet.info.factor == 4
+    assert sr.shape[-2:] == (7 * factor, 9 * factor)
+    sr.mean().backward()
+    assert all(parameter.requires_grad for parameter in method.parameters())
+    again = DarioNet.from_weights(weights.load(saved(tmp_path / "own.safetensors", method)))
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(lr, (0, 0)), method.eval()(lr, (0, 0)))
+
+
+def saved(path: Path, method: DarioNet) -> weights.WeightsRef:
+    return weights.save(path, method.state_dict(), weights.Card(namespace="darionet", name=path.stem))
+
+
+def test_published_names_of_disp_become_its_own(tmp_path):
+    method = DarioNet(blocks=2, features=4, arch="disp")
+    state = {published(name): value for name, value in method.state_dict().items()}
+    assert {"conv_1.eval_conv.weight", "blocks.1._extern_conv_block.0.eval_conv.bias", "upsampler.0.weight"} <= set(
+        state
+    )
+    torch.save(state, tmp_path / "published.pth")
+    again = load(tmp_path / "published.pth")
+    assert list(again.state_dict()) == list(method.state_dict())
+    lr = torch.rand(1, 3, 5, 6)
+    with torch.no_grad():
+        torch.testing.assert_close(again(lr, (0, 0)), method(lr, (0, 0)))
+    del state["conv_2.bias"]
+    torch.save(state, tmp_path / "damaged.pth")
+    with pytest.raises(WeightsError, match=r"damaged\.pth does not fit darionet: 1 parameters are missing"):
+        load(tmp_path / "damaged.pth")
+
+
+def published(name: str) -> str:
+    """Return the name that DISP's authors give a parameter."""
+    parts = name.split(".")
+    if parts[0] == "blocks":
+        inner = ("c1_r", "c2_r", "_extern_conv_block.0", "c3_r")[int(parts[3])]
+        return f"blocks.{parts[1]}.{inner}.eval_conv.{parts[-1]}"
+    return {"first": "conv_1.eval_conv", "fused": "conv_2", "shuffled": "upsampler.0"}[parts[0]] + f".{parts[-1]}"
+
+
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (RRDBNet(num_filters=4, num_blocks=1, scale=1), "is not for super-resolution"),
+        (RRDBNet(in_nc=1, out_nc=1, num_filters=4, num_blocks=1), "maps 1 to 1 channels"),
+        (nn.Linear(2, 2), "holds no architecture that spandrel recognises"),
+    ],
+    ids=["x1", "grey", "no image network"],
+)
+def test_other_networks_are_refused(network, words, tmp_path):
+    torch.save(network.state_dict(), tmp_path / "other.pth")
+    with pytest.raises(WeightsError, match=rf"other\.pth {words}"):
         load(tmp_path / "other.pth")
 
 
-def test_grey_networks_and_arguments_are_refused(tmp_path):
-    torch.save(RRDBNet(in_nc=1, out_nc=1, num_filters=4, num_blocks=1).state_dict(), tmp_path / "grey.pth")
-    with pytest.raises(WeightsError, match=r"grey\.pth does not fit darionet"):
-        load(tmp_path / "grey.pth")
+def test_arguments_behind_a_file_are_refused(tmp_path):
+    torch.save(RRDBNet(num_filters=4, num_blocks=1).state_dict(), tmp_path / "own.pth")
     with pytest.raises(WeightsError, match=r"leave out what follows the \?"):
-        DarioNet.from_weights(weights.load(weights.find("darionet", f"{tmp_path / 'grey.pth'}?blocks=3")))
+        DarioNet.from_weights(weights.load(weights.find("darionet", f"{tmp_path / 'own.pth'}?blocks=3")))
 
 
 @pytest.mark.parametrize("wrong", [{"blocks": 0}, {"features": 0}])

@@ -68,6 +68,18 @@ def test_bicubic_on_set5_has_the_published_figures(real, tmp_path):
     assert metrics(result, "bicubic")["ssim"].value == pytest.approx(0.8104, abs=0.002)
 
 
+def test_disp_as_published_has_its_figure_on_set5(real, tmp_path):
+    result = evaluate(
+        ["darionet"],
+        weights={"darionet": str(real / "weights" / "disp_x4.safetensors")},
+        data=f"images:{real / 'set5' / 'HR'}",
+        protocol="sr-classic",
+        out=tmp_path,
+        measure=False,
+    )
+    assert metrics(result, "darionet")["psnr"].value == pytest.approx(31.94, abs=0.03)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_photographs_under_clean_have_the_figures_measured_elsewhere(real, tmp_path):

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from spandrel import ModelLoader, UnsupportedModelError
+import torch
+from spandrel import SizeRequirements
 from spandrel.architectures.Compact import Compact
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
@@ -17,11 +18,12 @@ from srbench.training.networks import name_as_inside, start_as_bilinear, start_s
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 from srbench.weights import WeightsFile, fill_state
+from srbench.weights.recognition import padded, recognise
 
 from .disp import Disp, arguments_of, own_names
 
 _FACTOR = 4
-_ARCHITECTURES = {"rrdb": ESRGAN, "compact": Compact, "disp": Disp}
+_ARCHITECTURES = ("rrdb", "compact", "disp")
 _SMALL = {"blocks": 3, "features": 32}
 _DEMO = {"blocks": 2, "features": 32}
 
@@ -91,12 +93,24 @@ def _pixel_stage(recipe: Recipe, **changes: object) -> Recipe:
     return dataclasses.replace(recipe, losses={"l1": 1.0}, select="psnr", clip_norm=None, **changes)  # type: ignore[arg-type]
 
 
+def _build(arch: str, blocks: int, features: int) -> nn.Module:
+    if arch == "compact":
+        return Compact(num_feat=features, num_conv=blocks, upscale=_FACTOR)
+    if arch == "disp":
+        disp = Disp(blocks=blocks, features=features, factor=_FACTOR)
+        start_sub_pixel_as_bilinear(disp.first, disp.fused, [(disp.shuffled, _FACTOR)], None)
+        return disp
+    rrdb = ESRGAN(num_filters=features, num_blocks=blocks, scale=_FACTOR)
+    start_as_bilinear(rrdb.model)
+    return rrdb
+
+
 class DarioNet(Trainable):
     """A network under the squared difference of the teacher's scores of SR and HR, or any sum of the other losses.
 
-    The network is the paper's RRDB, or Real-ESRGAN's compact one, which has no convolution at the size of SR and so
-    does more with the time of a CPU. Parameter names in files are spandrel's, so that published checkpoints are
-    starting points and the files open in any tool that reads those.
+    The network is the paper's RRDB, or one that does more with a CPU's time because it has no convolution at the size
+    of SR: Real-ESRGAN's compact one, or DISP. Parameter names in files are spandrel's, DISP's apart, so that published
+    checkpoints are starting points and the files open in any tool that reads those.
     """
 
     info = MethodInfo(
@@ -143,57 +157,40 @@ class DarioNet(Trainable):
             )
         if arch not in _ARCHITECTURES:
             raise UsageError(f"darionet takes arch rrdb, compact or disp, got {arch!r}")
-        self.network: nn.Module
-        if arch == "compact":
-            self.network = Compact(num_feat=features, num_conv=blocks, upscale=_FACTOR)
-        elif arch == "disp":
-            self.network = Disp(blocks=blocks, features=features, factor=_FACTOR)
-            start_sub_pixel_as_bilinear(
-                self.network.first, self.network.fused, [(self.network.shuffled, _FACTOR)], None
-            )
-        else:
-            self.network = ESRGAN(num_filters=features, num_blocks=blocks, scale=_FACTOR)
-            start_as_bilinear(self.network.model)
+        self._install(_build(arch, blocks, features), _FACTOR, SizeRequirements())
         name_as_inside(self, "network")
 
     @classmethod
     def from_weights(cls, loaded: WeightsFile) -> DarioNet:
-        """Build the network of a checkpoint, DarioNet's or a published one in any of its key names.
+        """Build the network of a checkpoint, DarioNet's or a published one, at its own factor.
 
         Raises:
-            WeightsError: If the file holds no RRDB, no compact network and no DISP of factor 4 for RGB images.
+            WeightsError: If the file is for neither DISP nor another super-resolution network of 3 -> 3 channels that
+                spandrel recognises.
         """
         name = loaded.ref.path.name
         if loaded.ref.arguments:
             raise WeightsError(f"darionet reads its whole architecture from {name}; leave out what follows the ?")
-        refusal = WeightsError(
-            f"{name} holds no RRDB, no compact network and no DISP of factor {_FACTOR}, which darionet's are; use its"
-            " own weights or ESRGAN's"
-        )
+        with torch.device("meta"):  # the network made here gives way to the checkpoint's
+            method = cls(blocks=1, features=1)
         state = own_names(loaded.state)
-        disp = arguments_of(state)
-        if disp is not None:
-            if disp.pop("factor") != _FACTOR:
-                raise refusal
-            method = cls(arch="disp", **disp)
+        arguments = arguments_of(state)
+        if arguments is not None:
+            network = Disp(**arguments)
+            method._install(network, network.factor, SizeRequirements())
             fill_state(method, state, origin=name, expected="darionet")
-            return method
-        try:
-            descriptor = ModelLoader(device="cpu").load_from_state_dict(dict(loaded.state))
-        except (UnsupportedModelError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AssertionError):
-            raise refusal from None
-        network = descriptor.model
-        if not isinstance(network, tuple(_ARCHITECTURES.values())) or descriptor.scale != _FACTOR:
-            raise refusal
-        state = network.state_dict()
-        if isinstance(network, ESRGAN):
-            blocks = len({key.split(".")[3] for key in state if key.startswith("model.1.sub.") and ".RDB" in key})
-            method = cls(blocks=blocks, features=state["model.0.weight"].shape[0])
         else:
-            method = cls(blocks=network.num_conv, features=network.num_feat, arch="compact")
-        fill_state(method, state, origin=name, expected="darionet")
+            descriptor = recognise(loaded)
+            method._install(descriptor.model.float(), descriptor.scale, descriptor.size_requirements)
         return method
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
-        """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by 4, whatever `size` is."""
-        return self.network(lr)
+        """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by the network's factor, whatever `size` is."""
+        height, width = lr.shape[-2:]
+        factor = int(self.info.factor)
+        return self.network(padded(lr, self._requirements))[..., : height * factor, : width * factor]
+
+    def _install(self, network: nn.Module, factor: int, requirements: SizeRequirements) -> None:
+        self.network = network.requires_grad_(True)
+        self._requirements = requirements
+        self.info = dataclasses.replace(type(self).info, factor=factor)

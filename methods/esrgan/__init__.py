@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from spandrel import SizeRequirements
 from torch import Tensor, nn
 
@@ -18,8 +17,9 @@ from srbench.training.networks import name_as_inside
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 from srbench.weights import NamedWeights, WeightsFile, build, fill
+from srbench.weights.recognition import padded, recognise
 
-from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared, recognise
+from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared
 
 _MINIMUM_SIDE = 2  # spandrel's own requirement for RRDB, pixels
 _DEMO = {"blocks": 2, "features": 32}
@@ -193,15 +193,5 @@ class ESRGAN(Trainable):
 
     def _enlarge(self, lr: Tensor) -> Tensor:
         height, width = lr.shape[-2:]
-        output = self.network(_pad(lr, self._requirements))
+        output = self.network(padded(lr, self._requirements))
         return output[..., : height * self._factor, : width * self._factor]
-
-
-def _pad(lr: Tensor, requirements: SizeRequirements) -> Tensor:
-    height, width = lr.shape[-2:]
-    right, bottom = requirements.get_padding(width, height)
-    if not (right or bottom):
-        return lr
-    mirrored = (min(right, width - 1), min(bottom, height - 1))  # mirroring reaches no further than the image
-    lr = F.pad(lr, (0, mirrored[0], 0, mirrored[1]), mode="reflect")
-    return F.pad(lr, (0, right - mirrored[0], 0, bottom - mirrored[1]), mode="replicate")

@@ -1,4 +1,4 @@
-"""From a state dict to a network: spandrel recognises most architectures, BasicSR's are built by name."""
+"""What a file holds against what is declared for it, and networks built by name: RRDB, and those of BasicSR."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 
 import torch
-from spandrel import ImageModelDescriptor, ModelLoader, UnsupportedModelError
+from spandrel import ImageModelDescriptor
 from spandrel.architectures.ESRGAN import ESRGAN
 from torch import Tensor, nn
 
@@ -19,40 +19,6 @@ from srbench.weights import NamedWeights, WeightsFile
 
 BASICSR = "basicsr:"
 _PROBE_SIDE = 16
-
-
-def recognise(loaded: WeightsFile) -> ImageModelDescriptor:
-    """Return what spandrel makes of a checkpoint.
-
-    Raises:
-        WeightsError: If it recognises no architecture, or one that is not super-resolution of 3 -> 3 channels.
-    """
-    name = loaded.ref.path.name
-    try:
-        descriptor = ModelLoader(device="cpu").load_from_state_dict(dict(loaded.state))
-    except UnsupportedModelError:
-        raise WeightsError(
-            f"{name} holds no architecture that spandrel recognises (its first parameter is"
-            f" {next(iter(loaded.state), None)}); use a super-resolution checkpoint such as ESRGAN's"
-        ) from None
-    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AssertionError) as error:
-        # spandrel reads the sizes of an architecture from its parameters and fails in any of these ways if some lack
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise WeightsError(
-            f"{name} looks like a known network, but parameters are missing or misshapen ({reason}); fetch it again"
-        ) from None
-    purpose = descriptor.purpose
-    if not isinstance(descriptor, ImageModelDescriptor) or purpose != "SR" or descriptor.scale < 2:
-        raise WeightsError(
-            f"{name} is not for super-resolution: spandrel says {descriptor.architecture.id}, purpose {purpose}, factor"
-            f" {descriptor.scale}; use a checkpoint that enlarges"
-        )
-    channels = (descriptor.input_channels, descriptor.output_channels)
-    if channels != (3, 3):
-        raise WeightsError(
-            f"{name} maps {channels[0]} to {channels[1]} channels, expected 3 to 3; use a network for RGB images"
-        )
-    return descriptor
 
 
 def check_declared(descriptor: ImageModelDescriptor, loaded: WeightsFile, declared: Mapping[str, NamedWeights]) -> None:

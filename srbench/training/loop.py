@@ -257,6 +257,11 @@ class Loop:
             if not math.isfinite(summed):
                 broken = [name for name, value in values.items() if not math.isfinite(value)] or list(values)
                 self._stop("loss", f"; term {', '.join(broken)}")
+            if not total.requires_grad:
+                raise UsageError(
+                    f"no gradient reaches the parameters of {self._trainee.who}, so it cannot be trained; start from"
+                    " another network"
+                )
             self._fabric.backward(total / count)
         running = self._state.running
         for name, value in values.items():
