@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,8 +17,10 @@ from srbench.method import MethodInfo
 from srbench.training.networks import start_sub_pixel_as_bilinear
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
+from srbench.weights import WeightsFile, build, fill
 
 _FACTORS = (2, 3, 4)
+_UPSAMPLERS = ("paper", "direct", "nearest")
 _EIGHT_WAYS = Augment(flip=True, rotate=True)
 _SMALL = {"blocks": 3, "layers": 3, "growth": 32, "features": 32, "upsampler": "direct"}
 
@@ -133,7 +137,8 @@ class RDN(Trainable):
             factor: Enlargement: 2, 3 or 4.
             channels: Channels of LR and SR: 3, or 1 for grey images.
             upsampler: "paper" enlarges features and makes the image of them at SR size; "direct" makes all sub-pixels
-                of the image at LR size by one convolution, which takes a fraction of the time.
+                of the image at LR size by one convolution, which takes a fraction of the time; "nearest" is idealo's:
+                three convolutions, nearest enlargement, and one more.
             discriminator_features: Filters of the discriminator's first layer; only training has one.
 
         Raises:
@@ -148,10 +153,10 @@ class RDN(Trainable):
             "discriminator_features": discriminator_features,
         }
         low = [name for name, count in counts.items() if count < 1]
-        if low or factor not in _FACTORS or channels not in {1, 3} or upsampler not in {"paper", "direct"}:
+        if low or factor not in _FACTORS or channels not in {1, 3} or upsampler not in _UPSAMPLERS:
             raise UsageError(
                 "rdn takes blocks, layers, growth, features and discriminator_features >= 1, factor 2, 3 or 4, channels"
-                f" 1 or 3 and upsampler paper or direct; got {counts}, factor={factor}, channels={channels},"
+                f" 1 or 3 and upsampler {', '.join(_UPSAMPLERS)}; got {counts}, factor={factor}, channels={channels},"
                 f" upsampler={upsampler!r}; the paper's are blocks=16, layers=8, growth=64, features=64"
             )
         self.shallow = nn.Conv2d(channels, features, 3, padding=1)
@@ -159,19 +164,35 @@ class RDN(Trainable):
         self.blocks = nn.ModuleList(_DenseBlock(features, layers, growth) for _ in range(blocks))
         fused = nn.Conv2d(features, features, 3, padding=1)
         self.fusion = nn.Sequential(nn.Conv2d(blocks * features, features, 1), fused)
-        direct = upsampler == "direct"
-        self._steps = (factor,) if direct or factor == 3 else (2,) * (factor // 2)
-        width = channels if direct else growth
-        shuffled = [
-            nn.Conv2d(features if place == 0 else width, width * step**2, 3, padding=1)
-            for place, step in enumerate(self._steps)
-        ]
-        self.shuffled = nn.ModuleList(shuffled)
-        self.last = None if direct else nn.Conv2d(width, channels, 3, padding=1)
-        if width >= channels:
-            start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), self.last)
+        self._steps: tuple[int, ...] = ()
+        self.shuffled, self.last = nn.ModuleList(), None
+        if upsampler == "nearest":
+            self.last = _nearest(features, channels, factor)
+        else:
+            direct = upsampler == "direct"
+            self._steps = (factor,) if direct or factor == 3 else (2,) * (factor // 2)
+            width = channels if direct else growth
+            shuffled = [
+                nn.Conv2d(features if place == 0 else width, width * step**2, 3, padding=1)
+                for place, step in enumerate(self._steps)
+            ]
+            last = None if direct else nn.Conv2d(width, channels, 3, padding=1)
+            self.shuffled, self.last = nn.ModuleList(shuffled), last
+            if width >= channels:
+                start_sub_pixel_as_bilinear(self.shallow, fused, list(zip(shuffled, self._steps, strict=True)), last)
         self.info = dataclasses.replace(type(self).info, factor=factor, channels=channels)
         self.discriminator_features = discriminator_features
+
+    @classmethod
+    def from_weights(cls, loaded: WeightsFile) -> RDN:
+        """Build the network of a file, srbench's or one with the layer names of idealo's.
+
+        Raises:
+            WeightsError: If the file's parameters are not those of an RDN.
+        """
+        state = {_own_name(key): value for key, value in loaded.state.items()}
+        loaded = dataclasses.replace(loaded, state=state, parameters=_sizes(state) | loaded.parameters)
+        return fill(build(cls, loaded), loaded)
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, C, h, w)`, RGB or grey, float, [0, 1], by the network's factor, whatever `size` is."""
@@ -201,3 +222,55 @@ class _DenseBlock(nn.Module):
         for layer in self.layers:
             known = torch.cat([known, F.relu(layer(known))], dim=1)
         return features + self.fusion(known)
+
+
+def _nearest(features: int, channels: int, factor: int) -> nn.Sequential:
+    """Return idealo's last layers, of 64 and 32 channels: `(N, features, h, w)` to the image at SR size."""
+    pixels = channels * factor**2
+    return nn.Sequential(
+        nn.Conv2d(features, 64, 5, padding=2),
+        nn.ReLU(),
+        nn.Conv2d(64, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, pixels, 3, padding=1),
+        nn.Upsample(scale_factor=factor, mode="nearest"),
+        nn.Conv2d(pixels, channels, 3, padding=1),
+    )
+
+
+_IDEALO = {  # names of its layers and ours
+    "F_m1": "shallow",
+    "F_0": "entry",
+    "GFF_1": "fusion.0",
+    "GFF_2": "fusion.1",
+    "UPN1": "last.0",
+    "UPN2": "last.2",
+    "UPN3": "last.4",
+    "SR": "last.6",
+}
+
+
+def _own_name(key: str) -> str:
+    """Translate the name of a parameter in idealo's files; any other stays as it is."""
+    layer, _, kind = key.rpartition(".")
+    if found := re.fullmatch(r"F_([1-9]\d*)_([1-9]\d*)", layer):
+        return f"blocks.{int(found[1]) - 1}.layers.{int(found[2]) - 1}.{kind}"
+    if found := re.fullmatch(r"LFF_([1-9]\d*)", layer):
+        return f"blocks.{int(found[1]) - 1}.fusion.{kind}"
+    return f"{_IDEALO[layer]}.{kind}" if layer in _IDEALO else key
+
+
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the constructor arguments of a network with idealo's last layers; a card states those of any other."""
+    first, layer, last = (state.get(f"{name}.weight") for name in ("shallow", "blocks.0.layers.0", "last.6"))
+    if first is None or layer is None or last is None or last.shape[0] < 1:
+        return {}
+    return {
+        "blocks": sum(re.fullmatch(r"blocks\.\d+\.fusion\.weight", key) is not None for key in state),
+        "layers": sum(re.fullmatch(r"blocks\.0\.layers\.\d+\.weight", key) is not None for key in state),
+        "growth": layer.shape[0],
+        "features": first.shape[0],
+        "channels": last.shape[0],
+        "factor": math.isqrt(last.shape[1] // last.shape[0]),
+        "upsampler": "nearest",
+    }

@@ -20,6 +20,7 @@ from srbench.weights import NamedWeights, WeightsFile, build, fill
 from srbench.weights.recognition import padded, recognise
 
 from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared
+from .rrdn import build_rrdn, holds_rrdn
 
 _MINIMUM_SIDE = 2  # spandrel's own requirement for RRDB, pixels
 _DEMO = {"blocks": 2, "features": 32}
@@ -166,12 +167,16 @@ class ESRGAN(Trainable):
         """
         if str(loaded.parameters.get("arch", "")).startswith(BASICSR):
             return fill(build(cls, loaded), loaded)
-        descriptor = recognise(loaded)
-        check_declared(descriptor, loaded, cls.weights)
         # the network made here gives way to the checkpoint's, so it is as small as can be and takes no memory
         small = dataclasses.replace(loaded, parameters={**loaded.parameters, "blocks": 1, "features": 1})
         with torch.device("meta"):
             method = build(cls, small)
+        if holds_rrdn(loaded.state):
+            network = build_rrdn(loaded)
+            method._install(network, network.factor, SizeRequirements())
+            return method
+        descriptor = recognise(loaded)
+        check_declared(descriptor, loaded, cls.weights)
         method._install(descriptor.model.requires_grad_(True), descriptor.scale, descriptor.size_requirements)
         return method
 
