@@ -26,7 +26,7 @@ class Leaderboard:
     """The table of a set of records.
 
     Attributes:
-        tasks: Task id -> protocol, dataset, classifiers, devices.
+        tasks: Task id -> protocol, dataset, classifiers, devices, power.
         rows: The rows in the order in which they are shown.
         per_class: One row a class and cell, columns `PER_CLASS_COLUMNS`; empty where it was read from a JSON file.
         bootstrap: draws, seed and level of the intervals.
@@ -50,8 +50,17 @@ class Leaderboard:
                 line[low], line[high] = row.ci.get(name, (None, None))
             line["notes"] = "; ".join(f"{name}: {why}" for name, why in row.notes.items()) or None
             lines.append(line)
-        columns = [*IDENTITY, *metric_names(), *(end for _, *both in ends for end in both), "notes"]
+        place = ("rank_low", "rank_high", "tied")
+        columns = [*IDENTITY, *place, *metric_names(), *(end for _, *both in ends for end in both), "notes"]
         return pd.DataFrame(lines, columns=columns)
+
+    def power_of(self, task: str, classifier: str | None) -> Mapping[str, Any] | None:
+        """Return what the samples of one table can show: n, discordance and smallest difference, or None.
+
+        Boards that an older srbench wrote do not say.
+        """
+        power: Mapping[str, Any] | None = self.tasks[task].get("power", {}).get(classifier or "")
+        return power
 
     def of_tasks(self, names: Collection[str]) -> Leaderboard:
         """Return the part of the leaderboard that belongs to the tasks of these ids."""

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from srbench.compute.process import give_back_freed_memory
 from srbench.leaderboard.board import Leaderboard
 from srbench.leaderboard.pairing import aligned, check_comparable, newest_cells, paired_groups
-from srbench.leaderboard.ranks import ordered
+from srbench.leaderboard.ranks import ordered, placed
 from srbench.leaderboard.rows import Row, bare_row, interval_names
 from srbench.metrics import psnr_pooled
 from srbench.metrics.catalogue import metric, metrics_of
-from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means
+from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, holm, smallest_difference
 from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
 from srbench.records.schema import BASELINE, ORACLE
@@ -65,7 +65,7 @@ def build(
         ours = [cell for cell in kept if cell.record.cell.task == task]
         asked = task_type(ours[0].record.dataset.task_type)
         check_comparable(task, ours)
-        tasks[task] = _describe(ours)
+        power: dict[str, Any] = {}
         for classifier in sorted(
             {cell.record.cell.classifier for cell in ours}, key=lambda name: (name is None, name or "")
         ):
@@ -75,7 +75,9 @@ def build(
                 paired_rows, classes = _paired_rows(group, asked, draws=draws, seed=seed)
                 unordered += paired_rows
                 tables += classes
+            power |= _power(classifier, unordered)
             rows += ordered(unordered, asked)
+        tasks[task] = {**_describe(ours), "power": power}
     return Leaderboard(
         tasks=tasks,
         rows=tuple(rows),
@@ -109,20 +111,32 @@ def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
     }
 
 
+def _power(classifier: str | None, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return by network which difference in accuracy the samples can show at the discordance of the ranked rows."""
+    counts = [(row["fixed"], row["broken"], row.n) for row in rows if row.competes]
+    shares = [(fixed + broken) / n for fixed, broken, n in counts if fixed is not None and broken is not None]
+    if not shares:
+        return {}
+    n, discordance = counts[0][2], float(np.median(shares))
+    return {classifier or "": {"n": n, "discordance": discordance, "difference": smallest_difference(n, discordance)}}
+
+
 @dataclass(frozen=True)
 class _Alone:
-    """A cell with its own numbers, and those of its columns that the other cells are held against."""
+    """A cell with its own numbers and draws, and those of its columns that the other cells are held against."""
 
     cell: CellSamples
     row: Row
+    draws: Mapping[str, Floats]
 
 
 def _alone(cell: CellSamples, task_type: TaskType, *, draws: int, seed: int) -> _Alone:
     row = _own_row(cell, task_type)
+    drawn: dict[str, Floats] = {}
     if _pools_batches(cell) and math.isfinite(row.values.get("psnr", math.inf)):
-        row = _with_batch_interval(row, cell, draws=draws, seed=seed)
+        row, drawn = _with_batch_interval(row, cell, draws=draws, seed=seed)
     # The columns of all cells stay in memory together from here on, so only those that are paired do.
-    return _Alone(cell.only({*_averaged(task_type).values(), *task_type.compared}), row)
+    return _Alone(cell.only({*_averaged(task_type).values(), *task_type.compared}), row, drawn)
 
 
 def _averaged(task_type: TaskType) -> dict[str, str]:
@@ -156,6 +170,9 @@ def _paired_rows(
             seed=seed,
         )
     )
+    drawn = [dict(each.draws) for each in alone]
+    for (index, name), values in {**resampled, **comparison.draws}.items():
+        drawn[index][name] = values
     done = []
     for index, row in enumerate(rows):
         ci: dict[str, Interval] = {}
@@ -171,7 +188,19 @@ def _paired_rows(
                 notes={**row.notes, **comparison.notes[index]},
             )
         )
-    return done, comparison.tables
+    done = _with_p(done, comparison.p_values)
+    return placed(done, drawn, task_type), comparison.tables
+
+
+def _with_p(rows: Sequence[Row], p_values: Sequence[float | None]) -> list[Row]:
+    """Return rows with p against bilinear, Holm-corrected; the competing rows of a track are one family."""
+    done = list(rows)
+    for track in ("frozen", "adapted"):
+        family = [index for index, row in enumerate(rows) if row.track == track and row.competes]
+        for index, p in zip(family, holm([p_values[index] for index in family]), strict=True):
+            if p is not None:
+                done[index] = dataclasses.replace(rows[index], values={**rows[index].values, "p_holm": p})
+    return done
 
 
 def _frozen_index(rows: Sequence[Row], method: str) -> int | None:
@@ -197,19 +226,20 @@ def _pools_batches(cell: CellSamples) -> bool:
     return bool(cell.record.protocol.fields.get("score", {}).get("psnr_reduction") == "batch")
 
 
-def _with_batch_interval(row: Row, cell: CellSamples, *, draws: int, seed: int) -> Row:
-    """Add the interval of a batch-pooled PSNR, resampling whole batches, or the reason why there is none."""
+def _with_batch_interval(row: Row, cell: CellSamples, *, draws: int, seed: int) -> tuple[Row, dict[str, Floats]]:
+    """Add the interval of a batch-pooled PSNR and its draws, of whole batches, or the reason why there is none."""
     mse = cell.floats["mse"]
     size = int(cell.record.protocol.fields["score"]["psnr_batch"])
     batches = len(mse) // size
     if batches < MINIMUM_BATCHES:
         why = f"an interval over pooled batches needs at least {MINIMUM_BATCHES} of them, there are {batches}"
-        return dataclasses.replace(row, notes={**row.notes, "ci.psnr": why})
+        return dataclasses.replace(row, notes={**row.notes, "ci.psnr": why}), {}
     each = np.array([psnr_pooled(mse[batch * size : (batch + 1) * size], size).value for batch in range(batches)])
     ci = dict(row.ci)
     each = counted(each, metric("psnr").cap)
-    put_interval(ci, "psnr", bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0], LEVEL)
-    return dataclasses.replace(row, ci=ci)
+    drawn = bootstrap_means(each[:, None], draws=draws, seed=seed)[:, 0]
+    put_interval(ci, "psnr", drawn, LEVEL)
+    return dataclasses.replace(row, ci=ci), {"psnr": drawn}
 
 
 def _resampled(

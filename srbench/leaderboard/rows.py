@@ -34,6 +34,9 @@ class Row:
             network, in its task, network and track; ties share one. None for the oracle, controls, partial and
             failed rows.
         n: Samples; 0 where it is not ok.
+        rank_interval: First and last place of the middle 95 % of the paired draws; None without a rank.
+        tied: Whether the samples cannot tell it from the best row of its track, or it is the best and another row is
+            tied with it: the simultaneous interval of the difference holds 0.
         values: Name of a metric -> its value; a metric that does not apply is not in it.
         ci: Name of a metric -> (low, high), its 95 % paired bootstrap interval.
         notes: Name of a value that is missing -> why; "ci.NAME" for an interval; "exact.NAME" says of an image metric
@@ -51,6 +54,8 @@ class Row:
     partial: bool
     rank: int | None = None
     n: Count = 0
+    rank_interval: tuple[Count, Count] | None = None
+    tied: bool = False
     values: Mapping[str, Annotated[float, Number()]] = field(default_factory=dict)
     ci: Mapping[str, Interval] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -84,13 +89,19 @@ class Row:
         return self.status == "skipped" and (self.reason or "").startswith(NO_WEIGHTS)
 
     def flat(self) -> dict[str, Any]:
-        """Return identity and the value of every metric of the catalogue by name, all at one level."""
+        """Return identity, place and the value of every metric of the catalogue by name, all at one level."""
+        low, high = self.rank_interval or (None, None)
+        place = {"rank_low": low, "rank_high": high, "tied": self.tied}
         values = {name: self.values.get(name) for name in metric_names()}
-        return {name: getattr(self, name) for name in IDENTITY} | values
+        return {name: getattr(self, name) for name in IDENTITY} | place | values
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry in leaderboard.json; an infinite value becomes the string "inf"."""
-        entry = {name: "inf" if value == math.inf else value for name, value in self.flat().items()}
+        values = {name: self.values.get(name) for name in metric_names()}
+        entry = {name: getattr(self, name) for name in IDENTITY}
+        entry["rank_interval"] = None if self.rank_interval is None else list(self.rank_interval)
+        entry["tied"] = self.tied
+        entry |= {name: "inf" if value == math.inf else value for name, value in values.items()}
         return entry | {"ci": {name: list(ends) for name, ends in self.ci.items()}, "notes": dict(self.notes)}
 
     @classmethod
@@ -100,7 +111,7 @@ class Row:
         Raises:
             RecordError: If a field is missing or of another type; `origin` begins the sentence.
         """
-        raw = {name: entry[name] for name in (*IDENTITY, "ci", "notes") if name in entry}
+        raw = {name: entry[name] for name in (*IDENTITY, "tied", "rank_interval", "ci", "notes") if name in entry}
         raw["values"] = {name: entry[name] for name in metric_names() if entry.get(name) is not None}
         return validated(cls, raw, origin=origin, error=RecordError, remedy="; make the leaderboard again")
 

@@ -32,7 +32,9 @@ from srbench.task_types import TaskType, task_type
 MISSING = "–"
 CONTROL_MARK = "†"
 ADAPTED_MARK = "‡"
+TIE_MARK = "≈"
 BAR_WIDTH = 8
+RANK_INTERVAL_PRIORITY = 7
 
 # Below this many samples a class, a class's F1 is too uncertain to be read without its caution.
 FEW_SAMPLES = 100
@@ -43,7 +45,7 @@ class Column:
     """A column of the table.
 
     Attributes:
-        name: "rank", "method", the name of a metric, or "NAME_ci" for the interval of one.
+        name: "rank", "rank_ci", "method", the name of a metric, or "NAME_ci" for the interval of one.
         header: Its header; a line break keeps it narrow.
         show: Text of a row.
         priority: The larger, the sooner it gives way on a narrow terminal.
@@ -60,11 +62,13 @@ class Column:
 
     @property
     def is_interval(self) -> bool:
-        """Whether it shows the interval of its metric, not the value."""
-        return self.metric is not None and self.name != self.metric.name
+        """Whether it shows the interval of its metric, or of the place, not the value."""
+        return self.name == "rank_ci" or (self.metric is not None and self.name != self.metric.name)
 
     def filled(self, rows: Sequence[Row]) -> bool:
         """Say whether any of the rows has something to show in it."""
+        if self.name == "rank_ci":
+            return any(row.rank_interval is not None for row in rows)
         if self.metric is None:
             return self.name == "method" or any(row.rank is not None for row in rows)
         name = self.metric.name
@@ -86,9 +90,14 @@ def task_type_of(board: Leaderboard, task: str) -> TaskType:
 
 
 def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:
-    yield Column("rank", "#", lambda row: MISSING if row.rank is None else str(row.rank), 0)
+    yield Column("rank", "#", written_rank, 0)
+    yield Column("rank_ci", "place\n95 %", written_places, RANK_INTERVAL_PRIORITY)
     yield Column("method", "method", row_name, 0, "left")
+    metrics = tuple(metrics)
+    behind = {info.second for info in metrics}
     for info in metrics:
+        if info.name in behind:
+            continue
         yield Column(info.name, info.header, partial(written, info), info.priority, metric=info)
         if info.interval_shown == "beside":
             header = f"{info.header.partition(chr(10))[0]}\n95 %"
@@ -96,9 +105,24 @@ def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:
             yield Column(f"{info.name}_ci", header, show, info.interval_priority, metric=info)
 
 
+def written_rank(row: Row) -> str:
+    """Return the place of a row, with the mark of a tie with the best, or a dash."""
+    return MISSING if row.rank is None else f"{row.rank}{f' {TIE_MARK}' if row.tied else ''}"
+
+
+def written_places(row: Row) -> str:
+    """Return the interval of a row's place, or a dash."""
+    if row.rank_interval is None:
+        return MISSING
+    first, last = row.rank_interval
+    return str(first) if first == last else f"{first}–{last}"
+
+
 def written(info: MetricInfo, row: Row) -> str:
     """Return the value of a metric as a table writes it, with its interval where that stands within."""
     text = formatted(info, row[info.name])
+    if info.second is not None and text != MISSING:
+        return f"{text} / {formatted(metric(info.second), row[info.second])}"
     ends = written_interval(info, row) if info.interval_shown == "within" else MISSING
     return text if ends == MISSING or text == MISSING else f"{text} {ends}"
 
@@ -120,6 +144,8 @@ def formatted(info: MetricInfo, value: float | None) -> str:
         return three(value)
     if info.style == "scaled":
         return scaled(value)
+    if info.style == "count":
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
     if info.style == "p":
         return "<0.001" if value < 0.001 else f"{value:.3f}"
     return f"{value:+.{info.digits}f}" if info.style == "signed" else fixed(value, info.digits)
@@ -234,6 +260,8 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     lines = [dataset["note"]] if dataset["note"] else []
     lines += _mark_notes(rows)
     lines += _interval_notes(board, rows, unit)
+    lines += _place_notes(rows)
+    lines += _power_note(board, task, rows, unit)
     lines += _numerics_note(about)
     lines += _class_notes(board, task, rows)
     if any(row.partial for row in rows):
@@ -392,6 +420,33 @@ def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[
             f" (at least {MINIMUM_BATCHES})"
         )
     return lines
+
+
+def _place_notes(rows: Sequence[Row]) -> list[str]:
+    """Say what the intervals of places are, and which rows are tied."""
+    lines = []
+    if any(row.rank_interval is not None for row in rows):
+        lines.append("place 95 %: the middle 95 % of a row's places over the same draws")
+    if any(row.tied for row in rows):
+        lines.append(
+            f"{TIE_MARK} tied with the best of its track: the 95 % interval of the difference holds 0 (it holds for all"
+            " pairs of rows at once, because the same data chose the best)"
+        )
+    return lines
+
+
+def _power_note(board: Leaderboard, task: str, rows: Sequence[Row], unit: str) -> list[str]:
+    """Say which difference the number of samples can show."""
+    power = next((each for row in rows if (each := board.power_of(task, row.classifier)) is not None), None)
+    if power is None:
+        return []
+    seen = f"where two methods disagree on {100 * power['discordance']:.1f} % of them, as rows and {BASELINE} do here"
+    if power["difference"] is None:
+        return [f"{power['n']} {unit} cannot show any difference in accuracy to exact McNemar p < 0.05"]
+    return [
+        f"the smallest difference in accuracy that {power['n']} {unit} could show is"
+        f" {100 * power['difference']:.1f} points (exact McNemar p < 0.05 in 80 % of such data sets), {seen}"
+    ]
 
 
 def _numerics_note(about: Mapping[str, Any]) -> list[str]:

@@ -103,6 +103,34 @@ _BUILT_IN = (
     MetricInfo(
         "p_holm", "p\n(Holm)", "p", False, "network", _CLASSES, (_LABEL, _PRED), style="p", priority=7, compared=True
     ),
+    *(
+        MetricInfo(
+            name,
+            header,
+            word,
+            higher_is_better,
+            "network",
+            _CLASSES,
+            (_LABEL, _PRED),
+            style="count",
+            priority=priority,
+            compared=True,
+            second=second,
+        )
+        for name, header, word, higher_is_better, priority, second in (
+            ("fixed", "fixed /\nbroken", "images that bilinear gets wrong and the row right", True, 8, "broken"),
+            ("broken", "broken", "images that bilinear gets right and the row wrong", False, 8, None),
+            (
+                "fixed_original",
+                "against original\nfixed / broken",
+                "images that the original gets wrong and the row right",
+                True,
+                14,
+                "broken_original",
+            ),
+            ("broken_original", "broken", "images that the original gets right and the row wrong", False, 14, None),
+        )
+    ),
     MetricInfo(
         "top5",
         "top-5",
@@ -190,6 +218,7 @@ _BUILT_IN = (
         share=True,
         value=partial(share_equal, first="hr_pred", second="pred"),
         priority=12,
+        interval="mean",
         test="mcnemar",
         absence="elsewhere",
     ),
@@ -341,6 +370,19 @@ _BUILT_IN = (
         interval_digits=4,
         test="intervals",
         headline=True,
+    ),
+    MetricInfo(
+        "best_delta",
+        "against\nbest",
+        "difference to the best of its track",
+        True,
+        "network",
+        style="signed",
+        digits=3,
+        priority=17,
+        interval="to_best",
+        interval_shown="within",
+        compared=True,
     ),
     MetricInfo("total_time_s", "total\ntime s", "total time", False, "cost", unit="s", digits=1, priority=3),
     MetricInfo("latency_ms", "ms /\nimage", "latency", False, "cost", unit="ms", digits=2, priority=8, headline=True),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 ColumnType = Literal["int32", "bool", "float32"]
 Group = Literal["image", "network", "cost"]
-Style = Literal["fixed", "signed", "significant", "scaled", "p"]
-Interval = Literal["mean", "area", "correlation", "f1", "difference", "gap"]
+Style = Literal["fixed", "signed", "significant", "scaled", "p", "count"]
+Interval = Literal["mean", "area", "correlation", "f1", "difference", "gap", "to_best"]
 Test = Literal["mcnemar", "paired", "intervals"]
 
 
@@ -55,7 +55,7 @@ class MetricInfo:
         compared: Whether it comes from holding cells against each other, in `TaskType.compare`, not from one cell.
         cap: Largest value that one sample counts with in a mean; None where there is no limit.
         style: How a value is written: so many digits behind the point, with a sign, three significant digits, these
-            with k, M and G, or as a p value.
+            with k, M and G, as a p value, or as a count, which has a digit behind the point only as a mean of counts.
         digits: Digits behind the point.
         priority: The larger, the sooner its column gives way on a narrow terminal; up to `ESSENTIAL_PRIORITY` it is
             among the columns that a report shows first.
@@ -64,6 +64,7 @@ class MetricInfo:
         interval_shown: "beside" gives the interval its own column, "within" writes it behind the value; None shows it
             in reports and files only.
         interval_priority: As `priority`, for the interval's own column.
+        second: Metric that stands behind it in the same column, as in "12 / 7", and has no column of its own.
         test: How the best row is held against the next: exact McNemar on single decisions, a paired bootstrap of the
             mean difference, or whether two intervals are apart. None where no row is called the best.
         tested_as: Metric whose test it shares, since both put the rows in one order.
@@ -90,6 +91,7 @@ class MetricInfo:
     interval_digits: int = 3
     interval_shown: Literal["beside", "within"] | None = None
     interval_priority: int = 20
+    second: str | None = None
     test: Test | None = None
     tested_as: str | None = None
     headline: bool = False

@@ -1,4 +1,7 @@
-"""Whether the best row of a column is better than the runner-up, by a paired test on the samples that both saw."""
+"""Whether the best row of a column is better than the runner-up, by a paired test on the samples that both saw.
+
+What ranks the rows is stricter: there the best row must be told from every other one, as the leaderboard's ties say.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,7 @@ class Lead:
         second: The next best.
         test: What was found, such as "exact McNemar p = 0.012".
         significant: Whether the difference is more than chance.
+        tied: In the column that ranks the rows: the rows that are tied with the best, itself first; else empty.
     """
 
     column: str
@@ -39,6 +43,7 @@ class Lead:
     second: Row
     test: str
     significant: bool
+    tied: tuple[Row, ...] = ()
 
 
 def scored(cells: Sequence[StoredCell]) -> dict[Any, StoredCell]:
@@ -52,7 +57,12 @@ def scored(cells: Sequence[StoredCell]) -> dict[Any, StoredCell]:
 
 
 def leads(
-    rows: Sequence[Row], cells: Mapping[Any, StoredCell], *, bootstrap: Mapping[str, Any], pooled_psnr: bool = False
+    rows: Sequence[Row],
+    cells: Mapping[Any, StoredCell],
+    *,
+    bootstrap: Mapping[str, Any],
+    ranked_by: str = "accuracy",
+    pooled_psnr: bool = False,
 ) -> list[Lead]:
     """Return the lead of every metric with a test in each track of one table; none where fewer than two rows have it.
 
@@ -60,6 +70,7 @@ def leads(
         rows: Rows of one task and classifier.
         cells: Stored cells by `Row.key`.
         bootstrap: draws, seed and level of the board.
+        ranked_by: Metric that ranks the rows.
         pooled_psnr: Whether PSNR pools batches, so that its samples do not pair.
     """
     places: list[tuple[str, Row, Row]] = []
@@ -75,12 +86,14 @@ def leads(
     differences = _differences([place for place in places if place[0] in means], samples, bootstrap)
     found = []
     for column, best, second in places:
-        if best[column] == second[column]:
-            found.append(Lead(column, best, second, "equal", significant=False))
-            continue
         ends = differences.get((column, best.key, second.key), _NOWHERE)
-        test, significant = _test(metric(column).tested_as or column, best, second, samples, ends)
-        found.append(Lead(column, best, second, test, significant))
+        followed = metric(column).tested_as or column
+        tied = tuple(row for row in rows if row.tied and row.track == best.track) if followed == ranked_by else ()
+        if best[column] == second[column]:
+            found.append(Lead(column, best, second, "equal", significant=False, tied=tied))
+            continue
+        test, significant = _test(followed, best, second, samples, ends)
+        found.append(Lead(column, best, second, test, significant and not tied, tied))
     return found
 
 

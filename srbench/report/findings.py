@@ -2,57 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from srbench.leaderboard import BASELINE, ORACLE, Row
+from srbench.metrics.catalogue import metric
 from srbench.report.best import Lead
 
+MOST_NAMED = 4  # of the rows that are tied
 
-def findings(rows: Sequence[Row], leading: Sequence[Lead]) -> list[list[tuple[str, bool]]]:
-    """What the table says, as runs of text; the flag marks a name that somebody else chose."""
-    lines = []
+
+def findings(rows: Sequence[Row], leading: Sequence[Lead], ranked_by: str) -> list[list[tuple[str, bool]]]:
+    """What the table says, as runs of text; the flag marks a name that somebody else chose.
+
+    Args:
+        rows: Rows of one table.
+        leading: The best rows of its columns.
+        ranked_by: Metric that ranks the rows.
+    """
     by_method = {row.method: row for row in rows if row.track == "frozen" and row.status == "ok" and not row.partial}
-    oracle, base = by_method.get(ORACLE), by_method.get(BASELINE)
-    for lead in leading:
-        if lead.column == "srcc":
-            verdict = "is more than chance" if lead.significant else "may be chance"
-            lines.append(
-                [
-                    (f"In the {lead.best.track} track ", False),
-                    (lead.best.label, True),
-                    (f" has the highest SRCC: {lead.best['srcc']:.3f}. Its lead over ", False),
-                    (lead.second.label, True),
-                    (f" ({lead.second['srcc']:.3f}) {verdict}: {lead.test}.", False),
-                ]
-            )
-        if lead.column != "accuracy":
-            continue
-        best, second = lead.best, lead.second
-        line = [("In the ", False), (best.track, False), (" track ", False), (best.label, True)]
-        line.append((f" is the most accurate: {_share(best)}", False))
-        if best["recovered_gap"] is not None and oracle is not None and base is not None:
-            ci = best.ci.get("recovered_gap")
-            spelled = f" [{ci[0]:.2f}, {ci[1]:.2f}]" if ci else ""
-            line.append(
-                (
-                    f", which wins back {best['recovered_gap']:.2f}{spelled} of the gap between {BASELINE}"
-                    f" ({base['accuracy']:.3f}) and the {ORACLE} ({oracle['accuracy']:.3f})",
-                    False,
-                )
-            )
-        line += [(". Its lead over ", False), (second.label, True)]
-        if lead.test == "equal":
-            line[-2:] = [(". It shares that place with ", False), (second.label, True), (".", False)]
-        else:
-            verdict = "is more than chance" if lead.significant else "may be chance"
-            line.append((f" ({second['accuracy']:.3f}) {verdict}: {lead.test}.", False))
-        lines.append(line)
-    return lines
+    return [
+        [*(_tie(lead, ranked_by) if lead.tied else _winner(lead, ranked_by)), (_gap(lead, by_method), False)]
+        for lead in leading
+        if lead.column == ranked_by
+    ]
 
 
-def _share(row: Row) -> str:
-    ci = row.ci.get("accuracy")
-    return f"{row['accuracy']:.3f}" + (f" [{ci[0]:.3f}, {ci[1]:.3f}]" if ci else "")
+def _winner(lead: Lead, name: str) -> list[tuple[str, bool]]:
+    """Say that one row is told from all others, and by what from the next one."""
+    verdict = "is more than chance" if lead.significant else "may be chance"
+    return [
+        (f"In the {lead.best.track} track ", False),
+        (lead.best.label, True),
+        (f" {_superlative(name)}: {_value(lead.best, name, interval=True)}. Its lead over ", False),
+        (lead.second.label, True),
+        (f" ({_value(lead.second, name)}) {verdict}: {lead.test}.", False),
+    ]
+
+
+def _tie(lead: Lead, name: str) -> list[tuple[str, bool]]:
+    """Say that the samples do not tell which row is the best, and name those that could be."""
+    named = lead.tied[:MOST_NAMED]
+    line = [(f"In the {lead.best.track} track no row is told from the best: ", False)]
+    for place, row in enumerate(named):
+        last = place == len(named) - 1
+        line.append(("" if place == 0 else " and " if last and len(lead.tied) == len(named) else ", ", False))
+        line += [(row.label, True), (f" ({_value(row, name, interval=place == 0)})", False)]
+    if len(lead.tied) > len(named):
+        line.append((f" and {len(lead.tied) - len(named)} more", False))
+    line.append((f" are tied in {metric(name).word} on these {lead.best.n} samples.", False))
+    return line
+
+
+def _gap(lead: Lead, by_method: Mapping[str, Row]) -> str:
+    """Say how much of the gap the first row wins back, or nothing where there is no gap."""
+    best, oracle, base = lead.best, by_method.get(ORACLE), by_method.get(BASELINE)
+    if best["recovered_gap"] is None or oracle is None or base is None:
+        return ""
+    subject = "The first of them" if lead.tied else "It"
+    ends = best.ci.get("recovered_gap")
+    spelled = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+    return (
+        f" {subject} wins back {best['recovered_gap']:.2f}{spelled} of the gap between {BASELINE}"
+        f" ({base['accuracy']:.3f}) and the {ORACLE} ({oracle['accuracy']:.3f})."
+    )
+
+
+def _superlative(name: str) -> str:
+    if name == "accuracy":
+        return "is the most accurate"
+    return f"has the {'highest' if metric(name).higher_is_better else 'lowest'} {metric(name).word}"
+
+
+def _value(row: Row, name: str, *, interval: bool = False) -> str:
+    digits = metric(name).interval_digits
+    ends = row.ci.get(name) if interval else None
+    return f"{row[name]:.{digits}f}" + (f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]" if ends else "")
 
 
 def bold_note(leading: Sequence[Lead]) -> list[str]:
@@ -63,5 +87,6 @@ def bold_note(leading: Sequence[Lead]) -> list[str]:
         "bold: the best ranked row of its track, only where it is better than the next best by more than chance on the"
         " same samples: exact McNemar p < 0.05 for accuracy, top-5 and agreement (the gap and the difference to"
         f" {BASELINE} follow accuracy); a 95 % paired bootstrap interval of the difference without 0 for the other"
-        " means; for F1, and for a PSNR that pools batches, intervals that are apart"
+        " means; for F1, and for a PSNR that pools batches, intervals that are apart. Where it is what ranks the rows,"
+        " no row may be tied with it either"
     ]

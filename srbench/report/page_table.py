@@ -96,19 +96,20 @@ def page_table(
     """Return the table of one task and classifier: `rows` in groups, with the best of each column in bold."""
     about = board.tasks[task]
     pooled = about["protocol"]["fields"].get("score", {}).get("psnr_reduction") == "batch"
-    leading = leads(rows, by_key, bootstrap=board.bootstrap, pooled_psnr=pooled)
-    best = {(lead.best.key, lead.column) for lead in leading if lead.significant}
     kind = tables.task_type_of(board, task)
-    wanted = _columns(rows, kind)
     shown = [row for row in rows if row.status == "ok"]
+    ranked_by = _sorted_by(shown, kind)
+    leading = leads(rows, by_key, bootstrap=board.bootstrap, ranked_by=ranked_by, pooled_psnr=pooled)
+    best = {(lead.best.key, lead.column) for lead in leading if lead.significant}
+    wanted = _columns(rows, kind)
     return Table(
         id=anchor,
         classifier=classifier,
         classifier_fields=_classifier_fields(about["classifiers"].get(classifier)),
         heads=tuple(_head(column) for column in wanted),
-        sorted_by=_sorted_by(shown, kind),
+        sorted_by=ranked_by,
         groups=_groups(rows, wanted, best),
-        findings=tuple(findings(rows, leading)),
+        findings=tuple(findings(rows, leading, ranked_by)),
         notes=(
             *(line for line in tables.notes(board, task, shown) if line != about["dataset"]["note"]),
             *bold_note(leading),
@@ -173,12 +174,15 @@ def _cell(column: tables.Column, row: Row, best: set[Any], value_range: tuple[fl
     name = column.name
     value = row.rank if column.metric is None else row[name]
     ci = row.ci.get(name)
+    interval = None if column.metric is None or ci is None else tables.written_interval(column.metric, row)
+    if name == "rank" and row.rank_interval is not None:
+        interval = tables.written_places(row)
     return Cell(
         column=name,
         value=None if value is None else repr(value) if isinstance(value, int) else _number(value),
         text=column.show(row).partition(" [")[0],
         ci=None if ci is None else (_number(ci[0]), _number(ci[1])),
-        interval=None if column.metric is None or ci is None else tables.written_interval(column.metric, row),
+        interval=interval,
         best=(row.key, name) in best,
         bar=_bar(value, ci, value_range) if name == "recovered_gap" and value is not None else None,
         note=row.notes.get(name),

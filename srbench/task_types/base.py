@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from srbench.metrics.catalogue import column_types, metrics_of, register
 from srbench.metrics.image import psnr_pooled
 from srbench.metrics.info import MetricInfo, SampleColumn
-from srbench.metrics.stats import interval
+from srbench.metrics.stats import LEVEL, interval
 from srbench.metrics.values import Columns, mean_of
 from srbench.records.schema import ClassPart, Metric, Record
 
@@ -134,18 +134,29 @@ class Comparison:
         values: Numbers by name.
         ci: Intervals by name.
         notes: Why a number is missing, by name.
+        p_values: p against bilinear before Holm's correction, None where a row belongs to no family of tests.
         tables: Per-class tables.
+        draws: Bootstrap draws of every value with an interval, by index of the cell and name of the metric, unless
+            they are among `PairedCells.resampled`; rows of several seeds and the places of rows are made of them.
     """
 
     values: list[dict[str, Any]]
     ci: list[dict[str, Interval]]
     notes: list[dict[str, str]]
+    p_values: list[float | None]
     tables: list[pd.DataFrame] = field(default_factory=list)
+    draws: dict[tuple[int, str], Floats] = field(default_factory=dict)
 
     @classmethod
     def blank(cls, cells: int) -> Comparison:
         """Return one without values for this number of cells."""
-        return cls([{} for _ in range(cells)], [{} for _ in range(cells)], [{} for _ in range(cells)])
+        return cls([{} for _ in range(cells)], [{} for _ in range(cells)], [{} for _ in range(cells)], [None] * cells)
+
+    def put_draws(self, index: int, name: str, draws: Floats, *, shown: bool = True) -> None:
+        """Add the draws of a value, and their interval where it is shown."""
+        self.draws[index, name] = draws
+        if shown:
+            put_interval(self.ci[index], name, draws, LEVEL)
 
 
 class TaskType(ABC):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from srbench import metrics
 from srbench.errors import UsageError
 from srbench.metrics.info import MetricInfo
-from srbench.metrics.stats import LEVEL, bootstrap_f1, gap_interval, holm, mcnemar_exact
+from srbench.metrics.stats import LEVEL, bootstrap_f1, gap_interval, mcnemar_exact
 from srbench.records.samples import score_columns
 from srbench.records.schema import BASELINE, MAX_SCORE_CLASSES, ORACLE, ClassPart, Metric, Record
 from srbench.task_types.base import (
@@ -65,10 +65,10 @@ class Classification(TaskType):
     compared = ("label", "pred")
     ranks = ("accuracy", "agreement")
     shown: ClassVar[tuple[str, ...]] = (
-        *("rank", "method", "cross_entropy", "psnr", "accuracy", "total_time_s", "psnr_ci", "accuracy_ci"),
-        *("accuracy_delta", "p_holm", "ssim", "top5", "auc", "auc_ci", "agreement", "recovered_gap", "f1_macro"),
-        *("f1_macro_delta", "latency_ms", "images_per_s", "parameters", "macs", "peak_memory_mb", "ece"),
-        *("logit_mse_to_hr", "kl_to_hr"),
+        *("rank", "method", "accuracy", "accuracy_ci", "accuracy_delta", "recovered_gap", "latency_ms"),
+        *("rank_ci", "p_holm", "fixed", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5"),
+        *("auc", "auc_ci", "agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original"),
+        *("images_per_s", "parameters", "macs", "peak_memory_mb", "ece", "logit_mse_to_hr", "kl_to_hr"),
     )
     essential = ("cross_entropy", "psnr", "accuracy", "total_time_s")
 
@@ -188,8 +188,11 @@ class Classification(TaskType):
         """Return whether each sample is right, and what it adds to the AUC."""
         label, correct = cell.whole["label"], _correct(cell)
         areas = _auc_values(cell.record, frame, label)
-        right: dict[str, Column] = {} if correct is None else {"accuracy": correct.astype(np.float32)}
-        return right if areas is None else {**right, "auc": areas}
+        pred, hr_pred = cell.whole["pred"], cell.whole["hr_pred"]
+        added: dict[str, Column] = {} if correct is None else {"accuracy": correct.astype(np.float32)}
+        if pred is not None and hr_pred is not None:
+            added["agreement"] = (pred == hr_pred).astype(np.float32)
+        return added if areas is None else {**added, "auc": areas}
 
     # --- ranking
 
@@ -222,6 +225,7 @@ class Classification(TaskType):
         baseline = paired.baseline_index
         if baseline is not None and (baseline, "accuracy") in paired.resampled:
             _differences(paired, baseline, comparison)
+        _fixed_and_broken(paired, comparison)
         _gaps(paired, comparison)
         _f1(paired, comparison)
         if baseline is None:
@@ -330,29 +334,24 @@ def _differences(paired: PairedCells, baseline: int, comparison: Comparison) -> 
         if "accuracy" not in values or base is None:
             continue
         comparison.values[index]["accuracy_delta"] = values["accuracy"] - base
-        if index != baseline:
-            delta = paired.resampled[index, "accuracy"] - paired.resampled[baseline, "accuracy"]
-            put_interval(comparison.ci[index], "accuracy_delta", delta, LEVEL)
-    for index, p in _p_values(paired, baseline).items():
-        comparison.values[index]["p_holm"] = p
+        delta = paired.resampled[index, "accuracy"] - paired.resampled[baseline, "accuracy"]
+        comparison.put_draws(index, "accuracy_delta", delta, shown=index != baseline)
+    right = _correct(paired.cells[baseline])
+    for index, cell in enumerate(paired.cells):
+        own = _correct(cell)
+        if cell.competes and index != baseline and own is not None and right is not None:
+            comparison.p_values[index] = mcnemar_exact(own, right)
 
 
-def _p_values(paired: PairedCells, baseline: int) -> dict[int, float | None]:
-    """Holm-corrected McNemar p against bilinear; one family a track."""
-    base = _correct(paired.cells[baseline])
-    corrected: dict[int, float | None] = {}
-    for track in ("frozen", "adapted"):
-        family = [
-            index
-            for index, cell in enumerate(paired.cells)
-            if cell.record.cell.track == track and index != baseline and cell.competes
-        ]
-        raw = []
-        for index in family:
-            own = _correct(paired.cells[index])
-            raw.append(None if own is None or base is None else mcnemar_exact(own, base))
-        corrected.update(zip(family, holm(raw), strict=True))
-    return corrected
+def _fixed_and_broken(paired: PairedCells, comparison: Comparison) -> None:
+    """Count the samples on which a row and bilinear, or a row and the original, are not both right or both wrong."""
+    for end, reference in (("", paired.baseline_index), ("_original", paired.oracle_index)):
+        theirs = None if reference is None else _correct(paired.cells[reference])
+        for index, cell in enumerate(paired.cells):
+            own = _correct(cell)
+            if index != reference and own is not None and theirs is not None:
+                comparison.values[index][f"fixed{end}"] = int((own & ~theirs).sum())
+                comparison.values[index][f"broken{end}"] = int((theirs & ~own).sum())
 
 
 def _gaps(paired: PairedCells, comparison: Comparison) -> None:
@@ -381,8 +380,10 @@ def _gaps(paired: PairedCells, comparison: Comparison) -> None:
         comparison.values[index]["recovered_gap"] = gap.value
         if gap.reason is not None:
             comparison.notes[index]["recovered_gap"] = gap.reason
-        elif index not in (oracle, baseline) and gap.low is not None and gap.high is not None:
-            comparison.ci[index]["recovered_gap"] = (gap.low, gap.high)
+        elif gap.low is not None and gap.high is not None and gap.draws is not None:
+            comparison.draws[index, "recovered_gap"] = gap.draws
+            if index not in (oracle, baseline):
+                comparison.ci[index]["recovered_gap"] = (gap.low, gap.high)
 
 
 def _f1(paired: PairedCells, comparison: Comparison) -> None:
@@ -414,14 +415,13 @@ def _f1(paired: PairedCells, comparison: Comparison) -> None:
     tables = [metrics.per_class_table(labels, predictions[:, column], names) for column in range(len(labelled))]
     base = against.get(BASELINE)
     for column, index in enumerate(labelled):
-        put_interval(comparison.ci[index], "f1_macro", drawn.macro[:, column], LEVEL)
+        comparison.put_draws(index, "f1_macro", drawn.macro[:, column])
         if base is None:
             continue
         macro = paired.values[index]["f1_macro"]
         comparison.values[index]["f1_macro_delta"] = macro - paired.values[labelled[base]]["f1_macro"]
-        if column != base:
-            delta = drawn.macro[:, column] - drawn.macro[:, base]
-            put_interval(comparison.ci[index], "f1_macro_delta", delta, LEVEL)
+        delta = drawn.macro[:, column] - drawn.macro[:, base]
+        comparison.put_draws(index, "f1_macro_delta", delta, shown=column != base)
     comparison.tables.extend(
         _class_rows(
             paired.cells[index].record, tables[column], column, tables, against, drawn.delta_low, drawn.delta_high

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from srbench import metrics
 from srbench.errors import DataError, UsageError
 from srbench.metrics.info import MetricInfo, SampleColumn
-from srbench.metrics.stats import LEVEL, bootstrap_correlations
+from srbench.metrics.stats import bootstrap_correlations
 from srbench.records.schema import BASELINE
 from srbench.task_types.base import (
     BatchResult,
@@ -26,7 +26,6 @@ from srbench.task_types.base import (
     OutputMap,
     PairedCells,
     TaskType,
-    put_interval,
 )
 
 if TYPE_CHECKING:
@@ -51,9 +50,9 @@ class ImageQuality(TaskType):
     compared = ("mean_score", "mean_rating")
     ranks = ("srcc",)
     shown: ClassVar[tuple[str, ...]] = (
-        *("rank", "method", "srcc", "srcc_ci", "plcc", "plcc_ci", "emd", "psnr", "total_time_s", "srcc_delta"),
-        *("psnr_ci", "ssim", "latency_ms", "images_per_s", "parameters", "macs", "peak_memory_mb"),
-        *("logit_mse_to_hr", "kl_to_hr"),
+        *("rank", "method", "srcc", "srcc_ci", "srcc_delta", "plcc", "latency_ms", "rank_ci", "plcc_ci", "emd"),
+        *("psnr", "psnr_ci", "total_time_s", "ssim", "best_delta", "images_per_s", "parameters", "macs"),
+        *("peak_memory_mb", "logit_mse_to_hr", "kl_to_hr"),
     )
     essential = ("srcc", "plcc", "emd", "psnr", "total_time_s")
 
@@ -145,15 +144,14 @@ class ImageQuality(TaskType):
         for index, values in enumerate(paired.values):
             if "srcc" not in values:
                 continue
-            put_interval(comparison.ci[index], "srcc", drawn.srcc[:, index], LEVEL)
-            put_interval(comparison.ci[index], "plcc", drawn.plcc[:, index], LEVEL)
+            comparison.put_draws(index, "srcc", drawn.srcc[:, index])
+            comparison.put_draws(index, "plcc", drawn.plcc[:, index])
             if base is None:
                 comparison.notes[index]["srcc_delta"] = f"there is no ok row {BASELINE!r} whose SRCC is defined"
                 continue
             comparison.values[index]["srcc_delta"] = values["srcc"] - base
-            if index != baseline:
-                delta = drawn.srcc[:, index] - drawn.srcc[:, baseline]
-                put_interval(comparison.ci[index], "srcc_delta", delta, LEVEL)
+            delta = drawn.srcc[:, index] - drawn.srcc[:, baseline]
+            comparison.put_draws(index, "srcc_delta", delta, shown=index != baseline)
         return comparison
 
 

@@ -14,14 +14,18 @@ from srbench.metrics.stats.correlation import (
 )
 from srbench.metrics.stats.f1 import F1Bootstrap, bootstrap_f1
 from srbench.metrics.stats.gap import MINIMUM_GAP, RecoveredGap, gap_interval, recovered_gap
+from srbench.metrics.stats.places import Places, places
+from srbench.metrics.stats.power import POWER, mcnemar_power, smallest_difference
 from srbench.metrics.stats.significance import holm, mcnemar_exact
 
 __all__ = [
     "BOOTSTRAP_DRAWS",
     "LEVEL",
     "MINIMUM_GAP",
+    "POWER",
     "CorrelationBootstrap",
     "F1Bootstrap",
+    "Places",
     "RecoveredGap",
     "bootstrap_correlations",
     "bootstrap_f1",
@@ -32,7 +36,10 @@ __all__ = [
     "interval",
     "kendall",
     "mcnemar_exact",
+    "mcnemar_power",
+    "places",
     "recovered_gap",
     "resample_counts",
+    "smallest_difference",
     "spearman",
 ]

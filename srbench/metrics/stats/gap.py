@@ -23,12 +23,14 @@ class RecoveredGap:
         low: Lower end of its interval, None with the value.
         high: Upper end of its interval, None with the value.
         reason: Why there is no value, None where there is one.
+        draws: Draws of the share, nan where a draw has no gap; None with the value.
     """
 
     value: float | None
     low: float | None
     high: float | None
     reason: str | None
+    draws: NDArray[np.float64] | None = None
 
 
 def recovered_gap(acc: float, acc_bilinear: float, acc_hr: float) -> float:
@@ -92,5 +94,7 @@ def gap_interval(
         return RecoveredGap(value=None, low=None, high=None, reason=reason)
     # A draw in which the original is not above bilinear has no gap: its share has the wrong sign or is infinite.
     has_gap = hr > bilinear
-    low, high = interval((own - bilinear)[has_gap] / (hr - bilinear)[has_gap], level)
-    return RecoveredGap(value=recovered_gap(acc, acc_bilinear, acc_hr), low=low, high=high, reason=None)
+    share = np.divide(own - bilinear, hr - bilinear, out=np.full_like(own, np.nan), where=has_gap)
+    low, high = interval(share, level)
+    value = recovered_gap(acc, acc_bilinear, acc_hr)
+    return RecoveredGap(value=value, low=low, high=high, reason=None, draws=share)
