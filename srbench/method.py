@@ -14,7 +14,7 @@ the return to the HR size, clamping, rounding, tiling, the classifier's normalis
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -38,7 +38,8 @@ class MethodInfo:
         version: Raise it when the method's output changes; cells of another version are computed anew.
         factor: Enlargement of the network (4), or "any" if `forward` returns the size it is asked for.
         channels: Channels of LR and SR.
-        output: "hr" if SR stands at HR size (or at factor x LR), "lr" if LR is handed on as it is.
+        output: "hr" if SR stands at HR size (or at factor x LR), "lr" if LR is handed on as it is, "own" if the method
+            chooses the size at which the network behind sees its images.
         citation: Paper, page or standard that defines the method.
     """
 
@@ -47,7 +48,7 @@ class MethodInfo:
     version: str
     factor: int | Literal["any"] = "any"
     channels: int = 3
-    output: Literal["hr", "lr"] = "hr"
+    output: Literal["hr", "lr", "own"] = "hr"
     citation: str = ""
 
 
@@ -125,7 +126,8 @@ class Method(nn.Module):
 
         Returns:
             SR, `(N, C, H, W)` of the same dtype: at `size` if `info.factor` is "any", at factor x (h, w) if it is a
-            number, at (h, w) if `info.output` is "lr". It may leave [0, 1]; the harness clamps.
+            number, at (h, w) if `info.output` is "lr", at any size if it is "own". It may leave [0, 1]; the harness
+            clamps.
         """
         raise TypeError(f"{type(self).__name__} has no forward(lr, size); a method must define it")
 
@@ -146,6 +148,32 @@ class Method(nn.Module):
         from srbench.weights import build, fill
 
         return fill(build(cls, loaded), loaded)
+
+    def adapt(self, classifier: nn.Module) -> None:
+        """Change the copy of the network behind that belongs to these weights in the `adapted` track.
+
+        It is called on a fresh copy in both places: before training, when all parameters have gradients, and before
+        the trained parameters are filled in. So a method may freeze parameters here, or change the architecture.
+
+        Args:
+            classifier: The copy, on [0, 1] images.
+
+        Raises:
+            UsageError: If the network behind cannot be adapted in this way.
+        """
+
+    def choose_parameters(self, input_sizes: Sequence[int], score: Callable[[], float]) -> Mapping[str, Any]:
+        """Choose constructor arguments on the validation images, before training; they are stored beside the weights.
+
+        Args:
+            input_sizes: Shortest sides at which the network behind can see the images, rising; the last is HR's own.
+            score: Returns what selects an epoch of the method as it is now, before the network behind as it is; lower
+                is better.
+
+        Returns:
+            The arguments that differ from those of the constructor; the method itself has them too.
+        """
+        return {}
 
     def training_step(
         self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None

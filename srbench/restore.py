@@ -32,7 +32,8 @@ def restore(
 ) -> Tensor:
     """Restore LR `(N, C, h, w)`, RGB or grey, float32, [0, 1], to SR `(N, C, *size)`, float32.
 
-    SR may leave [0, 1], and where `info.output` is "lr" it stays at `(h, w)`. Gradients flow where they are on.
+    SR may leave [0, 1], and where `info.output` is "lr" or "own" it stays as it comes. Gradients flow where they are
+    on.
     Nothing waits for the device; see `is_finite`.
 
     Args:
@@ -53,7 +54,7 @@ def restore(
     with watch if watch is not None else nullcontext():
         sr = call(method, image, size, numerics=numerics, name=name).float()
         sr = to_channels(to_channels(sr, channels) if channels is not None else sr, lr.shape[1])
-        if method.info.output == "lr":
+        if method.info.output != "hr":
             return sr
         return restore_size(sr, size, restoration)
 
@@ -87,7 +88,9 @@ def check_shape(method: Method, sr: object, lr: Tensor, size: tuple[int, int], *
     """
     info, who = method.info, name or type(method).__name__
     height, width = lr.shape[-2:]
-    if info.output == "lr":
+    if info.output == "own" and isinstance(sr, Tensor) and sr.ndim == 4:
+        side = tuple(sr.shape[-2:])
+    elif info.output == "lr":
         side = (height, width)
     else:
         side = size if info.factor == "any" else (height * info.factor, width * info.factor)

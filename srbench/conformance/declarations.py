@@ -46,7 +46,7 @@ def info(subject: Subject) -> str:
     info = subject.cls.info
     require(isinstance(info, MethodInfo), "set `info = MethodInfo(...)` on the class")
     require(info.role in ("baseline", "network", "control"), f"info.role is {info.role!r}; see MethodInfo")
-    require(info.output in ("hr", "lr"), f"info.output is {info.output!r}, expected 'hr' or 'lr'")
+    require(info.output in ("hr", "lr", "own"), f"info.output is {info.output!r}, expected 'hr', 'lr' or 'own'")
     require(
         info.factor == "any" or (isinstance(info.factor, int) and info.factor >= 1),
         f"info.factor is {info.factor!r}, expected a whole number of at least 1 or 'any'",
@@ -118,7 +118,11 @@ def recipes(subject: Subject) -> str:
     known = set(arguments(subject.cls))
     for name, recipe in subject.cls.recipes.items():
         require(isinstance(recipe, Recipe), f"recipe {name!r} is a {type(recipe).__name__}, expected a Recipe")
-        require(bool(recipe.losses), f"recipe {name!r} has no losses; name at least one")
+        require(
+            bool(recipe.losses) or recipe.norm_steps > 0,
+            f"recipe {name!r} has no losses; name at least one, or the batches that batch norms are estimated on"
+            " (norm_steps)",
+        )
         unknown = sorted(set(recipe.parameters) - known)
         require(not unknown, f"recipe {name!r} sets {unknown}, which the constructor does not take")
     return ", ".join(subject.cls.recipes)

@@ -60,7 +60,9 @@ class Trial:
         classifier: nn.Module | None = None
         if recipe.track == "adapted":
             in_turn = bool(recipe.classifier_losses)  # then the shell freezes it while the method is stepped
-            classifier = copy.deepcopy(teacher).requires_grad_(not in_turn).train(not in_turn)
+            classifier = copy.deepcopy(teacher).requires_grad_(not in_turn)
+            method.adapt(classifier)
+            classifier.train(not in_turn)
         hr = subject.images(32, 32, n=4, seed=1)
         lr = torch.nn.functional.interpolate(hr, size=(10, 10), mode="bilinear", antialias=True)
         with torch.no_grad():

@@ -237,6 +237,8 @@ def why_no_quality(loaded: LoadedMethod | None, protocol: Protocol) -> str | Non
     info = loaded.method.info if loaded is not None and loaded.method is not None else None
     if info is not None and info.output == "lr":
         return "LR is not upscaled, so it cannot be compared with HR pixel by pixel"
+    if info is not None and info.output == "own":
+        return "the method chooses its own size, so SR cannot be compared with HR pixel by pixel"
     return None
 
 

@@ -66,7 +66,9 @@ class LoadedMethod:
     def adapted_network(self, base: Classifier) -> nn.Module:
         """Return a copy of `base` holding the classifier that was trained along with the method."""
         assert self.weights is not None and self.weights.classifier_state is not None
+        assert self.method is not None
         adapted = copy.deepcopy(base)
+        self.method.adapt(adapted)
         weights.fill_state(
             adapted.network, self.weights.classifier_state, origin=self.weights.ref.path.name, expected=base.id
         )

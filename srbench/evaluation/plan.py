@@ -138,8 +138,8 @@ class _Planner:
     def cell(self, loaded: LoadedMethod | None, scored: ScoredNetwork) -> PlannedCell:
         classifier = scored.classifier
         skip = loaded.skip_reason(self._task_info(classifier)) if loaded is not None else None
-        if loaded is not None and skip is None and classifier is None and loaded.cls.info.output == "lr":
-            skip = "without a classifier there is nothing to score where LR is not upscaled"
+        if loaded is not None and skip is None and classifier is None and loaded.cls.info.output != "hr":
+            skip = "without a classifier there is nothing to score where SR is not at HR size"
         key = CellKey(
             task=self._task,
             method=loaded.name if loaded is not None else ORACLE,

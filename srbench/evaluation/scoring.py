@@ -299,7 +299,7 @@ def _scored(logits: Tensor, scored: ScoredNetwork, batch: Batch, targets: Mappin
 def _quality(sr: Tensor, batch: Batch, protocol: Protocol, *, output: str) -> tuple[Tensor, dict[str, Any]]:
     """Return SR as a classifier sees it, and what it is worth as an image."""
     seen = for_classifier(sr, protocol)
-    if output == "lr" or tuple(sr.shape[-2:]) != tuple(batch.hr.shape[-2:]) or protocol.lr.none:
+    if output != "hr" or tuple(sr.shape[-2:]) != tuple(batch.hr.shape[-2:]) or protocol.lr.none:
         return seen, {}
     same = (protocol.sr.clamp, protocol.sr.round) == (protocol.score.clamp, protocol.score.round)
     compared = seen if same else for_metric(sr, protocol)

@@ -112,7 +112,8 @@ def train_method(
         trainable = sorted(name for name, each in registry.working().items() if each.recipes)
         raise UsageError(f"{method} has nothing to train; methods that can be trained: {', '.join(trainable)}")
     recipe, recipe_name = choose_recipe(options, method_class.recipes, task_type=default_task_type(options.data))
-    if not recipe.losses:
+    estimates = recipe.norm_steps > 0 and not all(each.losses for each in method_class.recipes.values())
+    if not recipe.losses and not estimates:
         raise UsageError(f"recipe {recipe_name!r} has no losses; give at least one with --set losses.NAME=1")
     _check_phases(recipe)
     demo = set(options.data) == {"demo"}

@@ -154,14 +154,15 @@ class Loop:
 
     def _train(self, curves: Curves | None) -> None:
         state, recipe = self._state, self._recipe
-        total = (recipe.steps_per_epoch or len(self._plan(1))) * recipe.epochs
+        epochs = recipe.epochs if recipe.losses else 0
+        total = (recipe.steps_per_epoch or len(self._plan(1))) * epochs
         shows = self._progress and self._fabric.is_global_zero
         with track("training", total, unit="steps", done=state.steps, show=shows) as bar:
             if not state.history:
                 bar.describe("validating")
                 self._finish_epoch({"epoch": 0, "step": 0}, curves)
-            for epoch in range(state.epoch + 1, recipe.epochs + 1):
-                bar.describe(f"epoch {epoch}/{recipe.epochs}")
+            for epoch in range(state.epoch + 1, epochs + 1):
+                bar.describe(f"epoch {epoch}/{epochs}")
                 row = self._train_epoch(epoch, bar)
                 self._trainee.guard()
                 self._check_keys()
@@ -365,6 +366,8 @@ class Loop:
             with torch.no_grad(), self._fabric.autocast():
                 for raw in self._read(_NORM, epoch, plan):
                     batch = self._trainee.make_batch(raw)
+                    if not self._recipe.losses:  # then nothing else is learned from images
+                        self._state.images += len(raw.positions) * self._fabric.world_size
                     for number, phase in enumerate(self._phases):
                         self._enter(phase)
                         self._student(SealedBatch(batch, phase=number))

@@ -24,6 +24,7 @@ from srbench.registry import Registry
 from srbench.restore import restore
 from srbench.training.batch import blurred, to_images, training_degradation
 from srbench.training.crops import RawBatch
+from srbench.training.fabric import sum_of_ranks
 from srbench.training.images import ImageSet, task_type_of
 from srbench.training.losses import (
     NEED_CLASSIFIER,
@@ -32,13 +33,24 @@ from srbench.training.losses import (
     check_terms,
     classifier_terms,
 )
+from srbench.training.norms import folded_norms
 from srbench.training.prepare import PreparedRun, open_images
 from srbench.training.recipe import TERMS
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
 from srbench.training.teacher import Teacher, TeacherLogits, check_frozen, freeze, logits_variance
 from srbench.training.trainable import Trainable
 from srbench.training.trainee import Helpers, Phase, Trainee
-from srbench.training.validation import MethodValidation, Sums, Watcher, validation_batch
+from srbench.training.validation import (
+    MethodValidation,
+    Sums,
+    Watcher,
+    choose_criterion,
+    figures,
+    is_higher_better,
+    validation_batch,
+)
+
+_SIZE_STEP = 32  # pixels; most networks halve their maps five times
 
 
 class MethodRun(Trainee):
@@ -104,6 +116,7 @@ class MethodRun(Trainee):
             device=self._device,
             seed=run.options.seed,
         )
+        self._choose_parameters()
 
     def result(self) -> TrainingResult:
         """Train, save, and say how it went."""
@@ -152,6 +165,8 @@ class MethodRun(Trainee):
         self._method.train()
         if self._classifier is not None:
             self._classifier.train(self.recipe.classifier_train_mode)
+            for norm in folded_norms(self._classifier):
+                norm.eval()  # what statistics of a batch would make of it is another network
 
     def step(self, batch: Batch) -> Mapping[str, Tensor]:
         """Return the terms of the method's training step."""
@@ -282,7 +297,8 @@ class MethodRun(Trainee):
 
     def _adapted(self, teacher: Classifier, loaded: weights.WeightsFile | None) -> Classifier:
         """Return a copy of the teacher to train along, as the weights to start from hold it."""
-        classifier = deepcopy(teacher)
+        classifier = deepcopy(teacher).requires_grad_(True)
+        self._method.adapt(classifier)
         base = loaded.ref.card.teacher if loaded is not None and loaded.ref.card is not None else None
         same = base is not None and base.get("sha256") == teacher.info.weights_sha256
         if loaded is not None and loaded.classifier_state is not None and same:
@@ -290,8 +306,26 @@ class MethodRun(Trainee):
             weights.fill_state(
                 classifier.network, loaded.classifier_state, origin=loaded.ref.path.name, expected=teacher.id
             )
-        classifier.requires_grad_(True)
         return classifier
+
+    def _choose_parameters(self) -> None:
+        """Let the method choose constructor arguments on the validation images."""
+        self._method.to(self._device).eval()
+        self._parameters |= self._method.choose_parameters(self._input_sizes(), self._score)
+
+    def _input_sizes(self) -> list[int]:
+        """Return the multiples of 32 between the sides of LR and SR, and SR's own, of the first validation image."""
+        protocol, hr_size = self._run.protocol, self._val_images.shapes[0].tolist()
+        side = min(protocol.sr_size(*hr_size))
+        lr_side = (protocol.effective_scale or 1.0) * min(hr_size)
+        return [*(size for size in range(_SIZE_STEP, side, _SIZE_STEP) if size > lr_side), side]
+
+    def _score(self) -> float:
+        fabric, recipe = self._run.fabric, self.recipe
+        with torch.no_grad():
+            metrics = figures(sum_of_ranks(fabric, self._validation(fabric.global_rank, fabric.world_size)))
+        criterion = choose_criterion("ce_difference" if recipe.select == "none" else recipe.select, metrics)
+        return -metrics[criterion] if is_higher_better(criterion) else metrics[criterion]
 
     def _classifier_step(self, batch: Batch) -> Mapping[str, Tensor]:
         assert self._classifier is not None

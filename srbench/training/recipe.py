@@ -52,7 +52,8 @@ class Recipe:
 
     Attributes:
         losses: Weight of every named loss term; the sum is what is minimised. The usual names are in `TERMS`, but a
-            method's `training_step` may return others.
+            method's `training_step` may return others. Without any, no optimiser step is taken: batch-norm statistics
+            alone are estimated, on `norm_steps` batches.
         epochs: Passes; an epoch is `steps_per_epoch` optimiser steps.
         steps_per_epoch: Optimiser steps an epoch, or None for one pass over the data.
         batch_size: Images a forward pass, on each rank.

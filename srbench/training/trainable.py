@@ -54,10 +54,7 @@ class Trainable(Method):
         """Return the terms of the recipe, on the classifier that is trained along or else on the frozen one."""
         wanted = self.recipe.losses
         sr, shown = self._restored(batch)
-        if self._protocol is not None and next(self.parameters(), None) is None:
-            # Rounding has no gradient, so training leaves it out; where the method needs none, the classifier learns on
-            # what it will be scored on. It would learn to read values between two levels of 8 bits else.
-            sr = for_classifier(sr, self._protocol)
+        sr = self.as_shown(sr)
         values = losses.terms(
             wanted,
             sr,
@@ -71,6 +68,14 @@ class Trainable(Method):
             with frozen(self.helpers()["discriminator"]) as discriminator:
                 values["adversarial"] = self.adversarial(discriminator, batch.hr, sr)
         return values
+
+    def as_shown(self, sr: Tensor) -> Tensor:
+        """Return SR `(N, C, H, W)`, RGB, float, as the classifier is shown it in training, with gradient."""
+        if self._protocol is not None and next(self.parameters(), None) is None:
+            # Rounding has no gradient, so training leaves it out; where the method needs none, the classifier learns on
+            # what it will be scored on. It would learn to read values between two levels of 8 bits else.
+            return for_classifier(sr, self._protocol)
+        return sr
 
     def _restored(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Return SR at `batch.sr_size`, and at `batch.shown_size` where that is another size."""

@@ -192,9 +192,13 @@ def is_better(criterion: str, metrics: Mapping[str, float], best: Mapping[str, f
     new, old = metrics[criterion], best[criterion]
     if math.isnan(new) or math.isnan(old):
         return math.isnan(old) and not math.isnan(new)
+    return new > old if is_higher_better(criterion) else new < old
+
+
+def is_higher_better(criterion: str) -> bool:
+    """Say whether more of a criterion is better."""
     # The first two are figures of a validation alone; the others are metrics, whose rows tell their direction.
-    higher = criterion not in ("ce_difference", "logits") and metric(criterion).higher_is_better
-    return new > old if higher else new < old
+    return criterion not in ("ce_difference", "logits") and metric(criterion).higher_is_better
 
 
 def _share(images: ImageSet, batch_size: int, rank: int, world: int) -> Iterator[Positions]:

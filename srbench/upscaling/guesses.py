@@ -98,8 +98,9 @@ def check_applies(engine: Engine, classifier: Classifier | None) -> None:
         UsageError: Saying why.
     """
     loaded, method = engine.loaded, engine.method
-    if method.info.output == "lr":
-        raise UsageError(f"method {loaded.name!r} hands images on as they are; choose one that enlarges")
+    if method.info.output != "hr":
+        what = "hands images on as they are" if method.info.output == "lr" else "chooses the size of its images itself"
+        raise UsageError(f"method {loaded.name!r} {what}; choose one that enlarges")
     if method.info.channels not in (1, 3):
         raise UsageError(f"method {loaded.name!r} takes {method.info.channels}-channel images; pictures have 1 or 3")
     task = TaskInfo(name="upscale", protocol=engine.protocol, channels=method.info.channels)
