@@ -283,6 +283,30 @@ def test_resume_of_a_discriminators_run_equals_the_uninterrupted_one(run, monkey
     assert equal(tensors(whole), tensors(run("tiny_gan", resume=True, **options)))
 
 
+@pytest.mark.parametrize("ema", [0, 0.5])
+def test_the_mean_of_the_last_epochs_is_what_the_last_one_keeps(run, monkeypatch, ema):
+    options = ["select=none", f"ema={ema}"]
+    ends = [run(out=f"{epochs}", overrides=options, epochs=epochs) for epochs in (2, 3, 4)]
+    whole = run(out="mean", overrides=[*options, "average_epochs=3"], epochs=4)
+    for name, value in tensors(whole).items():
+        expected = torch.stack([tensors(end)[name] for end in ends]).mean(dim=0)
+        torch.testing.assert_close(value, expected)
+    figures = whole.history["val_logits"]
+    assert figures[3] == ends[1].history["val_logits"][3] and figures[4] != ends[2].history["val_logits"][4]
+    again = run(out="again", init_from=str(whole.weights.path), epochs=1)
+    assert again.history["val_logits"][0] == pytest.approx(figures[4], rel=1e-5)
+    with monkeypatch.context() as patch:
+        interrupted_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            run(overrides=[*options, "average_epochs=3"], epochs=4)
+    resumed = run(overrides=[*options, "average_epochs=3"], epochs=4, resume=True)
+    assert equal(tensors(whole), tensors(resumed))
+    prolonged = run(out="2", overrides=[*options, "average_epochs=2"], epochs=2, force=True)
+    prolonged = run(out="2", overrides=[*options, "average_epochs=2"], epochs=4, resume=True)
+    expected = {name: (tensors(ends[1])[name] + value) / 2 for name, value in tensors(ends[2]).items()}
+    torch.testing.assert_close(tensors(prolonged), expected)
+
+
 def test_a_finished_run_resumes_to_itself_and_can_be_prolonged(run):
     short, whole = run(epochs=2), run(epochs=3, out="whole")
     assert equal(tensors(short), tensors(run(epochs=2, resume=True)))

@@ -1,4 +1,4 @@
-"""A moving average of a module's parameters, which is what is validated and saved where a recipe sets `ema`."""
+"""Means of a module's parameters, validated and saved in their place: over steps (`ema`), and over the last epochs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,8 @@ class MovingAverage:
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
         """Let the module hold the average inside the context, and its own parameters again after it."""
-        own = {name: value.detach().clone() for name, value in module.named_parameters()}
-        try:
-            _copy_into(module, self._shadow)
+        with _holding(module, self._shadow):
             yield
-        finally:
-            _copy_into(module, own)
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs."""
@@ -49,6 +45,49 @@ class MovingAverage:
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what a checkpoint held."""
         self._updates, self._shadow = state["updates"], dict(state["shadow"])
+
+
+class EpochMean:
+    """Plain mean of all parameters at the ends of several epochs; buffers are taken as they are."""
+
+    def __init__(self) -> None:
+        """Start with no epoch."""
+        self._epochs = 0
+        self._sums: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def add(self, module: nn.Module, *, first: bool) -> None:
+        """Count the module's parameters as they are now; with `first` those that were counted before are forgotten."""
+        if first:
+            self._epochs, self._sums = 0, {}
+        self._epochs += 1
+        for name, value in module.named_parameters():
+            before = self._sums.get(name)
+            self._sums[name] = value.detach().clone() if before is None else before.to(value.device) + value
+
+    @contextmanager
+    def applied(self, module: nn.Module) -> Iterator[None]:
+        """Let the module hold the mean inside the context, and its own parameters again after it."""
+        with _holding(module, {name: total / self._epochs for name, total in self._sums.items()}):
+            yield
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+        return {"epochs": self._epochs, "sums": self._sums}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint held."""
+        self._epochs, self._sums = state["epochs"], dict(state["sums"])
+
+
+@contextmanager
+def _holding(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    own = {name: value.detach().clone() for name, value in module.named_parameters()}
+    try:
+        _copy_into(module, values)
+        yield
+    finally:
+        _copy_into(module, own)
 
 
 @torch.no_grad()

@@ -28,7 +28,7 @@ from srbench.method import Batch
 from srbench.training import checkpoint
 from srbench.training.crops import RawBatch, read_cropped
 from srbench.training.curves import Curves
-from srbench.training.ema import MovingAverage
+from srbench.training.ema import EpochMean, MovingAverage
 from srbench.training.fabric import level, mean_of_ranks, sum_of_ranks
 from srbench.training.images import Positions
 from srbench.training.losses import UnitScaler
@@ -76,6 +76,7 @@ class Loop:
             )
         self._scaler = UnitScaler()
         self._average = MovingAverage(self._student, self._recipe.ema) if self._recipe.ema else None
+        self._mean = EpochMean() if self._recipe.average_epochs > 1 else None
         self._state = RunState()
         self._saved_at = ""
         self._saving = False
@@ -115,6 +116,8 @@ class Loop:
         self._scaler = UnitScaler(content["sizes"])
         if self._average is not None:
             self._average.load(content["average"])
+        if self._mean is not None:
+            self._mean.load(content["epoch_mean"])
         self._state = RunState.from_checkpoint(content, origin=origin)
         if self._state.best is not None and set(self._state.best["state"]) != self._keys:
             raise ValueError("best.state holds other parameters")
@@ -328,8 +331,13 @@ class Loop:
     def _finish_epoch(self, row: dict[str, Any], curves: Curves | None) -> None:
         """Validate, keep the state if it is the best, and save."""
         recipe, state, epoch = self._recipe, self._state, int(row["epoch"])
-        if epoch % recipe.validate_every == 0 or epoch == recipe.epochs:
+        last, first = recipe.epochs, max(recipe.epochs - recipe.average_epochs, 0) + 1
+        if self._mean is not None and epoch >= first:
             with self._averaged():
+                self._mean.add(self._student, first=epoch == first)
+        if epoch % recipe.validate_every == 0 or epoch == last:
+            mean = self._mean if epoch == last else None
+            with mean.applied(self._student) if mean is not None else self._averaged():
                 self._estimate_norms(epoch)
                 level(self._fabric, self._student)
                 metrics = self._validate(epoch)
@@ -396,6 +404,8 @@ class Loop:
                 "average": self._average.state() if self._average is not None else None,
                 "sizes": dict(self._scaler.sizes),
             }
+            if self._mean is not None:
+                content["epoch_mean"] = self._mean.state()
             self._saving = True
             checkpoint.write(self._checkpoint_path, content)
         self._note_saved()

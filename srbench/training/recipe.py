@@ -78,6 +78,8 @@ class Recipe:
         input_sizes: Shortest sides at which the classifier sees SR, pixels. One is drawn for each batch, and what is
             named twice is drawn twice as often. Without any it is the size of HR.
         ema: Decay of the moving average of the weights that is validated and saved; 0 is none.
+        average_epochs: The last epoch validates and keeps the mean, tensor by tensor, of the weights at the ends of so
+            many epochs, the last ones; 1 is the last alone.
         clip_norm: Largest norm of the gradient, or None.
         helper_lr: Learning rate of the helper networks (a discriminator), or None for `lr`.
         classifier_lr: Learning rate of the classifier in the adapted track, or None for `lr`.
@@ -119,6 +121,7 @@ class Recipe:
     augment: Augment = field(default_factory=Augment)
     input_sizes: tuple[Positive, ...] = ()
     ema: BelowOne = 0.0
+    average_epochs: Positive = 1
     clip_norm: Above0 | None = None
     helper_lr: Above0 | None = None
     classifier_lr: Above0 | None = None
