@@ -13,6 +13,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from srbench.cli import shipping
+from srbench.cli.terminal import Device, Plugins, show, waiting
 from srbench.compute.process import prepare_process
 from srbench.errors import SrbenchError, UsageError
 
@@ -73,8 +75,6 @@ def _guarded(command: Command) -> Command:
 _NETWORKS = ("classifier", "network")  # what `srbench train` calls the network that says what an image shows
 
 Methods = Annotated[list[str] | None, typer.Argument(help="Names of methods; see `srbench list methods`.")]
-Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="File of a further method; repeatable.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show rows without weights, and why they have none.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
@@ -135,7 +135,7 @@ def eval_(
 
     scales = [parse_scale(text) for text in scale or []]
     by_method = _weights(weights or [])
-    with _waiting("loading torch, methods and classifiers"):
+    with waiting("loading torch, methods and classifiers"):
         from srbench.evaluation import evaluate
         from srbench.records.schema import BASELINE
     result = evaluate(
@@ -236,7 +236,7 @@ def train(
         seed=seed,
         command=shlex.join(["srbench", *sys.argv[1:]]),
     )
-    with _waiting("loading torch, timm and Lightning"):
+    with waiting("loading torch, timm and Lightning"):
         from srbench.training.api import train_method, train_network
     if arch is not None:
         result = train_network(arch, options, in_chans=in_chans)
@@ -273,7 +273,7 @@ def check(
     plugin: Plugins = None,
 ) -> None:
     """Hold a method against the contract; every finding says how to mend it."""
-    with _waiting("loading torch and the method"):
+    with waiting("loading torch and the method"):
         from srbench.conformance import check as hold_against_contract
         from srbench.registry import Registry
     findings = hold_against_contract(Registry(plugin or ()).get(method), method)
@@ -292,7 +292,7 @@ def leaderboard(
     verbose: Verbose = False,
 ) -> None:
     """Build the table anew from the records of one or several folders."""
-    with _waiting("reading records"):
+    with waiting("reading records"):
         from srbench.files.atomic import check_out_dir
         from srbench.leaderboard import build
         from srbench.leaderboard.tables import write
@@ -329,7 +329,7 @@ def bench(
 ) -> None:
     """Measure how fast methods run, and which share of the device's speed they reach; all of them if none is named."""
     by_method = _weights(weights or [])
-    with _waiting("loading torch, methods and classifiers"):
+    with waiting("loading torch, methods and classifiers"):
         from srbench import bench as speed
         from srbench.bench.table import render
     sizes = [speed.parse_size(text) for text in size or []]
@@ -351,7 +351,7 @@ def bench(
         speed.write(result, out)
     from rich.console import Console
 
-    _print(render(result, width=Console().width))
+    show(render(result, width=Console().width))
     if result.failed:
         raise typer.Exit(1)
 
@@ -366,7 +366,7 @@ def report(
     ] = 5.0,
 ) -> None:
     """Write one HTML page that needs no network, with tables, figures and pictures; the figures as SVG and PNG too."""
-    with _waiting("loading matplotlib"):
+    with waiting("loading matplotlib"):
         from srbench.report import write_report
     page, *figures = write_report(folders, out, max_mb=max_mb)
     drawn = sum(path.suffix == ".svg" for path in figures)
@@ -392,91 +392,13 @@ def compare(
     result = compare_boards(load_board(old), load_board(new), rules)
     from rich.console import Console
 
-    _print(render_comparison(result, width=Console().width))
+    show(render_comparison(result, width=Console().width))
     if result.fired:
         raise typer.Exit(1)
 
 
-@app.command()
-@_guarded
-def upscale(
-    method: Annotated[str, typer.Option(help="Name of a method; see `srbench list methods`.")],
-    out: Annotated[str, typer.Option(help="File for a single image, else a folder.")],
-    images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of them.")] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="SPEC of data instead of images: the LR of every sample, as `srbench eval` makes it."),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="With --data: name of the split.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="With --data: name of a preset, or a TOML file.")] = None,
-    scale: Annotated[str | None, typer.Option(help="With --data: LR side / HR side.")] = None,
-    limit: Annotated[int | None, typer.Option(help="With --data: take only so many images.")] = None,
-    factor: Annotated[
-        float | None, typer.Option(help="Enlargement of both sides, any number above 0; 4 if left out.")
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(help="Side of a tile in pixels of the image, for images too large for the memory.")
-    ] = None,
-    weights: Annotated[str | None, typer.Option(help="Weights of the method, a name or a file.")] = None,
-    classifier: Annotated[str | None, typer.Option(help="SPEC of a classifier that is asked before and after.")] = None,
-    device: Device = "auto",
-    plugin: Plugins = None,
-) -> None:
-    """Enlarge images of any size, or every image of a dataset, which `srbench eval --precomputed` takes as a row."""
-    of_data = {"--split": split, "--protocol": protocol, "--scale": scale, "--limit": limit}
-    of_images = {"--factor": factor, "--tile": tile, "--classifier": classifier}
-    if (data is None) == (not images):
-        raise UsageError("give images or folders of them, or data with --data SPEC, and not both")
-    for option, value in (of_data if data is None else of_images).items():
-        if value is not None:
-            raise UsageError(f"{option} goes with {'--data' if data is None else 'images'} alone; leave it out")
-    if data is not None:
-        _upscale_data(
-            data,
-            method,
-            out=out,
-            split=split,
-            protocol=protocol,
-            scale=scale,
-            weights=weights,
-            limit=limit,
-            device=device,
-            plugins=plugin or [],
-        )
-        return
-    with _waiting("loading torch and the method"):
-        from srbench.upscaling import render as render_guesses
-        from srbench.upscaling import upscale as enlarge
-    result = enlarge(
-        images or [],
-        method,
-        out=out,
-        factor=4.0 if factor is None else factor,
-        tile=tile,
-        weights=weights,
-        classifier=classifier,
-        device=device,
-        plugins=plugin or (),
-    )
-    _print(render_guesses(result))
-    for note in [*result.notes, *(note for image in result.images for note in image.notes)]:
-        typer.echo(f"srbench: note: {note}", err=True)
-    typer.echo(f"srbench: {result.summary()}", err=True)
-    for problem in result.problems:
-        typer.echo(f"srbench: failed: {problem}", err=True)
-    if result.problems:
-        raise typer.Exit(1)
-
-
-def _upscale_data(data: str, method: str, *, scale: str | None, **options: Any) -> None:
-    from srbench.protocol import parse_scale
-
-    with _waiting("loading torch and the method"):
-        from srbench.upscaling import upscale_data
-    result = upscale_data(data, method, scale=parse_scale(scale) if scale is not None else None, **options)
-    for note in result.notes:
-        typer.echo(f"srbench: note: {note}", err=True)
-    typer.echo(f"srbench: {result.summary()}", err=True)
+for _name, _command in shipping.COMMANDS.items():
+    app.command(_name)(_guarded(_command))
 
 
 def _print_board(board: Any, out: Path, *, verbose: bool) -> None:
@@ -484,15 +406,7 @@ def _print_board(board: Any, out: Path, *, verbose: bool) -> None:
 
     from srbench.leaderboard.tables import render
 
-    _print(render(board, width=Console().width, where=str(out / "leaderboard.csv"), verbose=verbose))
-
-
-def _print(shown: list[Any]) -> None:
-    from rich.console import Console
-
-    console = Console()
-    for each in shown:
-        console.print(each)
+    show(render(board, width=Console().width, where=str(out / "leaderboard.csv"), verbose=verbose))
 
 
 def _weights(pairs: list[str]) -> dict[str, list[str]]:
@@ -525,12 +439,6 @@ def _done(result: Any) -> str:
         f"srbench: decoded {counters.decoded} images, classified {classified} of them at HR, restored {restored};"
         f" results in {result.out}"
     )
-
-
-def _waiting(what: str) -> Any:
-    from rich.console import Console
-
-    return Console(stderr=True).status(f"{what} ...")
 
 
 if __name__ == "__main__":

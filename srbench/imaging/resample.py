@@ -11,17 +11,54 @@ autocast and TF32 are off inside. Weights rounded to 8 bits would no longer sum 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from srbench.compute.numerics import full_precision
+from srbench.errors import ContractError
 
 _LANCZOS_SUPPORT = 3.0
+
+
+class Matrices(nn.Module):
+    """The matrices that stand for `resize` in an exported graph: constants, equal in every runtime.
+
+    A run of the network with `as_matrices` makes those that it needs; a trace of it then finds them as buffers.
+    """
+
+    def of(self, source: int, target: int, kernel: str, *, antialias: bool, border: str) -> Tensor:
+        """Return the `(target, source)` matrix, float32, of one direction; the arguments are those of `resize`."""
+        name = f"{kernel}_{'wide' if antialias else 'plain'}_{border}_{source}_to_{target}"
+        if name not in self._buffers:
+            self.register_buffer(name, resize_matrix(source, target, kernel, antialias=antialias, border=border))
+        return getattr(self, name)
+
+
+_matrices: ContextVar[Matrices | None] = ContextVar("matrices", default=None)
+
+
+@contextmanager
+def as_matrices(matrices: Matrices) -> Iterator[None]:
+    """Have `resize` multiply by constant matrices inside the block, which are taken from `matrices` or added to it."""
+    before = _matrices.set(matrices)
+    try:
+        yield
+    finally:
+        _matrices.reset(before)
+
+
+def resize_matrix(source: int, target: int, kernel: str, *, antialias: bool, border: str = "clamp") -> Tensor:
+    """Return what `resize` does to one direction, `(target, source)` float32: its responses to the unit vectors."""
+    unit = torch.eye(source, dtype=torch.float64)[None, None]
+    return _resize(unit, (target, source), kernel, antialias=antialias, border=border)[0, 0].float()
 
 
 def resize(
@@ -42,6 +79,17 @@ def resize(
     """
     if _is_half(image):
         return resize(image.float(), size, kernel, antialias=antialias, border=border).to(image.dtype)
+    matrices = _matrices.get()
+    if matrices is not None:
+        rows, columns = (
+            matrices.of(source, target, kernel, antialias=antialias, border=border)
+            for source, target in zip(image.shape[-2:], size, strict=True)
+        )
+        return rows @ image @ columns.T
+    return _resize(image, size, kernel, antialias=antialias, border=border)
+
+
+def _resize(image: Tensor, size: tuple[int, int], kernel: str, *, antialias: bool, border: str) -> Tensor:
     if border == "symmetric":
         return _resize_symmetric(image, size, kernel, antialias=antialias)
     if border != "clamp":
@@ -58,8 +106,15 @@ def resize(
 
 
 def pillow_bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample `(N, 3, H, W)`, RGB, float, [0, 1], to `(N, 3, *size)` on 8 bits by Pillow's bicubic."""
+    """Resample `(N, 3, H, W)`, RGB, float, [0, 1], to `(N, 3, *size)` on 8 bits by Pillow's bicubic.
+
+    Raises:
+        ContractError: Inside `as_matrices`.
+    """
     from PIL import Image
+
+    if _matrices.get() is not None:
+        raise ContractError("Pillow's bicubic runs in Pillow, on 8 bits, and no matrix does the same")
 
     planes = to_uint8(image).permute(0, 2, 3, 1).cpu().numpy()
     height, width = size
@@ -124,7 +179,7 @@ def _resize_symmetric(image: Tensor, size: tuple[int, int], kernel: str, *, anti
         cuts.append(pad * target // side)
         targets.append(target + 2 * (pad * target // side))
     padded = _mirror(_mirror(image, pads[0], dim=-2), pads[1], dim=-1)
-    out = resize(padded, (targets[0], targets[1]), kernel, antialias=antialias)
+    out = _resize(padded, (targets[0], targets[1]), kernel, antialias=antialias, border="clamp")
     return out[..., cuts[0] : cuts[0] + size[0], cuts[1] : cuts[1] + size[1]]
 
 

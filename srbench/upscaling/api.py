@@ -12,9 +12,10 @@ from srbench.compute.devices import use_device
 from srbench.compute.progress import track
 from srbench.errors import RecordError, SrbenchError
 from srbench.evaluation.loaded_methods import load_method
+from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.networks.loading import load_classifier
 from srbench.registry import Registry
-from srbench.upscaling.engine import Engine, choose_weights, protocol_of_factor, weights_notes
+from srbench.upscaling.engine import Engine, protocol_of_factor
 from srbench.upscaling.guesses import Guesser, check_applies
 from srbench.upscaling.plan import check_numbers, count_steps, plan_jobs
 from srbench.upscaling.results import Upscaled, UpscaleResult

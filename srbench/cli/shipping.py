@@ -1,0 +1,141 @@
+"""Commands that use a method instead of scoring it: on pictures, and in production.
+
+They parse, call Python and print; `srbench.cli` registers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from srbench.cli.terminal import Device, Plugins, show, table, waiting
+from srbench.errors import UsageError
+
+
+def export(
+    method: Annotated[str, typer.Argument(help="Name of a method; see `srbench list methods`.")],
+    lr_size: Annotated[
+        str, typer.Option("--lr-size", help="Size of LR in pixels: 81, 56x84 (height x width), or a range 64-128.")
+    ],
+    out: Annotated[Path, typer.Option(help="File that ends in .onnx, or in .pt2 for torch.export's own format.")],
+    weights: Annotated[str | None, typer.Option(help="Weights of the method, a name or a file.")] = None,
+    classifier: Annotated[
+        str | None, typer.Option("--classifier", "--network", help="SPEC of the network behind; SR itself if left out.")
+    ] = None,
+    input_size: Annotated[
+        int | None, typer.Option("--input-size", help="Shortest side of SR in pixels; the protocol's if left out.")
+    ] = None,
+    protocol: Annotated[str, typer.Option(help="Name of a preset, or a TOML file.")] = "clean",
+    data: Annotated[str, typer.Option(help="SPEC of the images that torch and the runtime are compared on.")] = "demo",
+    split: Annotated[str | None, typer.Option(help="Name of the split.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take only so many of them.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Write a method, and the network behind it, as one ONNX graph from 8-bit LR; hold it against torch."""
+    with waiting("loading torch, the method and ONNX"):
+        from srbench.evaluation.exporting import export as write
+    result = write(
+        method,
+        out=out,
+        lr_size=lr_size,
+        weights=weights,
+        classifier=classifier,
+        input_size=input_size,
+        protocol=protocol,
+        data=data,
+        split=split,
+        limit=limit,
+        plugins=plugin or (),
+    )
+    if result.parity is not None:
+        head, *rows = result.parity.rows("onnxruntime")
+        show([table(head, rows)])
+    for note in result.notes:
+        typer.echo(f"srbench: note: {note}", err=True)
+    typer.echo(f"srbench: {result.summary()}", err=True)
+
+
+def upscale(
+    method: Annotated[str, typer.Option(help="Name of a method; see `srbench list methods`.")],
+    out: Annotated[str, typer.Option(help="File for a single image, else a folder.")],
+    images: Annotated[list[Path] | None, typer.Argument(help="Images, or folders of them.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="SPEC of data instead of images: the LR of every sample, as `srbench eval` makes it."),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="With --data: name of the split.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="With --data: name of a preset, or a TOML file.")] = None,
+    scale: Annotated[str | None, typer.Option(help="With --data: LR side / HR side.")] = None,
+    limit: Annotated[int | None, typer.Option(help="With --data: take only so many images.")] = None,
+    factor: Annotated[
+        float | None, typer.Option(help="Enlargement of both sides, any number above 0; 4 if left out.")
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(help="Side of a tile in pixels of the image, for images too large for the memory.")
+    ] = None,
+    weights: Annotated[str | None, typer.Option(help="Weights of the method, a name or a file.")] = None,
+    classifier: Annotated[str | None, typer.Option(help="SPEC of a classifier that is asked before and after.")] = None,
+    device: Device = "auto",
+    plugin: Plugins = None,
+) -> None:
+    """Enlarge images of any size, or every image of a dataset, which `srbench eval --precomputed` takes as a row."""
+    of_data = {"--split": split, "--protocol": protocol, "--scale": scale, "--limit": limit}
+    of_images = {"--factor": factor, "--tile": tile, "--classifier": classifier}
+    if (data is None) == (not images):
+        raise UsageError("give images or folders of them, or data with --data SPEC, and not both")
+    for option, value in (of_data if data is None else of_images).items():
+        if value is not None:
+            raise UsageError(f"{option} goes with {'--data' if data is None else 'images'} alone; leave it out")
+    if data is not None:
+        _upscale_data(
+            data,
+            method,
+            out=out,
+            split=split,
+            protocol=protocol,
+            scale=scale,
+            weights=weights,
+            limit=limit,
+            device=device,
+            plugins=plugin or [],
+        )
+        return
+    with waiting("loading torch and the method"):
+        from srbench.upscaling import render as render_guesses
+        from srbench.upscaling import upscale as enlarge
+    result = enlarge(
+        images or [],
+        method,
+        out=out,
+        factor=4.0 if factor is None else factor,
+        tile=tile,
+        weights=weights,
+        classifier=classifier,
+        device=device,
+        plugins=plugin or (),
+    )
+    show(render_guesses(result))
+    for note in [*result.notes, *(note for image in result.images for note in image.notes)]:
+        typer.echo(f"srbench: note: {note}", err=True)
+    typer.echo(f"srbench: {result.summary()}", err=True)
+    for problem in result.problems:
+        typer.echo(f"srbench: failed: {problem}", err=True)
+    if result.problems:
+        raise typer.Exit(1)
+
+
+def _upscale_data(data: str, method: str, *, scale: str | None, **options: Any) -> None:
+    from srbench.protocol import parse_scale
+
+    with waiting("loading torch and the method"):
+        from srbench.upscaling import upscale_data
+    result = upscale_data(data, method, scale=parse_scale(scale) if scale is not None else None, **options)
+    for note in result.notes:
+        typer.echo(f"srbench: note: {note}", err=True)
+    typer.echo(f"srbench: {result.summary()}", err=True)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"upscale": upscale, "export": export}

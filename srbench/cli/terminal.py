@@ -1,0 +1,40 @@
+"""What the commands share: options of one meaning, and how things are shown on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="File of a further method; repeatable.")]
+
+
+def waiting(what: str) -> Any:
+    """Return a context that shows on the error stream what is being waited for."""
+    from rich.console import Console
+
+    return Console(stderr=True).status(f"{what} ...")
+
+
+def show(things: Iterable[Any]) -> None:
+    """Print tables and texts of Rich, one below the other."""
+    from rich.console import Console
+
+    console = Console()
+    for each in things:
+        console.print(each)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
+    """Return a table of Rich whose first column is text and whose others are numbers."""
+    from rich.table import Table
+
+    made = Table()
+    for number, title in enumerate(head):
+        made.add_column(title, justify="left" if number == 0 else "right")
+    for row in rows:
+        made.add_row(*row)
+    return made
