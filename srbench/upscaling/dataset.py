@@ -24,6 +24,7 @@ from srbench.errors import UsageError
 from srbench.evaluation.batches import BatchReader
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.loaded_methods import LoadedMethod, load_method
+from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.scoring import restore_batch
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_bytes, write_text
@@ -34,7 +35,6 @@ from srbench.protocol import Protocol, load_protocol
 from srbench.records.schema import hash_inputs
 from srbench.registry import Registry
 from srbench.restore import check_finite
-from srbench.upscaling.engine import choose_weights, weights_notes
 
 MADE = ".srbench-upscale"  # hidden, so that it is no image: what the images beside it were made by
 
