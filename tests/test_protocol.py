@@ -18,6 +18,7 @@ from srbench.protocol import (
     parse_protocol,
     parse_scale,
     preset_names,
+    shift_names,
 )
 
 # A fingerprint that changes makes every committed record of that protocol incomparable: change it on purpose only.
@@ -32,8 +33,16 @@ FINGERPRINTS = {
     "sr-classic-x2": "cd35303019139d2ae1a5845d3501c6ae4f0a5ddee37184e606ecdf6fe934551d",
     "sr4ir-x4": "9b4111296ac867aa0eb810f8479fded0b455cd8ea69db8e89f9f3282dec11915",
     "sr4ir-x8": "5a02efefc169e6208397644717764c266bfb15972c600a314a54b1fc848c9e35",
+    "blur": "0cee5a47ce965c90baebfe10b35bc2a7097271e991ab1874b69a0f97d33c4ada",
+    "camera": "43339b411b73230c120a9e81c0c2ef984380e64bc2e89017e2bcd3e164563aa2",
+    "jpeg": "9227f28471c5bc4fd4e031bdc0cae968ea2f308272e69b3917b6130f4b7190d3",
+    "noise": "5b04a5c92af73eb550177543b24bd4f73b0af2190b3ecae6cc73ff43bd36fe1f",
+    "second-order": "cd2c6f619f4929dff9a5fd1aef01792724b47d93915037b1da253aa6ea2e217a",
     "talebi-2021": "fa9eac5775f8b1d7cc52ef2b71eb97b24888f5b8a53ce4fa69cfed3bb8c380c3",
 }
+
+
+STAGE = load_protocol("second-order").lr.second
 
 
 def make(**parts) -> Protocol:
@@ -89,6 +98,9 @@ def _changed(part: str, item: dataclasses.Field) -> Protocol:
         ("lr", "lr_side"): {"scale": None, "lr_side": 8},
         ("lr", "none"): {"scale": None, "none": True},
         ("lr", "jpeg_quality"): {"jpeg_quality": 80},
+        **{("lr", name): {"codec": "webp", "quality": 80} for name in ("codec", "quality")},
+        **{("lr", name): {"first": STAGE, "second": STAGE} for name in ("first", "second")},
+        ("lr", "final_sinc"): {"first": STAGE, "second": STAGE, "final_sinc": 0.5},
         ("lr", "border"): {"border": "symmetric"},
         ("hr", "engine"): {"engine": "pillow"},
         ("score", "channels"): {"channels": "y"},
@@ -248,3 +260,59 @@ def test_missing_or_binary_file_is_refused(tmp_path):
 def test_bad_protocol_is_refused_with_a_sentence(text, sentence):
     with pytest.raises(ProtocolError, match=sentence):
         parse(text)
+
+
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [("jpeg_quality = 60", 'codec = "jpeg"\nquality = 60'), ("", "blur_sigma = 0\nhr_noise_sigma = 0")],
+)
+def test_two_ways_to_write_one_degradation_have_one_fingerprint(short, long):
+    assert parse(f"[lr]\nscale = 0.5\n{short}").fingerprint == parse(f"[lr]\nscale = 0.5\n{long}").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("blur_sigma = [1.0]", "lr.blur_sigma must be .* or two of them: the range from which it is drawn"),
+        ("noise_sigma = [0.2, 0.1]", r"lr.noise_sigma is a range, whose lower end comes first, got \[0.2, 0.1\]"),
+        ('codec = "webp"', "lr.codec and lr.quality need each other"),
+        ("quality = 60", "lr.codec and lr.quality need each other"),
+        ('codec = "webp"\nquality = 60\njpeg_quality = 60', "lr.jpeg_quality is short for"),
+        ('codec = "png"\nquality = 60', "lr.codec must be one of jpeg, webp, avif"),
+        ('codec = "avif"\nquality = [0, 60]', "lr.quality must be a whole number from 1 to 100, or two of them"),
+        ("final_sinc = 0.5", "lr.final_sinc needs lr.first and lr.second"),
+    ],
+)
+def test_degradations_that_contradict_themselves_are_one_sentence(text, sentence):
+    with pytest.raises(ProtocolError, match=sentence):
+        parse(f"[lr]\nscale = 0.5\n{text}")
+
+
+def test_orders_stand_alone():
+    lr = load_protocol("second-order").lr
+    with pytest.raises(ProtocolError, match="leave those of"):
+        make(lr=dataclasses.replace(lr, blur_sigma=1.0))
+    with pytest.raises(ProtocolError, match=r"lr.first and lr.second need each other"):
+        make(lr=dataclasses.replace(lr, second=None))
+    with pytest.raises(ProtocolError, match="their sum is above 1"):
+        make(lr=dataclasses.replace(lr, first=dataclasses.replace(lr.first, enlarge=0.9)))
+
+
+def test_shifts_are_on_the_geometry_of_clean():
+    clean = load_protocol("clean")
+    for name in shift_names():
+        preset = load_protocol(name)
+        assert (preset.hr, preset.sr, preset.score) == (clean.hr, clean.sr, clean.score)
+        assert clean.shifted(preset) == dataclasses.replace(preset)
+        assert clean.at_scale(0.25).shifted(preset) == dataclasses.replace(preset.at_scale(0.25))
+        lens = load_protocol("lens").shifted(preset)
+        assert (lens.name, lens.hr, lens.lr.scale) == (f"lens-{name}", Geometry(), 0.25)
+        assert lens.lr.seeded and lens.fingerprint not in (preset.fingerprint, load_protocol("lens").fingerprint)
+
+
+def test_shifts_need_an_lr_that_is_made():
+    blur = load_protocol("blur")
+    with pytest.raises(ProtocolError, match="leave --shift out"):
+        load_protocol("talebi-2021").shifted(blur)
+    with pytest.raises(ProtocolError, match="leave --shift out"):
+        load_protocol("clean").of_pairs(2).shifted(blur)

@@ -180,7 +180,7 @@ class _Planner:
                 "samples": self._hr.key,
                 "protocol": self._protocol.fingerprint,
                 "numerics": settings.numerics.to_json(),
-                "seed": settings.seed if self._protocol.lr.noise_sigma else None,
+                "seed": settings.seed if self._protocol.lr.seeded else None,
                 "skip": skip,
             }
             # not a part of colour data's hash, so that the cells of before stay fresh

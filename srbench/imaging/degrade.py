@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
+import dataclasses
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from srbench.imaging.resample import gaussian_blur, resize, to_uint8
+from srbench.imaging.compression import compress
+from srbench.imaging.draws import Draws
+from srbench.imaging.resample import gaussian_blur, resize
+from srbench.imaging.second_order import second_order
 from srbench.protocol import Degradation, Protocol, Restoration
 
 
@@ -27,19 +28,66 @@ def degrade(
     Args:
         hr: The ground truth, [0, 1].
         degradation: What to do.
-        sample_ids: Ids of the images; noise is drawn from each id, so that it depends on no order and no batch size.
-            Without ids it comes from the global generator (training).
-        seed: Mixed into the noise of each id.
+        sample_ids: Ids of the images; noise and parameters are drawn from each id, so that they depend on no order
+            and no batch size. Without ids they come from the global generator (training).
+        seed: Mixed into what is drawn from each id.
         grey: The data have one channel, repeated here: LR stays grey, with the noise that one channel would have.
     """
-    lr = gaussian_blur(hr, degradation.blur_sigma) if degradation.blur_sigma else hr
+    ids: Sequence[str | None] = [None] * len(hr) if sample_ids is None else sample_ids
+    if degradation.drawn:  # one by one, so that an image's LR does not depend on what else is in its batch
+        draws = [Draws(each, seed, "parameters") for each in ids]
+        parts = [
+            _degrade(hr[at : at + 1], _settled(degradation, draw), [each], seed, grey=grey, draws=draw)
+            for at, (each, draw) in enumerate(zip(ids, draws, strict=True))
+        ]
+        return torch.cat(parts)
+    return _degrade(hr, degradation, ids, seed, grey=grey)
+
+
+def _settled(degradation: Degradation, draws: Draws) -> Degradation:
+    """Return the degradation with one value in place of each range."""
+    blur, before, after = (
+        draws.uniform(*amount) if isinstance(amount, tuple) else amount
+        for amount in (degradation.blur_sigma, degradation.hr_noise_sigma, degradation.noise_sigma)
+    )
+    quality = degradation.quality
+    return dataclasses.replace(
+        degradation,
+        blur_sigma=blur,
+        hr_noise_sigma=before,
+        noise_sigma=after,
+        quality=draws.whole(*quality) if isinstance(quality, tuple) else quality,
+    )
+
+
+def _degrade(
+    hr: Tensor,
+    degradation: Degradation,
+    ids: Sequence[str | None],
+    seed: int,
+    *,
+    grey: bool,
+    draws: Draws | None = None,
+) -> Tensor:
+    """Degrade a batch by one set of parameters; `draws` is where a second-order degradation has its own from."""
+    if degradation.orders is not None and draws is not None:
+        lr = second_order(hr[:, :1] if grey else hr, degradation, draws)
+        return round_8bit(lr.expand(-1, hr.shape[1], -1, -1))
+    blur, before, after = (
+        float(amount)  # type: ignore[arg-type]  # ranges have been settled
+        for amount in (degradation.blur_sigma, degradation.hr_noise_sigma, degradation.noise_sigma)
+    )
+    lr = gaussian_blur(hr, blur) if blur else hr
+    if before:
+        lr = lr + before * _noise(lr[:, :1] if grey else lr, ids, seed, "hr")
     size = degradation.lr_size(hr.shape[-2], hr.shape[-1])
     if not degradation.none:
         lr = resize(lr, size, degradation.kernel, antialias=degradation.antialias, border=degradation.border)
-    if degradation.noise_sigma:
-        lr = lr + degradation.noise_sigma * _noise(lr[:, :1] if grey else lr, sample_ids, seed)
-    if degradation.jpeg_quality is not None:
-        return _jpeg(lr, degradation.jpeg_quality)
+    if after:
+        lr = lr + after * _noise(lr[:, :1] if grey else lr, ids, seed, "")
+    if degradation.encoding is not None:
+        codec, quality = degradation.encoding
+        return compress(lr, codec, int(quality))  # type: ignore[arg-type]  # as above
     return round_8bit(lr) if degradation.eight_bit else lr
 
 
@@ -71,25 +119,7 @@ def _finish(sr: Tensor, *, clamp: bool, rounded: bool) -> Tensor:
     return sr.clamp(0, 1) if clamp else sr
 
 
-def _noise(like: Tensor, sample_ids: Sequence[str] | None, seed: int) -> Tensor:
-    if sample_ids is None:
+def _noise(like: Tensor, ids: Sequence[str | None], seed: int, purpose: str) -> Tensor:
+    if all(each is None for each in ids):
         return torch.randn_like(like)
-    draws = []
-    for sample_id in sample_ids:
-        digest = hashlib.sha256(f"{seed}|{sample_id}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        draws.append(torch.randn(like.shape[1:], generator=generator))
-    return torch.stack(draws).to(like)
-
-
-def _jpeg(lr: Tensor, quality: int) -> Tensor:
-    from PIL import Image  # torchvision has announced to remove its own JPEG codec
-
-    out = []
-    for image in to_uint8(lr).cpu():
-        with io.BytesIO() as stream:
-            pixels = image.permute(1, 2, 0).numpy()
-            Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels).save(stream, "JPEG", quality=quality)
-            with Image.open(stream) as decoded:
-                out.append(torch.from_numpy(np.array(decoded)).reshape(pixels.shape).permute(2, 0, 1))
-    return torch.stack(out).to(lr.device, lr.dtype) / 255
+    return torch.stack([Draws(each, seed, purpose).normal(image) for each, image in zip(ids, like, strict=True)])

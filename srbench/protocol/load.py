@@ -10,7 +10,10 @@ from pathlib import Path
 from srbench.errors import ProtocolError, UnknownNameError
 from srbench.files.strict import parse_toml, read_toml
 from srbench.files.validate import validated
-from srbench.protocol.schema import SCALE_MEANS, Protocol
+from srbench.protocol.degradation import SCALE_MEANS
+from srbench.protocol.schema import Protocol
+
+_SHIFTS = ("blur", "noise", "jpeg", "camera", "second-order")  # from one cause each to all at once
 
 
 def parse_scale(text: str) -> float:
@@ -32,6 +35,11 @@ def parse_scale(text: str) -> float:
 def preset_names() -> list[str]:
     """Return the names of the protocols that ship, sorted."""
     return sorted(entry.name[:-5] for entry in _presets().iterdir() if entry.name.endswith(".toml"))
+
+
+def shift_names() -> list[str]:
+    """Return the names of the protocols that differ from `clean` in what blurs, disturbs or compresses LR."""
+    return list(_SHIFTS)
 
 
 def load_protocol(spec: str) -> Protocol:

@@ -5,19 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
-
-from annotated_types import Interval
+from typing import Any, Literal
 
 from srbench.errors import ProtocolError
-from srbench.files.validate import Count, Means, NotNegative, Positive, check
-
-Kernel = Literal["nearest", "area", "bilinear", "bicubic", "lanczos"]
-SCALE_MEANS = "the share LR side / HR side, above 0 and at most 1, such as 0.32"
-Scale = Annotated[float, Interval(gt=0, le=1), Means(SCALE_MEANS)]
+from srbench.files.validate import Count, Positive, check
+from srbench.protocol.degradation import Degradation, Kernel
 
 
 @dataclass(frozen=True)
@@ -42,47 +36,6 @@ class Geometry:
     def fixed_side(self) -> int | None:
         """Side of every HR image where the geometry makes them all square and equal, pixels."""
         return self.crop
-
-
-@dataclass(frozen=True)
-class Degradation:
-    """How HR becomes LR: blur, resample, noise, JPEG, rounding, in this order.
-
-    Attributes:
-        scale: LR side / HR side, in (0, 1]; the LR side is floor(scale x HR side + 1e-9).
-        lr_side: LR side in pixels, instead of a scale.
-        none: There is no LR at all: the method receives HR itself (talebi-2021).
-        kernel: Resampling kernel.
-        antialias: Whether the kernel is widened when shrinking.
-        border: "clamp" leaves the border to the resampler, "symmetric" mirrors it first, as MATLAB does.
-        blur_sigma: Standard deviation of a Gaussian blur of HR, pixels; 0 is none.
-        noise_sigma: Standard deviation of Gaussian noise added to LR, in units of the range [0, 1].
-        jpeg_quality: LR is compressed to JPEG at this quality (1..100); None is not at all.
-        eight_bit: LR is clamped and rounded to 8 bits.
-        given: LR is the data's own (real pairs); nothing is made of HR, and of the fields only `scale` has a meaning.
-    """
-
-    scale: Scale | None = None
-    lr_side: Positive | None = None
-    none: bool = False
-    kernel: Kernel = "bicubic"
-    antialias: bool = True
-    border: Literal["clamp", "symmetric"] = "clamp"
-    blur_sigma: NotNegative = 0.0
-    noise_sigma: NotNegative = 0.0
-    jpeg_quality: Annotated[int, Interval(ge=1, le=100)] | None = None
-    eight_bit: bool = True
-    given: bool = False
-
-    def lr_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return the LR size in pixels, (height, width), for an HR size in pixels."""
-        if self.none:
-            return height, width
-        if self.lr_side is not None:
-            short = min(height, width)
-            return tuple(max(1, math.floor(side * self.lr_side / short + 1e-9)) for side in (height, width))  # type: ignore[return-value]
-        assert self.scale is not None
-        return tuple(max(1, math.floor(self.scale * side + 1e-9)) for side in (height, width))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -153,9 +106,8 @@ class Protocol:
         """
         origin = f"protocol {self.name!r}"
         check(self, origin=origin, error=ProtocolError)
-        sizes = [self.lr.scale is not None, self.lr.lr_side is not None, self.lr.none]
-        if sum(sizes) != 1:
-            raise ProtocolError(f"{origin}: [lr] needs exactly one of scale, lr_side and none = true")
+        if (problem := self.lr.problem()) is not None:
+            raise ProtocolError(f"{origin}: {problem}")
         for inner, inside, outer, outside in (
             ("hr.crop", self.hr.crop, "hr.resize", self.hr.resize),
             ("lr.lr_side", self.lr.lr_side, "hr.crop", self.hr.crop),
@@ -166,15 +118,7 @@ class Protocol:
     @property
     def fields(self) -> dict[str, dict[str, Any]]:
         """The fields that move a number, as plain JSON types."""
-        fields = {part: dataclasses.asdict(getattr(self, part)) for part in _PARTS}
-        for key in _REAL_NUMBERS:  # 1 and 1.0 are one scale, so they must have one fingerprint
-            if fields["lr"][key] is not None:
-                fields["lr"][key] = float(fields["lr"][key])
-        if self.lr.given:
-            fields["lr"] = {"given": True, "scale": fields["lr"]["scale"]}
-        else:
-            del fields["lr"]["given"]  # it came later than the first records, whose fingerprints lack it
-        return fields
+        return {part: dataclasses.asdict(getattr(self, part)) for part in _PARTS} | {"lr": self.lr.fields}
 
     @property
     def fingerprint(self) -> str:
@@ -220,6 +164,22 @@ class Protocol:
             )
         return dataclasses.replace(self, lr=dataclasses.replace(self.lr, scale=scale, lr_side=None))
 
+    def shifted(self, other: Protocol) -> Protocol:
+        """Return this protocol with what `other` does to an image on its way to LR: blur, noise, codec.
+
+        Geometry, size of LR, kernel, restoration and scoring stay; so does whatever the method was made for.
+
+        Raises:
+            ProtocolError: If there is no LR to degrade, or it is the data's own.
+        """
+        if self.lr.given or self.lr.none:
+            why = "the LR of real pairs is given" if self.lr.given else f"protocol {self.name!r} has no LR"
+            raise ProtocolError(f"{why}, so no further degradation can apply; leave --shift out")
+        kept = {name: getattr(self.lr, name) for name in ("scale", "lr_side", "kernel", "antialias", "border")}
+        shifted = dataclasses.replace(self, description=other.description, lr=dataclasses.replace(other.lr, **kept))
+        same = shifted.fingerprint == other.fingerprint or self.name == "clean"
+        return dataclasses.replace(shifted, name=other.name if same else f"{self.name}-{other.name}")
+
     def of_pairs(self, factor: int) -> Protocol:
         """Return this protocol for real LR-HR pairs: HR keeps its size, LR is given, all that follows is the same.
 
@@ -236,8 +196,7 @@ class Protocol:
         return dataclasses.replace(self, hr=Geometry(), lr=Degradation(scale=1 / factor, given=True))
 
 
-_PARTS = ("hr", "lr", "sr", "score")
-_REAL_NUMBERS = ("scale", "blur_sigma", "noise_sigma")
+_PARTS = ("hr", "sr", "score")
 
 
 def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
