@@ -108,6 +108,10 @@ def eval_(
     classifier: Annotated[
         list[str] | None, typer.Option(help="SPEC of a classifier; see `srbench list classifiers`; repeatable.")
     ] = None,
+    shift: Annotated[
+        list[str] | None,
+        typer.Option(help="Score under this degradation too: blur, noise, ..., all, or a TOML file; repeatable."),
+    ] = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="METHOD=NAME or METHOD=FILE; repeatable, one row each.")
     ] = None,
@@ -145,6 +149,7 @@ def eval_(
         classifiers=classifier or (),
         protocol=protocol,
         scales=scales,
+        shifts=shift or (),
         weights=by_method,
         precomputed=elsewhere,
         limit=limit,

@@ -28,6 +28,8 @@ class EvalOptions:
             labels.
         protocol: A protocol, its name or file; None is the dataset's own (`clean` but for the demo and the lenses).
         scales: LR side / HR side, one or several, which make several tasks; () keeps the protocol's own.
+        shifts: Degradations to score under too, names or files of protocols, or "all"; each makes a task beside each of
+            the others.
         weights: Names or files by method, one or several.
         precomputed: Folders of images that were restored elsewhere, by the name of the row that each makes.
         limit: Take only so many images; the cells are marked partial and never ranked.
@@ -49,6 +51,7 @@ class EvalOptions:
     classifiers: Sequence[str] = ()
     protocol: str | Protocol | None = None
     scales: float | Sequence[float] = ()
+    shifts: str | Sequence[str] = ()
     weights: Mapping[str, str | Sequence[str]] | None = None
     precomputed: Mapping[str, Path | str] | None = None
     limit: int | None = None

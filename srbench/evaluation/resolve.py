@@ -21,7 +21,7 @@ from srbench.evaluation.precomputed import open_precomputed
 from srbench.files.atomic import check_out_dir
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import demo_classifiers, load_classifier
-from srbench.protocol import Protocol, load_protocol
+from srbench.protocol import Protocol, load_protocol, shift_names
 from srbench.registry import Registry, listed
 from srbench.task_types import task_type
 
@@ -35,6 +35,7 @@ class Evaluation:
         source: The data.
         protocols: One a task.
         classifiers: The classifiers, on the device.
+        shifted: Fingerprints of those of the protocols that `--shift` adds; their cells are not timed.
         methods: The methods of each protocol, by its fingerprint, on the device.
         out: Folder of the results.
         settings: How the pass computes.
@@ -45,12 +46,17 @@ class Evaluation:
     options: EvalOptions
     source: Source
     protocols: Sequence[Protocol]
+    shifted: frozenset[str]
     classifiers: Sequence[Classifier]
     methods: Mapping[str, Sequence[LoadedMethod]]
     out: Path
     settings: PassSettings
     ranks: Ranks
     warnings: tuple[str, ...]
+
+    def measures(self, protocol: Protocol) -> bool:
+        """Say whether the cells of a protocol are timed: a further degradation costs no method anything."""
+        return self.options.measure and protocol.fingerprint not in self.shifted
 
 
 def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluation:
@@ -74,6 +80,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         base = base.of_pairs(source.factor)
     scales = listed(options.scales)
     protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
+    shifts = {protocol.fingerprint: _shifts(protocol, options.shifts) for protocol in protocols}
     out = Path(options.out) if options.out is not None else Path("out") / source.name
     check_out_dir(out)
     classifiers = _classifiers(listed(options.classifiers), source)
@@ -103,10 +110,15 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         for loaded in group:
             if loaded.method is not None:
                 loaded.method.to(device).to(memory_format=torch.channels_last)
+    for fingerprint, shifted in shifts.items():  # the methods are the same; images from elsewhere had another LR
+        for protocol in shifted:
+            methods[protocol.fingerprint] = [each for each in methods[fingerprint] if each.images is None]
+    added = [protocol for group in shifts.values() for protocol in group]
     return Evaluation(
         options=options,
         source=source,
-        protocols=protocols,
+        protocols=[*protocols, *added],
+        shifted=frozenset(protocol.fingerprint for protocol in added),
         classifiers=classifiers,
         methods=methods,
         out=out,
@@ -120,6 +132,27 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         ranks=ranks,
         warnings=tuple(f"left out: {problem}" for problem in registry.problems.values()),
     )
+
+
+def _shifts(protocol: Protocol, specs: str | Sequence[str]) -> list[Protocol]:
+    """Return a protocol under each degradation that is named.
+
+    Raises:
+        UsageError: If one changes nothing, or two have one name.
+    """
+    named = [each for spec in listed(specs) for each in (shift_names() if spec == "all" else [spec])]
+    shifted: dict[str, Protocol] = {}
+    for spec in dict.fromkeys(named):
+        added = protocol.shifted(load_protocol(spec))
+        if added.fingerprint == protocol.fingerprint:
+            raise UsageError(
+                f"--shift {spec} adds no blur, noise or codec to protocol {protocol.name!r};"
+                f" choose among {', '.join(shift_names())}, or a TOML file with a degradation of your own"
+            )
+        if added.name in shifted:
+            raise UsageError(f"two degradations of --shift have the name {added.name!r}; rename one of the files")
+        shifted[added.name] = added
+    return list(shifted.values())
 
 
 def _seed(seed: int) -> None:

@@ -203,7 +203,7 @@ class _Task:
         sums = merged_sums(cell.folder, cell.input_hash)
         costs = None
         try:
-            if self._evaluation.options.measure and cell.loaded is not None and cell.loaded.images is None:
+            if self._evaluation.measures(self._protocol) and cell.loaded is not None and cell.loaded.images is None:
                 costs = watches.restoring(cell.loaded)
             timing = self._timing(cell, watches, costs, sums, surroundings.decode_s)
         except Exception as error:  # noqa: BLE001 a method that fails when it is timed is a record; the others go on
@@ -222,7 +222,7 @@ class _Task:
     ) -> TimingPart:
         pass_s = float(sums["pass_s"])
         classifier = cell.scored.classifier
-        measured = self._evaluation.options.measure
+        measured = self._evaluation.measures(self._protocol)
         elsewhere = cell.loaded is not None and cell.loaded.images is not None  # nobody knows what restoring took
         timing = TimingPart(
             pass_s=pass_s,

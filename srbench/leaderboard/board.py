@@ -14,6 +14,7 @@ from srbench.errors import RecordError
 from srbench.files.strict import read_json
 from srbench.files.validate import Count, PlainJson, validated
 from srbench.leaderboard.rows import IDENTITY, Row, interval_names
+from srbench.leaderboard.shifts import ShiftTable, shift_tables
 from srbench.metrics.catalogue import metric_names
 from srbench.records.schema import ProtocolPart
 from srbench.task_types.classification import PER_CLASS_COLUMNS
@@ -71,6 +72,11 @@ class Leaderboard:
             per_class=self.per_class[self.per_class["task"].isin(list(names))],
         )
 
+    @property
+    def shifts(self) -> list[ShiftTable]:
+        """Tasks that differ in the degradation alone, joined: a column for each."""
+        return shift_tables(self.tasks, self.rows)
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of leaderboard.json; an infinite PSNR becomes the string "inf"."""
         return {
@@ -79,7 +85,7 @@ class Leaderboard:
             "warnings": list(self.warnings),
             "tasks": {name: dict(task) for name, task in self.tasks.items()},
             "rows": [row.to_json() for row in self.rows],
-        }
+        } | ({"shifts": [table.to_json() for table in shifts]} if (shifts := self.shifts) else {})
 
     @classmethod
     def from_json(cls, raw: Any, *, origin: str) -> Leaderboard:

@@ -25,6 +25,8 @@ from srbench.compute.numerics import Numerics
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
 from srbench.leaderboard.fitting import fitted, label_limit, shortened
+from srbench.leaderboard.grids import Grid
+from srbench.leaderboard.shifts import degraded_tasks
 from srbench.metrics.catalogue import all_metrics, metric, metrics_of
 from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
@@ -164,7 +166,10 @@ def render(
         verbose: Show each row that has no weights, with its reason; otherwise one line names them.
     """
     shown: list[RenderableType] = []
+    beside, hidden = _beside(board), {} if verbose else degraded_tasks(board.tasks)
     for task, classifier, all_rows in groups(board):
+        if task in hidden:
+            continue
         rows, lacking = (all_rows, []) if verbose else _with_weights(all_rows)
         asked = task_type_of(board, task)
         heading, wanted = title(board, task, classifier, rows), _filled(rows, asked)
@@ -177,6 +182,11 @@ def render(
         if dropped:
             lines.append(f"{dropped} more columns are in {where}; a wider terminal shows them")
         shown += [table, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
+        for grid in beside.get((task, classifier), []):
+            shown += grid.rendered(width=width, where="leaderboard.md")
+    if hidden:
+        counted = "1 degraded task" if len(hidden) == 1 else f"{len(hidden)} degraded tasks"
+        shown.append(Text(f"all columns of {counted} are in leaderboard.md; -v shows them here", style="dim"))
     shown += [Text(f"warning: {line}", style="yellow") for line in board.warnings]
     return shown
 
@@ -184,10 +194,14 @@ def render(
 def markdown(board: Leaderboard) -> str:
     """Return the tables with every column as Markdown."""
     parts = []
+    beside = _beside(board)
     for task, classifier, rows in groups(board):
         text = _whole_table(board, task, rows, "pipe")
         lines = "\n".join(f"- {line}" for line in notes(board, task, rows))
         parts.append(f"## {title(board, task, classifier, rows)}\n\n{text}\n\n{lines}\n")
+        for grid in beside.get((task, classifier), []):
+            lines = "\n".join(f"- {line}" for line in grid.notes)
+            parts.append(f"### {grid.title}\n\n{grid.as_text('pipe')}\n\n{lines}\n")
     if board.warnings:
         parts.append("## Warnings\n\n" + "\n".join(f"- {line}" for line in board.warnings) + "\n")
     return "\n".join(parts)
@@ -196,11 +210,17 @@ def markdown(board: Leaderboard) -> str:
 def html(board: Leaderboard) -> str:
     """Return the tables with every column as HTML for a notebook; one line names the rows that have no weights."""
     parts = []
+    beside, hidden = _beside(board), degraded_tasks(board.tasks)
     for task, classifier, all_rows in groups(board):
+        if task in hidden:
+            continue
         rows, lacking = _with_weights(all_rows)
         lines = "".join(f"<li>{escape(line)}</li>" for line in [*notes(board, task, rows), *lacking])
         heading = escape(title(board, task, classifier, rows))
         parts.append(f"<h4>{heading}</h4>{_whole_table(board, task, rows, 'html')}<ul>{lines}</ul>")
+        for grid in beside.get((task, classifier), []):
+            lines = "".join(f"<li>{escape(line)}</li>" for line in grid.notes)
+            parts.append(f"<h4>{escape(grid.title)}</h4>{grid.as_text('html')}<ul>{lines}</ul>")
     parts += [f"<p>warning: {escape(line)}</p>" for line in board.warnings]
     return "".join(parts)
 
@@ -288,6 +308,16 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
                 reasons.setdefault(row.reason or "", []).append(row.label)
         lines += [f"{status}: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     return lines
+
+
+def _beside(board: Leaderboard) -> dict[tuple[str, str | None], list[Grid]]:
+    """Return the further tables that stand below that of a task and network."""
+    from srbench.leaderboard.shift_grid import shift_grid  # which writes its numbers as this module does
+
+    found: dict[tuple[str, str | None], list[Grid]] = {}
+    for table in board.shifts:
+        found.setdefault((table.task, table.classifier), []).append(shift_grid(table, board.tasks))
+    return found
 
 
 # --- the parts of a table ----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The protocol: every choice that moves a number, its TOML presets, and its fingerprint."""
 
-from srbench.protocol.degradation import CODECS, Codec, Degradation, Kernel, Stage
+from srbench.protocol.degradation import CODECS, Codec, Degradation, Kernel, Stage, without_degradation
 from srbench.protocol.load import load_protocol, parse_protocol, parse_scale, preset_names, shift_names
 from srbench.protocol.schema import Geometry, Protocol, Restoration, Scoring, difference
 
@@ -20,4 +20,5 @@ __all__ = [
     "parse_scale",
     "preset_names",
     "shift_names",
+    "without_degradation",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -28,6 +29,18 @@ Qualities = Annotated[
 ]
 Span = tuple[NotNegative, NotNegative]
 
+# What happens to an image on its way to LR beside the resize, with the values that do nothing.
+_IDLE: dict[str, Any] = {
+    "blur_sigma": 0.0,
+    "hr_noise_sigma": 0.0,
+    "noise_sigma": 0.0,
+    "codec": None,
+    "quality": None,
+    "jpeg_quality": None,
+    "first": None,
+    "second": None,
+    "final_sinc": 0.0,
+}
 _REAL_NUMBERS = ("scale", "blur_sigma", "hr_noise_sigma", "noise_sigma", "final_sinc")
 # Fields that came later than the first records: left out at their defaults, so that fingerprints stay what they were.
 _LATER = ("codec", "quality", "hr_noise_sigma", "first", "second", "final_sinc")
@@ -191,6 +204,12 @@ class Degradation:
             for item in dataclasses.fields(each)
             if isinstance(value := getattr(each, item.name), tuple)
         ]
+
+
+def without_degradation(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a protocol's `fields` with a resize alone on the way to LR: those of the task that it is compared with."""
+    lr = {name: _IDLE.get(name, value) for name, value in fields.get("lr", {}).items() if name not in _LATER}
+    return {**fields, "lr": lr}
 
 
 def _plain(value: Any) -> Any:
