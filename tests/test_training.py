@@ -906,6 +906,8 @@ def test_a_classifier_starts_from_a_trained_one(place, tmp_path):
     first = classify(place, tmp_path / "first", name="first")
     second = classify(place, tmp_path / "second", init_from="first", epochs=1)
     assert second.history["val_ce"][0] == pytest.approx(first.metrics["ce"], rel=1e-5)
+    classify(place, tmp_path / "third", init_from="tiny", epochs=1, name="third")
+    assert (load_classifier("third").info.mean, load_classifier("third").info.std) == ((0.5,) * 3, (0.25,) * 3)
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,21 @@ retrained() { # the control, for each classifier: as many image-steps as esrgan'
   fit retrained demo-vit retrained --recipe demo --classifier demo-vit
 }
 
+adabn() { # the further controls, for each classifier, with as many image-steps
+  fit adabn demo-resnet adabn --recipe demo --classifier demo-resnet
+  fit adabn demo-vit adabn --recipe demo --classifier demo-vit
+}
+
+fixres() {
+  fit fixres demo-resnet fixres --recipe demo --classifier demo-resnet
+  fit fixres demo-vit fixres --recipe demo --classifier demo-vit
+}
+
+lr_student() {
+  fit lr_student demo-resnet lr_student --recipe demo --classifier demo-resnet
+  fit lr_student demo-vit lr_student --recipe demo --classifier demo-vit
+}
+
 muller() {
   fit muller demo muller --recipe demo --classifier demo-resnet
 }
@@ -67,6 +82,6 @@ sr4ir() { # for each classifier, which is trained in turn with it; both start fr
   fit sr4ir demo-vit sr4ir --recipe demo --init-from demo-warm-up --classifier demo-vit
 }
 
-for part in "${@:-classifiers esrgan darionet learned_resizer retrained muller rdn srgan sr4ir}"; do
+for part in "${@:-classifiers esrgan darionet learned_resizer retrained adabn fixres lr_student muller rdn srgan sr4ir}"; do
   for each in $part; do "$each"; done
 done

@@ -69,7 +69,7 @@ class LoadedMethod:
         assert self.method is not None
         adapted = copy.deepcopy(base)
         self.method.adapt(adapted)
-        weights.fill_state(
+        weights.fill_changed(
             adapted.network, self.weights.classifier_state, origin=self.weights.ref.path.name, expected=base.id
         )
         return adapted.eval()

@@ -144,10 +144,18 @@ class MethodRun(Trainee):
             outcome,
             images=self.images,
             val_images=self._val_images,
-            classifier_state=self._classifier.network.state_dict() if self._classifier is not None else None,
+            classifier_state=self._changed_classifier(),
             started=self._started,
         )
         return to_result(run, outcome, saved=saved, network=self._method)
+
+    def _changed_classifier(self) -> dict[str, Tensor] | None:
+        """Return the tensors of the classifier trained along that are no longer those of the frozen one."""
+        if self._classifier is None:
+            return None
+        frozen = self._classifiers[0].network.state_dict()
+        state = self._classifier.network.state_dict()
+        return {key: value for key, value in state.items() if not torch.equal(value, frozen[key])} or state
 
     # --- what the loop asks for
 
@@ -303,7 +311,7 @@ class MethodRun(Trainee):
         same = base is not None and base.get("sha256") == teacher.info.weights_sha256
         if loaded is not None and loaded.classifier_state is not None and same:
             # With another classifier only the method is transferred.
-            weights.fill_state(
+            weights.fill_changed(
                 classifier.network, loaded.classifier_state, origin=loaded.ref.path.name, expected=teacher.id
             )
         return classifier

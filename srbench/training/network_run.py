@@ -194,14 +194,18 @@ class NetworkRun(Trainee):
             args["in_chans"] = in_chans
         network = self._network(library, architecture, args, wanted)
         config = getattr(network, "pretrained_cfg", None) or {}
-        mean: tuple[float, ...] = _MEAN
-        std: tuple[float, ...] = _STD
-        if self._pretrained:
-            mean, std = tuple(config.get("mean", mean)), tuple(config.get("std", std))
-        if in_chans == 1:  # what the first layer, summed over its colours, saw of grey images
-            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        normalised: Mapping[str, Any] = config
         if self.recipe.init is not None:
             self._started = weights.load(weights.find(CLASSIFIERS, self.recipe.init))
+            card = self._started.ref.card
+            normalised = config | (card.extra if card is not None else {})
+        mean: tuple[float, ...] = _MEAN
+        std: tuple[float, ...] = _STD
+        if self._pretrained or self._started is not None:  # its first layer was trained for them
+            mean, std = tuple(normalised.get("mean", mean)), tuple(normalised.get("std", std))
+        if in_chans == 1:  # what the first layer, summed over its colours, saw of grey images
+            mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
+        if self._started is not None:
             state = _with_own_head(self._started.state, network.state_dict(), len(self._classes))
             weights.fill_state(network, state, origin=self._started.ref.path.name, expected=architecture)
         elif not self._pretrained:

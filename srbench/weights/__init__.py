@@ -13,7 +13,7 @@ from srbench.weights.files import (
     save,
     state_sha256,
 )
-from srbench.weights.fitting import build, current_arguments, fill, fill_state
+from srbench.weights.fitting import build, current_arguments, fill, fill_changed, fill_state
 from srbench.weights.lookup import UNTRAINED, NamedWeights, find, local, names, untrained
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "current_arguments",
     "file_sha256",
     "fill",
+    "fill_changed",
     "fill_state",
     "find",
     "load",

@@ -63,6 +63,15 @@ def fill(network: Network, loaded: WeightsFile) -> Network:
     return network
 
 
+def fill_changed(network: nn.Module, state: Mapping[str, Tensor], *, origin: str, expected: str) -> None:
+    """Copy `state` into `network`, which keeps what `state` leaves out; a file of the adapted track has what changed.
+
+    Raises:
+        WeightsError: Naming the first parameters that are unexpected or of another shape.
+    """
+    fill_state(network, network.state_dict() | dict(state), origin=origin, expected=expected)
+
+
 def fill_state(network: nn.Module, state: Mapping[str, Tensor], *, origin: str, expected: str) -> None:
     """Copy `state` into `network`; `num_batches_tracked` counters may be missing, nothing else.
 
