@@ -8,6 +8,7 @@ import torch
 import training_world as world
 from srbench.methods.darionet import DarioNet
 
+from srbench import evaluate
 from srbench.data.catalogue import open_source
 from srbench.errors import UsageError
 from srbench.method import Batch
@@ -97,6 +98,27 @@ def test_scores_of_whole_crops_are_kept_for_each_teacher_and_mirrored_too(run, p
     assert kept() == first
 
 
+def test_weights_of_several_teachers_fit_where_one_of_them_is(run, place):
+    def fits(*classifiers):
+        try:
+            result = evaluate(
+                ["darionet"],
+                data=f"folder:{place / 'photos'}",
+                classifiers=list(classifiers),
+                protocol=str(place / "half.toml"),
+                out=place / "-".join(classifiers),
+                limit=2,
+                measure=False,
+            )
+        except UsageError as error:
+            return str(error)
+        return [cell.record.status for cell in result.cells if cell.record.cell.method == "darionet"]
+
+    run(name="fitting")
+    assert set(fits("judge", "two")) == {"ok"}
+    assert "were trained against classifiers one and two, none of which is in this run" in fits("judge")
+
+
 def test_validation_shows_each_teacher_their_mean_and_who_only_judges(run):
     result = run(judge=["judge", "strangers"])
     last = result.history.iloc[-1]
@@ -156,7 +178,7 @@ def test_the_teacher_sees_hr_at_the_size_at_which_it_sees_sr(run, monkeypatch):
         teacher = self._classifiers[batch.teacher_number]
         assert torch.allclose(batch.teacher_logits, teacher_logits(teacher, batch.shown_hr), atol=1e-5)
         expected = losses.logits(teacher(shown), batch.teacher_logits) / batch.logits_unit
-        assert float(values["logits"]) == pytest.approx(float(expected), rel=1e-5)
+        assert values["logits"].item() == pytest.approx(expected.item(), rel=1e-5)
         sizes.add((tuple(native.shape[-2:]), tuple(batch.shown_hr.shape[-2:])))
         return values
 

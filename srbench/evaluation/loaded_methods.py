@@ -95,7 +95,7 @@ def choose(
         names: Methods that were asked for, or None for all of them.
         registry: Where methods come from.
         given: Weights by method, each a name or a file.
-        classifiers: The run's classifiers; weights trained against another teacher do not fit.
+        classifiers: The run's classifiers; weights fit if one of them was a teacher.
         protocol: The protocol; weights trained for another scale do not fit.
         dataset: Name of the dataset; weights that are offered on others only do not fit.
 
@@ -247,9 +247,11 @@ def _misfit(ref: weights.WeightsRef, classifiers: Sequence[Classifier], protocol
     scale = protocol.effective_scale
     if card.scale is not None and scale is not None and abs(card.scale - scale) > 1e-3:
         return f"were trained for scale {card.scale:g}"
-    teacher = card.teacher
-    if teacher and teacher.get("sha256") not in {classifier.info.weights_sha256 for classifier in classifiers}:
-        return f"were trained against classifier {teacher.get('id')}, which is not in this run"
+    if card.teachers and not any(card.taught_by(classifier.info.weights_sha256) for classifier in classifiers):
+        if len(card.teachers) == 1:
+            return f"were trained against classifier {card.teachers[0]['id']}, which is not in this run"
+        names = " and ".join(teacher["id"] for teacher in card.teachers)
+        return f"were trained against classifiers {names}, none of which is in this run"
     return None
 
 

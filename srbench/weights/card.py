@@ -26,7 +26,7 @@ class Card:
         tasks: Datasets the weights are offered on under `--all` (["demo"]); empty means any.
         scale: Scale of the degradation trained for, or None for any.
         factor: Enlargement of the network, or None for any.
-        teacher: {"id", "sha256"} of the classifier trained against, or None.
+        teacher: {"id", "sha256"} of the classifier trained against, the first of several, or None.
         recipe: Every setting of the run.
         data: What it was trained and validated on.
         command: Command line that made it.
@@ -35,7 +35,7 @@ class Card:
         date: Day it was made, ISO.
         licence: Licence of the weights.
         metrics: Figures of the selected epoch on the validation data.
-        extra: Anything else worth keeping (input size, mean and std, class names, seconds, steps).
+        extra: Anything else worth keeping (input size, mean and std, class names, seconds, steps, all teachers).
     """
 
     namespace: str
@@ -55,6 +55,15 @@ class Card:
     licence: str = ""
     metrics: Anything = field(default_factory=dict)
     extra: Anything = field(default_factory=dict)
+
+    @property
+    def teachers(self) -> tuple[dict[str, str], ...]:
+        """{"id", "sha256"} of every classifier trained against, one or several."""
+        return tuple(self.extra.get("teachers") or ([self.teacher] if self.teacher is not None else []))
+
+    def taught_by(self, sha256: str) -> bool:
+        """Say whether a classifier is among the teachers."""
+        return any(teacher.get("sha256") == sha256 for teacher in self.teachers)
 
     def to_json(self) -> dict[str, Any]:
         """Return the card as plain JSON types."""
@@ -77,6 +86,8 @@ class Card:
         if isinstance(raw, dict) and "owner" in raw:  # what cards of 0.1.0 call it
             raw = {"namespace": raw["owner"], **raw}
         card = validated(cls, raw, origin=origin, error=WeightsError, unknown="ignore", remedy=remedy)
-        if card.teacher is not None and not {"id", "sha256"} <= card.teacher.keys():
-            raise WeightsError(f"{origin}: teacher must have id and sha256, got {card.teacher}{remedy}")
+        several = card.extra.get("teachers", [])
+        for teacher in [card.teacher, *(several if isinstance(several, list) else [several])]:
+            if teacher is not None and not (isinstance(teacher, dict) and {"id", "sha256"} <= teacher.keys()):
+                raise WeightsError(f"{origin}: teacher must have id and sha256, got {teacher}{remedy}")
         return card

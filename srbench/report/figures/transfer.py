@@ -24,12 +24,14 @@ from srbench.report.figures.style import (
 SECTION = Section("transfer", "With another classifier", order=60)
 
 
-def teacher_of(record: Record) -> str | None:
-    """Return the id of the classifier that a record's weights were trained with, or None."""
+def teachers_of(record: Record) -> tuple[str, ...]:
+    """Return the ids of the classifiers that a record's weights were trained with."""
     weights = record.method.weights
-    teacher = weights.card.get("teacher") if weights is not None else None
-    name = teacher.get("id") if isinstance(teacher, Mapping) else teacher
-    return name if isinstance(name, str) and name else None
+    card = weights.card if weights is not None else {}
+    extra = card.get("extra")
+    several = extra.get("teachers") if isinstance(extra, Mapping) else None
+    names = [each.get("id") if isinstance(each, Mapping) else each for each in several or [card.get("teacher")]]
+    return tuple(name for name in names if isinstance(name, str) and name)
 
 
 def draw(material: Material) -> Iterator[Drawn]:
@@ -45,26 +47,26 @@ def draw(material: Material) -> Iterator[Drawn]:
 @drawing()
 def _transfer(task: str, ours: Sequence[Scope]) -> Drawn | None:
     classifiers = [scope.classifier or "" for scope in ours]
-    lines: dict[tuple[str, str, str | None], dict[str, Entry]] = {}
+    lines: dict[tuple[str, tuple[str, ...], str | None], dict[str, Entry]] = {}
     for scope in ours:
         for entry in scope.entries:
-            teacher = teacher_of(entry.record)
-            if teacher is not None and entry.row.track == "frozen" and entry.row.role != "control":
-                key = entry.row.method, teacher, entry.row.weights
+            teachers = teachers_of(entry.record)
+            if teachers and entry.row.track == "frozen" and entry.row.role != "control":
+                key = entry.row.method, teachers, entry.row.weights
                 lines.setdefault(key, {})[scope.classifier or ""] = entry
-    away = any(classifier != teacher for (_, teacher, _), scored in lines.items() for classifier in scored)
+    away = any(classifier not in teachers for (_, teachers, _), scored in lines.items() for classifier in scored)
     if len(classifiers) < 2 or not away:
         return None
     rows: list[dict[str, Any]] = []
     texts, depth, outlined = [], [], []
     for at, key in enumerate(sorted(lines, key=lambda each: (each[0], each[1], each[2] or ""))):
-        method, teacher, weights = key
+        method, teachers, weights = key
         gaps: dict[str, Any] = {}
         for column, classifier in enumerate(classifiers):
             gaps[classifier] = _gap(lines[key].get(classifier))
-            if classifier == teacher:
+            if classifier in teachers:
                 outlined.append((at, column))
-        rows.append({"method": method, "weights": weights, "teacher": teacher, "gaps": gaps})
+        rows.append({"method": method, "weights": weights, "teacher": " and ".join(teachers), "gaps": gaps})
         values = [gaps[classifier]["value"] for classifier in classifiers]
         depth.append(values)
         texts.append([_gap_text(gaps[classifier]) for classifier in classifiers])
@@ -85,8 +87,8 @@ def _transfer(task: str, ours: Sequence[Scope]) -> Drawn | None:
     axes.tick_params(length=0)
     caption = (
         f"Recovered gap in % (0 is bilinear, 100 the original) over {ours[0].over}, with its 95 % interval: weights"
-        " trained with one classifier (rows) scored by each (columns). A frame marks a classifier that is the teacher's"
-        " own; what falls off beside it was fitted to that teacher. A dash: not scored, or the gap is too small."
+        " trained with one classifier (rows) scored by each (columns). A frame marks a classifier that was a"
+        " teacher; what falls off beside it was fitted to its teachers. A dash: not scored, or the gap is too small."
     )
     return Drawn(
         f"transfer-{slug(task)}",
