@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from srbench.errors import SrbenchError, UnknownNameError, UsageError
+from srbench.files.paths import user_path
 from srbench.method import Method, MethodInfo
 
 ENTRY_POINT_GROUP = "srbench.methods"
@@ -68,7 +69,7 @@ class Registry:
         for point in entry_points(group=ENTRY_POINT_GROUP):
             self._add(point.name, _Entry(f"entry point {point.value}", point.load))
         for plugin in listed(plugins):
-            self._add_plugin(Path(plugin))
+            self._add_plugin(user_path(plugin))
 
     def names(self) -> list[str]:
         """Return every registered name, sorted."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from srbench.compute.numerics import Numerics
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_json
 from srbench.files.strict import json_text, read_json
-from srbench.records import samples
+from srbench.records import parquet
 from srbench.records.cells import cell_folder, commit_cell, find_records, is_fresh, load_cell, safe_name
 from srbench.records.provenance import code_state, environment
 from srbench.records.samples import read_samples, samples_frame, write_samples
@@ -331,6 +332,8 @@ def test_samples_with_wrong_columns_are_read_or_refused(tmp_path: Path, column: 
         table = table.append_column(column, pa.array(values))
     pq.write_table(table, path)
     (cell,), _ = find_records([tmp_path])
+    # without the hash, by which any change would be told
+    cell = dataclasses.replace(cell, record=dataclasses.replace(cell.record, samples_sha256=None))
     try:
         frame = cell.samples()
     except RecordError as error:
@@ -342,8 +345,12 @@ def test_samples_with_wrong_columns_are_read_or_refused(tmp_path: Path, column: 
 def test_samples_of_another_number_than_the_record_says_are_refused(tmp_path: Path) -> None:
     commit_cell(tmp_path, make_record(), make_rows([0, 1, 2, 3]))
     write_samples(tmp_path / "samples.parquet", make_rows([0, 1, 2]))
+    cell = load_cell(tmp_path)
+    with pytest.raises(RecordError, match="it is not the file that its record was made with"):
+        cell.samples()
+    cell = dataclasses.replace(cell, record=dataclasses.replace(cell.record, samples_sha256=None))
     with pytest.raises(RecordError, match="has 3 samples, its record says 4; run the evaluation again"):
-        load_cell(tmp_path).samples()
+        cell.samples()
 
 
 def test_damaged_thumbnails_are_refused(tmp_path: Path) -> None:
@@ -409,7 +416,8 @@ def test_commit_stores_cleans_and_is_found(tmp_path: Path) -> None:
     assert not is_fresh(folder, "cd" * 32)
     cells, problems = find_records([tmp_path])
     assert problems == []
-    assert [cell.record for cell in cells] == [record]
+    sha256 = hashlib.sha256((folder / "samples.parquet").read_bytes()).hexdigest()
+    assert [cell.record for cell in cells] == [dataclasses.replace(record, samples_sha256=sha256)]
     pd.testing.assert_frame_equal(cells[0].samples(), rows)
 
 
@@ -475,7 +483,7 @@ def test_disk_full_amid_the_parquet_bytes(tmp_path: Path, monkeypatch: pytest.Mo
         file.write(b"PAR1")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(samples.pq, "write_table", full)
+    monkeypatch.setattr(parquet.pq, "write_table", full)
     with pytest.raises(RecordError, match="No space left"):
         write_shard(tmp_path, HASH, make_rows([0]))
     assert files_below(tmp_path) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import shlex
 import signal
@@ -17,6 +18,7 @@ from srbench.cli import shipping
 from srbench.cli.terminal import Device, Plugins, show, waiting
 from srbench.compute.process import prepare_process
 from srbench.errors import SrbenchError, UsageError
+from srbench.files.paths import user_path
 
 app = typer.Typer(
     name="srbench",
@@ -36,6 +38,7 @@ def main() -> None:
     if os.environ.get("COLUMNS") == "0":  # no width at all; Rich would print empty tables
         os.environ["COLUMNS"] = "80"
     _stop_on_sigterm()
+    _say_what_can_be_said()
     app()
 
 
@@ -50,6 +53,13 @@ def _stop_on_sigterm() -> None:
 
     if os.environ.get("WORLD_SIZE", "1") == "1":
         signal.signal(signal.SIGTERM, stop)
+
+
+def _say_what_can_be_said() -> None:
+    """Replace what the encoding of the output lacks, such as a dagger under cp932, instead of ending with an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _guarded(command: Command) -> Command:
@@ -303,6 +313,7 @@ def leaderboard(
         from srbench.leaderboard.tables import write
         from srbench.records.cells import find_records
     if out is not None:
+        out = user_path(out)
         check_out_dir(out)
     cells, problems = find_records(folders)
     board = build(cells, seed=seed, warnings=problems)
@@ -339,6 +350,7 @@ def bench(
         from srbench.bench.table import render
     sizes = [speed.parse_size(text) for text in size or []]
     if out is not None:
+        out = user_path(out)
         speed.check_out_file(out)
     result = speed.bench(
         methods or None,

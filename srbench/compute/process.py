@@ -11,13 +11,15 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def prepare_process() -> None:
-    """Set up memory for a process that does nothing but srbench; what the user has set in the environment stands.
+    """Set up memory for a process that does nothing but srbench; what the user has set for memory stands.
 
     Call it before Arrow is imported. A notebook or a program that wants the same speed on a CPU may call it too.
     """
     # Arrow's own allocator holds what one reading of a table frees apart from the next, which adds up with the images
     # (docs/decisions/0030-memory-of-many-images.md).
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # Figures go to files. What a notebook has set for its own process is of no use here, and may not be installed.
+    os.environ["MPLBACKEND"] = "agg"
     keep_freed_memory()
 
 

@@ -15,6 +15,7 @@ from srbench.data import readers, synthetic
 from srbench.data.dataset import DatasetInfo
 from srbench.data.subset import select_classes, split_spec
 from srbench.errors import UnknownNameError, UsageError
+from srbench.files.paths import user_path
 
 if TYPE_CHECKING:
     from srbench.data.source import Source
@@ -46,7 +47,7 @@ def open_source(spec: str, split: str | None = None) -> Source:
     name, colon, rest = spec.partition(":")
     known = _catalogue()
     if name not in known:
-        if Path(spec).expanduser().exists():
+        if user_path(spec).exists():
             raise UsageError(
                 f"--data {spec} is a path; say how to read it: folder:{spec} (one folder per class)"
                 f" or images:{spec} (without labels)"

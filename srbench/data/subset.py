@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from srbench.data.source import Sample, SampleList, Source
 from srbench.errors import DataError, UnknownNameError, UsageError
+from srbench.files.paths import user_path
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +97,7 @@ def select_classes(source: Source, argument: str, *, spec: str) -> SelectedSourc
     """
     if source.classes is None:
         raise UsageError(f"--data {spec}: {source.spec} has no labels, so it has no classes to choose from")
-    path = Path(argument).expanduser()
+    path = user_path(argument)
     if path.is_file():
         names = _names_in(path, spec)
         argument = path.name

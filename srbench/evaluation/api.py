@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec
@@ -19,6 +20,7 @@ from srbench.evaluation.resolve import resolve
 from srbench.evaluation.task import run_task
 from srbench.files.atomic import sweep_temporary
 from srbench.files.paths import cache_dir
+from srbench.files.turns import only_writer
 from srbench.leaderboard import Leaderboard, tables
 from srbench.records.cells import StoredCell, find_records
 from srbench.records.schema import Record
@@ -107,13 +109,14 @@ def run(options: EvalOptions) -> EvaluationResult:
     """
     with joined(options.device) as (device, ranks):
         evaluation = resolve(options, device, ranks)
-        _sweep(evaluation.out, ranks)
-        counters = Counters()
-        cells = [cell for protocol in evaluation.protocols for cell in run_task(evaluation, protocol, counters)]
-        stored, problems = find_records([evaluation.out])
-        board = leaderboard.build(stored, seed=options.seed, warnings=[*evaluation.warnings, *problems])
-        if ranks.is_first:
-            tables.write(board, evaluation.out)
+        with only_writer(evaluation.out, wait=True) if ranks.is_first else nullcontext():
+            _sweep(evaluation.out, ranks)
+            counters = Counters()
+            cells = [cell for protocol in evaluation.protocols for cell in run_task(evaluation, protocol, counters)]
+            stored, problems = find_records([evaluation.out])
+            board = leaderboard.build(stored, seed=options.seed, warnings=[*evaluation.warnings, *problems])
+            if ranks.is_first:
+                tables.write(board, evaluation.out)
         counters = Counters.total(ranks.gather(counters))
         return EvaluationResult(evaluation.out, board, tuple(cells), counters, ranks.rank)
 

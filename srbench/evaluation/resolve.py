@@ -19,6 +19,7 @@ from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.options import EvalOptions, PassSettings
 from srbench.evaluation.precomputed import open_precomputed
 from srbench.files.atomic import check_out_dir
+from srbench.files.paths import user_path
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.protocol import Protocol, load_protocol, shift_names
@@ -81,7 +82,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
     scales = listed(options.scales)
     protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
     shifts = {protocol.fingerprint: _shifts(protocol, options.shifts) for protocol in protocols}
-    out = Path(options.out) if options.out is not None else Path("out") / source.name
+    out = user_path(options.out) if options.out is not None else Path("out") / source.name
     check_out_dir(out)
     classifiers = _classifiers(listed(options.classifiers), source)
     for classifier in classifiers:

@@ -5,6 +5,22 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from srbench.errors import UsageError
+
+
+def user_path(path: Path | str) -> Path:
+    """Return a path that a person wrote, with "~" or "~name" at its start made a home folder.
+
+    A shell leaves the tilde alone in `--out=~/x` and in variables, and no folder is ever meant to be called so.
+
+    Raises:
+        UsageError: If there is no such user, or no home folder is known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(f"{path} begins with a home folder that is not known here; write the whole path") from None
+
 
 def cache_dir() -> Path:
     """Return the folder of everything that can be made again; $SRBENCH_CACHE overrides it."""
@@ -23,5 +39,5 @@ def weights_dir() -> Path:
 
 def _folder(override: str, base: str, fallback: str, leaf: str) -> Path:
     if os.environ.get(override):
-        return Path(os.environ[override])
-    return Path(os.environ.get(base) or Path.home() / fallback) / "srbench" / leaf
+        return user_path(os.environ[override])
+    return user_path(os.environ.get(base) or f"~/{fallback}") / "srbench" / leaf

@@ -10,6 +10,7 @@ from typing import Any
 
 from srbench import protocol
 from srbench.errors import IncomparableError, UnknownNameError, UsageError
+from srbench.files.paths import user_path
 from srbench.leaderboard import Leaderboard, Row, build, read_leaderboard
 from srbench.metrics.catalogue import all_metrics, metric, metric_names
 from srbench.metrics.info import MetricInfo
@@ -128,7 +129,7 @@ def load_board(path: Path | str) -> Leaderboard:
         RecordError: If the file is damaged.
         IncomparableError: If the directory's records cannot be ranked together.
     """
-    path = Path(path)
+    path = user_path(path)
     if path.is_file():
         return read_leaderboard(path)
     if path.is_dir() and not (path / "records").is_dir() and (path / "leaderboard.json").is_file():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from srbench import weights
 from srbench.errors import SrbenchError, UnknownNameError, UsageError, WeightsError
+from srbench.files.paths import user_path
 from srbench.networks.cards import IMAGENET, card_classes, card_weights, read_card
 from srbench.networks.classifiers import NAMESPACE, Classifier, ClassifierInfo, imagenet_wnids
 
@@ -27,7 +28,7 @@ def load_classifier(spec: str) -> Classifier:
         WeightsError: If the weights do not fit the architecture.
     """
     if spec.endswith(".toml"):
-        return _from_card(Path(spec))
+        return _from_card(user_path(spec))
     library, _, name = spec.partition(":")
     if name and library in {"timm", "torchvision"}:
         return _from_library(spec, library, name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from fractions import Fraction
 from importlib import resources
 from importlib.resources.abc import Traversable
-from pathlib import Path
 
 from srbench.errors import ProtocolError, UnknownNameError
+from srbench.files.paths import user_path
 from srbench.files.strict import parse_toml, read_toml
 from srbench.files.validate import validated
 from srbench.protocol.degradation import SCALE_MEANS
@@ -50,7 +50,7 @@ def load_protocol(spec: str) -> Protocol:
         ProtocolError: If the file is missing, unreadable, or holds a field that does not exist.
     """
     if spec.endswith(".toml"):
-        path = Path(spec)
+        path = user_path(spec)
         if not path.is_file():
             raise ProtocolError(
                 f"there is no protocol file {spec}; give a path to a .toml file or one of {preset_names()}"

@@ -15,7 +15,7 @@ import hashlib
 import re
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import pandas as pd
 
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import write_error, write_text
+from srbench.files.paths import user_path
 from srbench.files.strict import json_text
 from srbench.records.parquet import column_names
 from srbench.records.samples import read_samples, score_columns, write_samples
@@ -49,7 +50,7 @@ class StoredCell:
         Raises:
             RecordError: If the file is missing or damaged, or has another number of samples than the record says.
         """
-        frame = read_samples(self.folder / SAMPLES_FILE, columns)
+        frame = read_samples(self.folder / SAMPLES_FILE, columns, sha256=self.record.samples_sha256)
         if len(frame) != self.record.dataset.n:
             raise RecordError(
                 f"{self.folder / SAMPLES_FILE} has {len(frame)} samples, its record says {self.record.dataset.n};"
@@ -123,7 +124,7 @@ def commit_cell(folder: Path, record: Record, samples: pd.DataFrame | None) -> S
         raise RecordError(f"{folder}: a record has samples if and only if it is ok, got status {record.status!r}")
     if samples is not None and len(samples) != record.dataset.n:
         raise RecordError(f"{folder}: the record says n = {record.dataset.n}, but there are {len(samples)} samples")
-    text = json_text(record.to_json())
+    json_text(record.to_json())  # a record that cannot be written must not take the old one away
     try:
         (folder / RECORD_FILE).unlink(missing_ok=True)
         (folder / THUMBNAILS_FILE).unlink(missing_ok=True)
@@ -133,7 +134,8 @@ def commit_cell(folder: Path, record: Record, samples: pd.DataFrame | None) -> S
         raise write_error(folder / RECORD_FILE, error) from error
     if samples is not None:
         write_samples(folder / SAMPLES_FILE, samples)
-    write_text(folder / RECORD_FILE, text)
+        record = replace(record, samples_sha256=_sha256(folder / SAMPLES_FILE))
+    write_text(folder / RECORD_FILE, json_text(record.to_json()))
     if record.status == "error":
         for other in (folder / PARTIAL_FOLDER).glob("*"):
             if other != partial_folder(folder, record.input_hash):
@@ -161,12 +163,14 @@ def load_cell(folder: Path) -> StoredCell:
 
 
 def is_fresh(folder: Path, input_hash: str) -> bool:
-    """Say whether a cell is stored, ok or skipped, for exactly these inputs."""
+    """Say whether a cell is stored, ok or skipped, for exactly these inputs, and its samples are as they were."""
     try:
         record = load_cell(folder).record
     except RecordError:
         return False
-    return record.input_hash == input_hash and record.status in ("ok", "skipped")
+    if record.input_hash != input_hash or record.status not in ("ok", "skipped"):
+        return False
+    return record.samples_sha256 is None or record.samples_sha256 == _sha256(folder / SAMPLES_FILE)
 
 
 def status_of(folder: Path) -> str | None:
@@ -183,7 +187,7 @@ def find_records(folders: Iterable[Path | str]) -> tuple[list[StoredCell], list[
     Raises:
         UsageError: If a folder does not exist, or none of them holds a record, damaged or not.
     """
-    given = [Path(folder) for folder in folders]
+    given = [user_path(folder) for folder in folders]
     cells, problems = [], []
     for folder in given:
         if not folder.is_dir():
@@ -197,6 +201,18 @@ def find_records(folders: Iterable[Path | str]) -> tuple[list[StoredCell], list[
         names = ", ".join(map(str, given))
         raise UsageError(f"there are no records in {names}; give a directory that 'srbench eval --out' wrote")
     return cells, problems
+
+
+def _sha256(path: Path) -> str:
+    """Hash a file of samples.
+
+    Raises:
+        RecordError: If it cannot be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror or error}; run the evaluation again") from error
 
 
 def _record_files(folder: Path) -> list[Path]:

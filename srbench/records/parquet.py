@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,17 +10,38 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from srbench.errors import RecordError
+from srbench.files.atomic import write_bytes
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def write_table(path: Path, table: pa.Table, *, compression: str, rows_a_group: int | None = None) -> None:
+    """Write a file atomically, with a checksum a page.
+
+    Raises:
+        RecordError: As `write_bytes`.
+    """
+    options = {"compression": compression, "row_group_size": rows_a_group, "write_page_checksum": True}
+    write_bytes(path, lambda file: pq.write_table(table, file, **options))
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str | None = None) -> pa.Table:
     """Read a file; `columns` reads only those, and leaves out those that it lacks.
+
+    Args:
+        path: The file.
+        columns: Their names; None reads all.
+        sha256: Hexadecimal hash that the whole file must have; None compares the pages' own checksums alone, which do
+            not cover the file's footer.
 
     Raises:
         RecordError: If the file is missing or damaged.
     """
     try:
-        # ParquetFile, not read_table: the latter would take "task=x" in the path for a partition.
-        with pq.ParquetFile(path) as file:
+        content = path.read_bytes()
+        if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+            raise OSError("it is not the file that its record was made with")
+        # ParquetFile, not read_table: the latter would take "task=x" in the path for a partition. And the content,
+        # since a path that begins with "~" or holds ":" is a URI to Arrow.
+        with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
             return file.read(columns=known)
     except (OSError, pa.ArrowException) as error:
@@ -46,7 +68,8 @@ def read_metadata(path: Path) -> Mapping[bytes, bytes]:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        return pq.read_schema(path)
+        with path.open("rb") as stream:
+            return pq.read_schema(stream)
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 

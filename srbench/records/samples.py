@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from srbench.errors import RecordError
-from srbench.files.atomic import write_bytes
 from srbench.metrics.catalogue import column_types, metrics_of
-from srbench.records.parquet import read_metadata, read_table
+from srbench.records.parquet import read_metadata, read_table, write_table
 from srbench.records.schema import MAX_SCORE_CLASSES
 
 # Columns of every file, null where they do not apply; what other task types add is stored only where it is given.
@@ -94,16 +92,16 @@ def write_samples(path: Path, frame: pd.DataFrame, *, sums: Mapping[str, Any] | 
     schema = pa.schema(list(types.items()))
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     table = table.replace_schema_metadata({_SUMS_KEY: _pack(sums)} if sums else None)
-    write_bytes(path, lambda file: pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP))
+    write_table(path, table, compression="zstd", rows_a_group=_ROW_GROUP)
 
 
-def read_samples(path: Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read samples in order of position; `columns` reads only those.
+def read_samples(path: Path, columns: Sequence[str] | None = None, *, sha256: str | None = None) -> pd.DataFrame:
+    """Read samples in order of position; `columns` reads only those, `sha256` is what the whole file must have.
 
     Raises:
         RecordError: If the file is missing or damaged, or lacks a column that no metric is computed from.
     """
-    return in_order([samples_table(path, columns)], columns)
+    return in_order([samples_table(path, columns, sha256=sha256)], columns)
 
 
 def read_sums(path: Path) -> dict[str, np.ndarray]:
@@ -122,7 +120,7 @@ def read_sums(path: Path) -> dict[str, np.ndarray]:
         raise RecordError(f"{path} has damaged sums ({error}); run the evaluation again with --force") from None
 
 
-def samples_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
+def samples_table(path: Path, columns: Sequence[str] | None, *, sha256: str | None = None) -> pa.Table:
     """Read samples, positions always among them, in the order of the file.
 
     A column of a metric that came after the file was written is null.
@@ -132,7 +130,7 @@ def samples_table(path: Path, columns: Sequence[str] | None) -> pa.Table:
             of another type.
     """
     wanted = None if columns is None else list(dict.fromkeys(["position", *columns]))
-    table = read_table(path, wanted)
+    table = read_table(path, wanted, sha256=sha256)
     if len(set(table.column_names)) != len(table.column_names):
         raise RecordError(f"{path} has a column twice; run the evaluation again with --force")
     for field in table.schema:

@@ -256,6 +256,7 @@ class Record:
         training: How the weights were trained, as their card tells it, or None.
         created: UTC time in ISO 8601.
         traceback: Where a cell with the status "error" failed in the code, as Python tells it; None where it is ok.
+        samples_sha256: Hexadecimal hash of the samples' file, which is stored before the record; None without samples.
     """
 
     schema_version: Literal[2]
@@ -278,6 +279,7 @@ class Record:
     training: Anything | None
     created: str
     traceback: str | None = None
+    samples_sha256: str | None = None
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.reason is not None:

@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
 from srbench.errors import RecordError
-from srbench.files.atomic import write_bytes
-from srbench.records.parquet import read_metadata, read_table
+from srbench.records.parquet import read_metadata, read_table, write_table
 
 THUMBNAILS_FILE = "thumbnails.parquet"
 _KEY = b"srbench.thumbnails"
@@ -38,7 +36,7 @@ def write_thumbnails(path: Path, images: Mapping[int, Mapping[str, np.ndarray]],
     columns = [[position for position, _ in keys], [name for _, name in keys], encoded]
     table = pa.table(dict(zip(_SCHEMA.names, columns, strict=True)), schema=_SCHEMA)
     table = table.replace_schema_metadata({_KEY: key.encode()})
-    write_bytes(path, lambda file: pq.write_table(table, file, compression="none"))
+    write_table(path, table, compression="none")
 
 
 def read_thumbnails(path: Path) -> dict[int, dict[str, np.ndarray]]:

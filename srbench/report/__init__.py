@@ -17,6 +17,8 @@ from srbench import leaderboard
 from srbench.compute.progress import track
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import check_out_dir, write_bytes, write_text
+from srbench.files.paths import user_path
+from srbench.files.turns import only_writer
 from srbench.leaderboard import Leaderboard
 from srbench.records.cells import StoredCell, find_records
 from srbench.report import figures, galleries, inline, page, rendering
@@ -55,15 +57,15 @@ def write_report(
         IncomparableError: If cells of one task were made under other conditions.
         RecordError: If the disk fails.
     """
-    given = [Path(folder) for folder in folders]
+    given = [user_path(folder) for folder in folders]
     if not given:
         raise UsageError("there is no folder to report on; give a directory that 'srbench eval --out' wrote")
     if not max_mb > 0:
         raise UsageError(f"the page's size must be positive, got {max_mb:g} MB; the default is 5")
-    out = given[0] if out is None else Path(out)
+    out = given[0] if out is None else user_path(out)
     stored, problems = find_records(given)
     check_out_dir(out)
-    with track("reading and drawing", None, show=progress, unit="figures") as done:
+    with only_writer(out, wait=True), track("reading and drawing", None, show=progress, unit="figures") as done:
         board, cells = _board(stored, problems, given)
         shown = page.compose(board, cells)
         limit = int(max_mb * 1e6)
@@ -77,8 +79,8 @@ def write_report(
         figure_blocks, left_out = _fitted(figure_blocks, int(limit * FIGURES_SHARE))
         shown = dataclasses.replace(shown, figure_blocks=tuple(figure_blocks), left_out=tuple(left_out))
         text = _with_pictures(shown, board, cells, limit)
-    write_text(out / PAGE_FILE, text)
-    _tidy(out / FIGURES_FOLDER, paths)
+        write_text(out / PAGE_FILE, text)
+        _tidy(out / FIGURES_FOLDER, paths)
     return [out / PAGE_FILE, *paths]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,8 +13,9 @@ import torch
 from srbench.errors import RecordError, TrainingError
 from srbench.files.atomic import write_bytes
 
-FORMAT = 1
+FORMAT = 2
 NAME = "checkpoint.pt"
+_SEAL = b"srbench sha256 "  # before the hash of all that comes before it, at the end of the file
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -21,7 +24,15 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         TrainingError: If it cannot be written; the previous checkpoint is then still there.
     """
-    replace_file(path, lambda stream: torch.save(content | {"format": FORMAT}, stream))
+    buffer = io.BytesIO()
+    torch.save(content | {"format": FORMAT}, buffer)
+    body = buffer.getbuffer()
+
+    def put(stream: BinaryIO) -> None:
+        stream.write(body)
+        stream.write(_SEAL + hashlib.sha256(body).digest())
+
+    replace_file(path, put)
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -44,7 +55,7 @@ def read(path: Path) -> dict[str, Any]:
         TrainingError: If it is damaged or of another format.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(_opened(path.read_bytes())), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 torch raises half a dozen unrelated types for damaged files
         raise TrainingError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}); start over with another --out or --force"
@@ -52,6 +63,19 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise TrainingError(f"{path} is no checkpoint of this version of srbench; start over with --force")
     return content
+
+
+def _opened(sealed: bytes) -> bytes:
+    """Return what was sealed.
+
+    Raises:
+        ValueError: If it is not what was written.
+    """
+    end = len(sealed) - len(_SEAL) - hashlib.sha256().digest_size
+    body = sealed[: max(end, 0)]
+    if sealed[len(body) :] != _SEAL + hashlib.sha256(body).digest():
+        raise ValueError("the checksum differs")
+    return body
 
 
 def holds(path: Path, epoch: int, steps: int) -> bool:

@@ -18,6 +18,7 @@ from srbench.data.catalogue import default_protocol, is_paired
 from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.files.atomic import check_out_dir
+from srbench.files.paths import user_path
 from srbench.protocol import Protocol, load_protocol
 from srbench.training import checkpoint
 from srbench.training.fabric import choose_numerics, make_fabric
@@ -117,7 +118,7 @@ def prepare_run(options: TrainOptions, *, recipe: Recipe, recipe_name: str, out:
         UsageError: If something is wrong.
     """
     protocol = choose_protocol(options.protocol, options.scale, data=options.data)
-    folder = Path(options.out) if options.out is not None else Path("out") / "train" / out
+    folder = user_path(options.out) if options.out is not None else Path("out") / "train" / out
     _check_patches(recipe, protocol)
     _check_out(folder, options)
     training, validation = open_splits(options.data, options.val)

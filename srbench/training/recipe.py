@@ -6,12 +6,12 @@ import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
 from srbench.errors import UnknownNameError, UsageError
+from srbench.files.paths import user_path
 from srbench.files.strict import read_toml
 from srbench.files.validate import Above0, Count, NotNegative, PlainJson, Positive, Share, check, validated
 from srbench.task_types import task_type, task_type_names
@@ -189,7 +189,7 @@ def load_recipe(spec: str, recipes: Mapping[str, Recipe]) -> Recipe:
         if spec not in recipes:
             raise UnknownNameError("recipe", spec, recipes)
         return recipes[spec]
-    path = Path(spec)
+    path = user_path(spec)
     if not path.is_file():
         raise UsageError(f"there is no recipe file {spec}; give a path to a .toml file or one of {sorted(recipes)}")
     raw = read_toml(path, what=f"recipe {path.name}", error=UsageError)

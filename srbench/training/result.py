@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from srbench import weights
 from srbench.compute.numerics import tf32_allowed
 from srbench.errors import TrainingError
+from srbench.files.turns import only_writer
 from srbench.records.provenance import code_state, environment
 from srbench.training import checkpoint
 from srbench.training.images import ImageSet
@@ -93,14 +95,19 @@ class TrainingResult:
 
 
 def fit(run: PreparedRun, trainee: Trainee) -> TrainOutcome:
-    """Run the loop in the arithmetic of the run."""
-    if run.fabric.is_global_zero:
-        checkpoint.sweep(run.out)
-    loop = Loop(trainee, run.fabric, out=run.out, seed=run.options.seed, progress=run.options.progress)
-    if run.options.resume:
-        loop.resume()
-    with tf32_allowed(run.numerics.tf32):
-        return loop.run()
+    """Run the loop in the arithmetic of the run.
+
+    Raises:
+        BusyError: If another run trains into the same folder.
+    """
+    with only_writer(run.out, wait=False) if run.fabric.is_global_zero else nullcontext():
+        if run.fabric.is_global_zero:
+            checkpoint.sweep(run.out)
+        loop = Loop(trainee, run.fabric, out=run.out, seed=run.options.seed, progress=run.options.progress)
+        if run.options.resume:
+            loop.resume()
+        with tf32_allowed(run.numerics.tf32):
+            return loop.run()
 
 
 def save_weights(

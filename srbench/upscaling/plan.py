@@ -11,6 +11,7 @@ from pathlib import Path
 from srbench.data.scan import Scan, scan
 from srbench.errors import UsageError
 from srbench.files.atomic import check_out_dir
+from srbench.files.paths import user_path
 from srbench.imaging.codecs import WRITABLE, size_of
 from srbench.imaging.tiles import MARGIN, canvas, spans
 
@@ -59,13 +60,13 @@ def plan_jobs(images: Sequence[Path | str], out: Path | str) -> Plan:
     Raises:
         UsageError: If there is nothing to enlarge, or a result would be written over an input or over another one.
     """
-    given = list(dict.fromkeys(Path(image).expanduser() for image in images))
+    given = list(dict.fromkeys(user_path(image) for image in images))
     if not given:
         raise UsageError("no image was named; give files, or folders of them")
     for path in given:
         if not path.exists():
             raise UsageError(f"there is no image or folder {path}; check the path")
-    target = Path(out).expanduser()
+    target = user_path(out)
     folder = str(out).endswith(("/", os.sep)) or target.is_dir() or not target.suffix
     alone = len(given) == 1 and not given[0].is_dir() and not folder
     if alone and target.suffix.lower() not in WRITABLE:

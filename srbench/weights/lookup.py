@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from srbench.errors import UnknownNameError, WeightsError
-from srbench.files.paths import cache_dir, weights_dir
+from srbench.files.paths import cache_dir, user_path, weights_dir
 from srbench.weights.files import SUFFIX, WeightsFile, WeightsRef, file_sha256, reference
 
 UNTRAINED = "untrained"  # where the name of weights is asked for: the network as it is built
@@ -59,7 +59,7 @@ def find(namespace: str, spec: str, declared: Mapping[str, NamedWeights] | None 
         WeightsError: If `spec` is a path that does not exist, or a download fails or has the wrong checksum.
         UnknownNameError: If no weights of that name exist.
     """
-    path = Path(spec)
+    path = user_path(spec)
     if "?" in spec and not path.is_file():
         spec, _, query = spec.partition("?")
         return _with_arguments(find(namespace, spec, declared), query)

@@ -15,6 +15,7 @@ from srbench.data.content import content_hashes
 from srbench.data.dataset import check_split
 from srbench.data.source import SampleList, Source
 from srbench.errors import DataError, UsageError
+from srbench.files.paths import user_path
 from srbench.imaging.decode import Range, StoredImage, decode_stored, header_of
 
 HASH_SPLITS = ("train", "val", "test")
@@ -133,7 +134,7 @@ def existing_folder(path: Path, spec: str, *, option: str | None = None) -> Path
     Raises:
         DataError: If there is no such folder, or it is a file, or it cannot be listed.
     """
-    path, given = path.expanduser(), option or f"--data {spec}"
+    path, given = user_path(path), option or f"--data {spec}"
     if path.is_file():
         raise DataError(f"{given}: {path} is a file; give the folder that holds the images")
     if not path.is_dir():
@@ -145,7 +146,7 @@ def existing_folder(path: Path, spec: str, *, option: str | None = None) -> Path
 
 def folder_name(path: Path) -> str:
     """Return a folder's own name, also where the path is "." or ends in a slash."""
-    return path.expanduser().resolve().name or "root"
+    return user_path(path).resolve().name or "root"
 
 
 def stable_id(relative: str) -> str:

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srbench.metrics import expected_calibration_error, roc_auc_micro
-from srbench.records.cells import SAMPLES_FILE
-from srbench.records.samples import score_columns
 from srbench.report.drawn import INK, Drawn, drawing
 from srbench.report.figures.scope import Entry, Scope
 from srbench.report.figures.section import Material, Section
@@ -186,9 +184,7 @@ def _pairs(
 
 def _curve(scope: Scope, entry: Entry) -> dict[str, Any] | None:
     """Return the micro-averaged ROC curve of one class against the rest, or None where there are no scores."""
-    import pyarrow.parquet as pq
-
-    names = score_columns(pq.read_schema(entry.cell.folder / SAMPLES_FILE).names)
+    names = entry.cell.score_columns()
     if len(names) >= 2:
         from sklearn.metrics import roc_curve
 

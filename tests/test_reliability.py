@@ -1,0 +1,192 @@
+"""Results stay what they were: flipped bits, two runs at once, odd paths, outputs that cannot show everything."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import pandas as pd
+import pytest
+import torch
+from dummies import make_classifier, make_images
+
+from srbench import leaderboard
+from srbench.errors import RecordError, TrainingError, UsageError
+from srbench.evaluation import costs, evaluate
+from srbench.files.paths import user_path
+from srbench.files.turns import BusyError, only_writer
+from srbench.leaderboard import build
+from srbench.records.cells import SAMPLES_FILE, find_records, is_fresh
+from srbench.report import write_report
+from srbench.training import checkpoint
+
+SIDE, PER_CLASS = 24, 12
+N = 3 * PER_CLASS
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return make_images(tmp_path_factory.mktemp("data") / "photos", PER_CLASS, side=SIDE)
+
+
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    return make_classifier(tmp_path_factory.mktemp("card"), side=SIDE)
+
+
+@pytest.fixture(autouse=True)
+def quick(own_folders, monkeypatch, tmp_path):
+    monkeypatch.setattr(costs, "BUDGET_S", 0.001)
+    monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(images, card, tmp_path):
+    def call(*methods, out=tmp_path / "out", **options):
+        settings = {"data": f"folder:{images}", "classifiers": str(card), "scales": 0.5, "progress": False, **options}
+        return evaluate(list(methods), out=out, **settings)
+
+    return call
+
+
+def flipped(content: bytes, place: int) -> bytes:
+    """Return the content with one bit turned over."""
+    byte, bit = divmod(place, 8)
+    return content[:byte] + bytes([content[byte] ^ (1 << bit)]) + content[byte + 1 :]
+
+
+class TestFlippedBits:
+    def test_no_flip_of_stored_samples_is_read_as_other_numbers(self, run):
+        run("bilinear")
+        cell = next(cell for cell in find_records(["out"])[0] if cell.record.cell.method == "bilinear")
+        path = cell.folder / SAMPLES_FILE
+        good = path.read_bytes()
+        draw = random.Random(0)
+        for _ in range(200):
+            path.write_bytes(flipped(good, draw.randrange(8 * len(good))))
+            with pytest.raises(RecordError, match=r"samples\.parquet is missing or damaged .*run the evaluation again"):
+                cell.samples()
+        path.write_bytes(good)
+        assert len(cell.samples()) == N
+
+    def test_damaged_samples_are_made_again(self, run):
+        before = run("bilinear").leaderboard
+        cell = next(cell for cell in find_records(["out"])[0] if cell.record.cell.method == "bilinear")
+        path = cell.folder / SAMPLES_FILE
+        path.write_bytes(flipped(path.read_bytes(), 4000))
+        assert not is_fresh(cell.folder, cell.record.input_hash)
+        again = run("bilinear")
+        assert again.counters.restored == {"bilinear": N}
+        assert again.leaderboard["accuracy"].dropna().tolist() == before["accuracy"].dropna().tolist()
+
+    def test_no_flip_of_a_checkpoint_goes_on_training(self, tmp_path):
+        path = tmp_path / checkpoint.NAME
+        content = {"epoch": 3, "weights": {"layer": torch.arange(1000.0)}}
+        checkpoint.write(path, content)
+        torch.testing.assert_close(checkpoint.read(path)["weights"], content["weights"])
+        good = path.read_bytes()
+        draw = random.Random(0)
+        for place in [*(draw.randrange(8 * len(good)) for _ in range(100)), 8 * len(good) - 1]:
+            path.write_bytes(flipped(good, place))
+            with pytest.raises(TrainingError, match="cannot be read as a checkpoint"):
+                checkpoint.read(path)
+
+
+class TestTwoRunsAtOnce:
+    def test_two_evaluations_into_one_folder_both_finish(self, run):
+        alone = run("bilinear", "bicubic", "nearest", out="alone").leaderboard
+        results, errors = [], []
+
+        def one(*methods):
+            try:
+                results.append(run(*methods, out="shared"))
+            except Exception as error:  # noqa: BLE001 whatever it is, it fails the test
+                errors.append(error)
+
+        threads = [threading.Thread(target=one, args=methods) for methods in (("bilinear", "bicubic"), ("nearest",))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        cells, problems = find_records(["shared"])
+        assert problems == [] and {cell.record.status for cell in cells} <= {"ok", "skipped"}
+        board = build(cells).frame.set_index("method")
+        accuracy = alone.set_index("method")["accuracy"]
+        pd.testing.assert_series_equal(board["accuracy"].sort_index(), accuracy.sort_index())
+
+    def test_the_second_waits_and_says_so(self, tmp_path, caplog):
+        entered = threading.Event()
+
+        def second():
+            with only_writer(tmp_path, wait=True):
+                entered.set()
+
+        with only_writer(tmp_path, wait=False):
+            thread = threading.Thread(target=second)
+            thread.start()
+            assert not entered.wait(0.3)
+        thread.join(10)
+        assert entered.is_set()
+        assert "another run of srbench writes to" in caplog.text
+
+    def test_a_training_is_refused_where_another_is_at_work(self, tmp_path):
+        refused = pytest.raises(BusyError, match=r"another run of srbench writes to .*choose another --out")
+        with only_writer(tmp_path, wait=False), refused, only_writer(tmp_path, wait=False):
+            pytest.fail("two at once")
+        with only_writer(tmp_path, wait=False):  # the lock was given back
+            pass
+
+
+class TestPaths:
+    @pytest.mark.parametrize("name", ["run:1", "s3:x", "a b", "task=x", "~x"])
+    def test_any_name_of_a_folder_holds_results(self, run, tmp_path, name):
+        result = run("bilinear", out=tmp_path / name)
+        assert result.failed == []
+        again = run("bilinear", out=tmp_path / name)
+        assert again.counters.restored == {}
+
+    def test_a_tilde_is_the_home_folder_everywhere(self, run, tmp_path, monkeypatch):
+        home = tmp_path / "home"
+        home.mkdir()
+        monkeypatch.setenv("HOME", str(home))
+        run("bilinear", out="~/results")
+        assert (home / "results" / "leaderboard.json").is_file()
+        assert write_report(["~/results"], progress=False)[0] == home / "results" / "report.html"
+        assert not (tmp_path / "~").exists()
+
+    def test_an_unknown_home_is_a_sentence(self):
+        with pytest.raises(UsageError, match="begins with a home folder that is not known here; write the whole path"):
+            user_path("~nobody-has-this-name/x")
+
+
+class TestOutputs:
+    @pytest.fixture
+    def results(self, run):
+        run("bilinear", "bicubic")
+        return "out"
+
+    @pytest.mark.parametrize("encoding", ["ascii", "cp932", "latin-1"])
+    def test_what_an_encoding_lacks_is_replaced(self, results, encoding):
+        done = command("leaderboard", results, PYTHONIOENCODING=encoding)
+        assert done.returncode == 0 and "bicubic" in done.stdout.decode(encoding)
+
+    def test_a_report_is_drawn_whatever_a_notebook_has_set(self, results):
+        done = command("report", results, MPLBACKEND="module://not_installed.backend")
+        assert done.returncode == 0 and b"wrote" in done.stdout
+
+
+def command(*words, **environment):
+    """Run srbench in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "srbench.cli", *words],
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=False,
+        timeout=120,
+    )
