@@ -60,7 +60,7 @@ def read_toml(path: Path, *, what: str, error: type[SrbenchError]) -> dict[str, 
         SrbenchError: Of the class `error`, if it cannot be read or is no TOML.
     """
     try:
-        return parse_toml(path.read_bytes().decode("utf-8"), what=what, error=error)
+        return parse_toml(path.read_bytes().decode("utf-8-sig"), what=what, error=error)
     except OSError as problem:
         raise error(f"cannot read {what}: {problem.strerror or problem}") from problem
     except UnicodeDecodeError as problem:

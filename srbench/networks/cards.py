@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -109,7 +110,8 @@ def card_classes(card: ClassifierCard, path: Path) -> tuple[str, ...] | None:
             f"classifier card {path.name}: classes must be {IMAGENET!r} or a file with one name a line, got {named!r}"
         )
     try:
-        names = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        lines = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig")).splitlines()
+        names = tuple(line.strip() for line in lines if line.strip())
     except UnicodeDecodeError as error:
         raise UsageError(
             f"classifier card {path.name}: the class names {named!r} are not UTF-8 text: {error}"

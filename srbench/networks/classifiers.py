@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
@@ -115,8 +116,9 @@ def label_map(info: ClassifierInfo, classes: Sequence[str]) -> np.ndarray:
                 " orders: give the names in the order of the outputs in a card (classes = a file with one name a line)"
             )
         return np.arange(len(classes))
-    index = {name: position for position, name in enumerate(info.classes)}
-    missing = [name for name in classes if name not in index]
+    # File systems differ in whether an accent is a part of its letter, which nobody can see.
+    index = {_composed(name): position for position, name in enumerate(info.classes)}
+    missing = [name for name in classes if _composed(name) not in index]
     if missing:
         kind = (
             "ImageNet wnids such as n01440764"
@@ -127,7 +129,11 @@ def label_map(info: ClassifierInfo, classes: Sequence[str]) -> np.ndarray:
             f"{len(missing)} of the data's {len(classes)} classes are unknown to classifier {info.id}, such as"
             f" {missing[0]!r}; its classes are {kind}: rename the folders or use another classifier"
         )
-    return np.array([index[name] for name in classes], dtype=np.int64)
+    return np.array([index[_composed(name)] for name in classes], dtype=np.int64)
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _natural_key(name: str) -> list[tuple[bool, int, str]]:

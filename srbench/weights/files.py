@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,9 +19,19 @@ from srbench.weights.card import Card
 if TYPE_CHECKING:
     from torch import Tensor
 
+_log = logging.getLogger(__name__)
+
 SUFFIX = ".safetensors"
+_LFS = b"version https://git-lfs.github.com/spec/"
+_ONNX = re.compile(rb"\x08[\x01-\x20]\x12")  # the version of ONNX, then the name of what wrote it
 _METADATA_KEY = "srbench"
 _METHOD_PREFIX, _CLASSIFIER_PREFIX = "method.", "classifier."
+# Where training scripts put the state dict in their checkpoints; the first that a file has counts.
+_OUTER_KEYS = (
+    "params_ema", "params-ema", "state_dict_ema", "model_ema", "ema",
+    "params", "state_dict", "model_state_dict", "model", "net", "generator",
+)  # fmt: skip
+_WRAPPERS = ("module.", "_orig_mod.")
 _SAFE_PICKLES = (2, 10)  # of torch: before it weights_only=True could be led to run code (CVE-2026-24747)
 
 
@@ -119,10 +131,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path.name} cannot be read as a checkpoint: {reason}; use a file of plain tensors, .safetensors at best"
         ) from None
-    for key in ("params_ema", "params", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
+    content = _unwrapped(content, path.name)
     if (
         not isinstance(content, dict)
         or not content
@@ -131,7 +140,27 @@ def read_state(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path.name} holds no state dict of named tensors; expected a mapping from parameter name to tensor"
         )
-    return dict(content)
+    return _without_wrappers(content, path.name)
+
+
+def _unwrapped(content: Any, name: str) -> Any:
+    """Return the state dict in a checkpoint of a training script; averaged weights come before the last step's."""
+    found = [key for key in _OUTER_KEYS if isinstance(content, dict) and isinstance(content.get(key), dict)]
+    if not found:
+        return content
+    if len(found) > 1:
+        _log.warning("%s: took the weights under %r; %s also there", name, found[0], ", ".join(map(repr, found[1:])))
+    return content[found[0]]
+
+
+def _without_wrappers(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return parameters under the names that the network itself gives them, without those of modules around it."""
+    state = dict(state)
+    for prefix in _WRAPPERS * 2:  # torch.compile of DistributedDataParallel, and the reverse
+        if all(key.startswith(prefix) for key in state):
+            _log.warning("%s: left out %r at the start of every name, which a wrapper has put there", name, prefix)
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
 
 
 def save(
@@ -238,6 +267,17 @@ def _refuse_obvious(path: Path) -> None:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
     if not head:
         raise WeightsError(f"{path.name} is empty; fetch or save it again")
+    if head[8:9] == b"{":  # the length of a safetensors header, whatever its bytes are, and the header
+        return
+    if head.startswith(_LFS):
+        raise WeightsError(f"{path.name} is a Git LFS pointer, not the file; fetch the file with `git lfs pull`")
+    if path.suffix.lower() == ".onnx" or _ONNX.match(head):
+        raise WeightsError(
+            f"{path.name} is an ONNX graph, whose weights have lost their names; use the .safetensors or .pth file that"
+            " it was made from"
+        )
+    if head.lstrip()[:1] in {b"{", b"["}:
+        raise WeightsError(f"{path.name} is a text in JSON, not weights, perhaps an error of a server; fetch it again")
     if head.lstrip()[:1] == b"<":
         raise WeightsError(
             f"{path.name} is a web page, not weights; download the file itself, not the page that shows it"

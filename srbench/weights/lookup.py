@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +15,10 @@ from typing import Any
 
 from srbench.errors import UnknownNameError, WeightsError
 from srbench.files.paths import cache_dir, user_path, weights_dir
+from srbench.files.strict import read_toml
 from srbench.weights.files import SUFFIX, WeightsFile, WeightsRef, file_sha256, reference
+
+_log = logging.getLogger(__name__)
 
 UNTRAINED = "untrained"  # where the name of weights is asked for: the network as it is built
 
@@ -45,7 +49,11 @@ def names(namespace: str, declared: Mapping[str, NamedWeights] | None = None) ->
     known = set(declared or {})
     for folder in (weights_dir() / namespace, _package_folder() / namespace):
         if folder.is_dir():
-            known |= {path.name.removesuffix(SUFFIX) for path in folder.iterdir() if path.name.endswith(SUFFIX)}
+            known |= {
+                path.name.removesuffix(SUFFIX)
+                for path in folder.iterdir()
+                if path.name.endswith(SUFFIX) and not path.name.startswith(".")
+            }
     return sorted(known)
 
 
@@ -63,6 +71,8 @@ def find(namespace: str, spec: str, declared: Mapping[str, NamedWeights] | None 
     if "?" in spec and not path.is_file():
         spec, _, query = spec.partition("?")
         return _with_arguments(find(namespace, spec, declared), query)
+    if path.is_file() and path.suffix == ".toml":
+        return _of_card(namespace, path)
     if path.is_file():
         return reference(path, label=path.stem, uri=f"file:{path.name}")
     if "/" in spec or path.suffix in {".safetensors", ".pth", ".pt", ".ckpt", ".bin"}:
@@ -82,15 +92,34 @@ def find(namespace: str, spec: str, declared: Mapping[str, NamedWeights] | None 
     raise UnknownNameError(f"weights of {namespace!r}", spec, names(namespace, declared))
 
 
+def _of_card(namespace: str, path: Path) -> WeightsRef:
+    """Return the weights that a card of TOML names, which lie beside it.
+
+    Raises:
+        WeightsError: If it is no such card, or there is no such file, or it has another sha256.
+    """
+    raw = read_toml(path, what=f"card {path.name}", error=WeightsError)
+    location, expected = raw.get("weights"), str(raw.get("sha256", "")).lower()
+    if not isinstance(location, str) or "://" in location:
+        raise WeightsError(f"card {path.name} names no weights file beside it; give the file itself")
+    ref = find(namespace, str(path.parent / location))
+    if not ref.sha256.startswith(expected):
+        raise WeightsError(f"{location} has sha256 {ref.sha256[:12]}..., card {path.name} expects {expected[:12]}...")
+    return ref
+
+
 def local(namespace: str, declared: Mapping[str, NamedWeights] | None = None) -> list[WeightsRef]:
-    """Return every set of weights of `namespace` that needs no download, by name."""
+    """Return every set of weights of `namespace` that needs no download, by name; a file that is damaged is named."""
     refs = []
     for name in names(namespace, declared):
         fetched = declared is not None and name in declared and not _cached(namespace, name, declared[name]).is_file()
         if not fetched or any(
             (folder / namespace / f"{name}{SUFFIX}").is_file() for folder in (weights_dir(), _package_folder())
         ):
-            refs.append(find(namespace, name, declared))
+            try:
+                refs.append(find(namespace, name, declared))
+            except WeightsError as error:
+                _log.warning("weights %s of %s are left out: %s", name, namespace, error)
     return refs
 
 
@@ -125,7 +154,8 @@ def _package_folder() -> Path:
 
 
 def _cached(namespace: str, name: str, declared: NamedWeights) -> Path:
-    return cache_dir() / "weights" / namespace / f"{name}{Path(declared.uri).suffix}"
+    # by the hash too: the address of a name may change with a version
+    return cache_dir() / "weights" / namespace / f"{name}-{declared.sha256[:8].lower()}{Path(declared.uri).suffix}"
 
 
 def _fetch(namespace: str, name: str, declared: NamedWeights) -> Path:
