@@ -6,7 +6,8 @@ aligned by sample id and resampled with the same draws, so every difference is p
 - `pairing`: which cells may stand in one table, and their samples in one order.
 - `numbers`: the numbers of every row.
 - `rows`: what a row is; its numbers are named by `srbench.metrics.catalogue`.
-- `ranks`: the order of the rows.
+- `seeds`: rows of weights that differ in seed alone.
+- `ranks`: the order of the rows, their ranks, and how sure these are.
 - `board`: the leaderboard as a value and as leaderboard.json.
 - `tables`: how it is shown and saved.
 - `compare`: what changed between two leaderboards.

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from srbench.errors import RecordError
 from srbench.files.strict import read_json
 from srbench.files.validate import Count, PlainJson, validated
-from srbench.leaderboard.rows import IDENTITY, Row, interval_names
+from srbench.leaderboard.rows import IDENTITY, Row, RowKey, interval_names
 from srbench.leaderboard.shifts import ShiftTable, shift_tables
 from srbench.metrics.catalogue import metric_names
 from srbench.records.schema import ProtocolPart
@@ -32,6 +34,8 @@ class Leaderboard:
         per_class: One row a class and cell, columns `PER_CLASS_COLUMNS`; empty where it was read from a JSON file.
         bootstrap: draws, seed and level of the intervals.
         warnings: What a reader must know: damaged records, repeated cells.
+        draws: Key of a row -> bootstrap draws of its metrics by name, paired over all rows of a task and network; empty
+            where it was read from a JSON file.
     """
 
     tasks: Mapping[str, Mapping[str, Any]]
@@ -39,6 +43,7 @@ class Leaderboard:
     per_class: pd.DataFrame
     bootstrap: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
+    draws: Mapping[RowKey, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict, repr=False)
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -70,6 +75,7 @@ class Leaderboard:
             tasks={name: task for name, task in self.tasks.items() if name in names},
             rows=tuple(row for row in self.rows if row.task in names),
             per_class=self.per_class[self.per_class["task"].isin(list(names))],
+            draws={key: draws for key, draws in self.draws.items() if key[0] in names},
         )
 
     @property

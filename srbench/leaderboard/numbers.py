@@ -20,7 +20,8 @@ from srbench.compute.process import give_back_freed_memory
 from srbench.leaderboard.board import Leaderboard
 from srbench.leaderboard.pairing import aligned, check_comparable, newest_cells, paired_groups
 from srbench.leaderboard.ranks import ordered, placed
-from srbench.leaderboard.rows import Row, bare_row, interval_names
+from srbench.leaderboard.rows import Row, RowKey, bare_row, interval_names
+from srbench.leaderboard.seeds import Drawn, joined
 from srbench.metrics import psnr_pooled
 from srbench.metrics.catalogue import metric, metrics_of
 from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, holm, smallest_difference
@@ -61,6 +62,7 @@ def build(
     tasks: dict[str, Mapping[str, Any]] = {}
     rows: list[Row] = []
     tables: list[pd.DataFrame] = []
+    drawn: dict[RowKey, Mapping[str, Floats]] = {}
     for task in sorted({cell.record.cell.task for cell in kept}):
         ours = [cell for cell in kept if cell.record.cell.task == task]
         asked = task_type(ours[0].record.dataset.task_type)
@@ -72,9 +74,10 @@ def build(
             table = [cell for cell in ours if cell.record.cell.classifier == classifier]
             unordered = [bare_row(cell.record) for cell in table if cell.record.status != "ok"]
             for group in paired_groups(table):
-                paired_rows, classes = _paired_rows(group, asked, draws=draws, seed=seed)
+                paired_rows, classes, of_rows = _paired_rows(group, asked, draws=draws, seed=seed)
                 unordered += paired_rows
                 tables += classes
+                drawn.update({row.key: each for row, each in zip(paired_rows, of_rows, strict=True)})
             power |= _power(classifier, unordered)
             rows += ordered(unordered, asked)
         tasks[task] = {**_describe(ours), "power": power}
@@ -84,6 +87,7 @@ def build(
         per_class=pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(PER_CLASS_COLUMNS)),
         bootstrap={"draws": draws, "seed": seed, "level": LEVEL},
         warnings=(*warnings, *repeated),
+        draws=drawn,
     )
 
 
@@ -147,8 +151,8 @@ def _averaged(task_type: TaskType) -> dict[str, str]:
 
 def _paired_rows(
     cells: Sequence[StoredCell], task_type: TaskType, *, draws: int, seed: int
-) -> tuple[list[Row], list[pd.DataFrame]]:
-    """Return the rows and per-class tables of cells whose samples are the same."""
+) -> tuple[list[Row], list[pd.DataFrame], list[Mapping[str, Floats]]]:
+    """Return the rows, the per-class tables and each row's draws of cells whose samples are the same."""
     many = cells[0].record.dataset.n > _MANY
     alone = []
     for samples in aligned(cells, task_type):
@@ -188,8 +192,12 @@ def _paired_rows(
                 notes={**row.notes, **comparison.notes[index]},
             )
         )
-    done = _with_p(done, comparison.p_values)
-    return placed(done, drawn, task_type), comparison.tables
+    records = [each.cell.record for each in alone]
+    separate = [Drawn(*each) for each in zip(done, drawn, comparison.p_values, strict=True)]
+    shown = joined(separate, records, task_type, seed=seed)
+    done = _with_p([each.row for each in shown], [each.p_value for each in shown])
+    of_rows = [each.draws for each in shown]
+    return placed(done, of_rows, task_type), comparison.tables, of_rows
 
 
 def _with_p(rows: Sequence[Row], p_values: Sequence[float | None]) -> list[Row]:

@@ -13,10 +13,33 @@ from srbench.metrics.catalogue import all_metrics, metric, metric_names
 from srbench.records.schema import NO_WEIGHTS, ORACLE, Record
 from srbench.task_types import Interval
 
+# task, method, weights, classifier, track
+RowKey = tuple[str, str, str | None, str | None, str]
+
+
+@dataclass(frozen=True)
+class Seed:
+    """One of the trainings of a row that stands for several seeds.
+
+    Attributes:
+        weights: Label of its weights.
+        seed: Its seed.
+        values: Name of a metric -> its value.
+    """
+
+    weights: str
+    seed: int
+    values: Mapping[str, Annotated[float, Number()]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return its entry in leaderboard.json."""
+        values = {name: "inf" if value == math.inf else value for name, value in self.values.items()}
+        return {"weights": self.weights, "seed": self.seed, "values": values}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One cell as it stands in the table.
+    """One cell as it stands in the table, or the cells of weights that differ in seed alone.
 
     `row["accuracy"]` is the value of a metric of `srbench.metrics.catalogue`, None where it does not apply.
 
@@ -37,6 +60,9 @@ class Row:
         rank_interval: First and last place of the middle 95 % of the paired draws; None without a rank.
         tied: Whether the samples cannot tell it from the best row of its track, or it is the best and another row is
             tied with it: the simultaneous interval of the difference holds 0.
+        seeds: Trainings that it stands for, by seed; empty for a single cell.
+        representative: Of several seeds: label of the weights whose value is the median, and whose samples are shown
+            where single decisions are.
         values: Name of a metric -> its value; a metric that does not apply is not in it.
         ci: Name of a metric -> (low, high), its 95 % paired bootstrap interval.
         notes: Name of a value that is missing -> why; "ci.NAME" for an interval; "exact.NAME" says of an image metric
@@ -56,6 +82,8 @@ class Row:
     n: Count = 0
     rank_interval: tuple[Count, Count] | None = None
     tied: bool = False
+    seeds: tuple[Seed, ...] = ()
+    representative: str | None = None
     values: Mapping[str, Annotated[float, Number()]] = field(default_factory=dict)
     ci: Mapping[str, Interval] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -69,9 +97,14 @@ class Row:
         return self.values.get(metric(name).name)
 
     @property
-    def key(self) -> tuple[str, str, str | None, str | None, str]:
+    def key(self) -> RowKey:
         """What identifies a row: task, method, weights, classifier, track."""
         return self.task, self.method, self.weights, self.classifier, self.track
+
+    @property
+    def cell_key(self) -> RowKey:
+        """The key of the cell whose samples stand for it: its own, or that of the representative seed."""
+        return self.task, self.method, self.representative or self.weights, self.classifier, self.track
 
     @property
     def label(self) -> str:
@@ -101,6 +134,9 @@ class Row:
         entry = {name: getattr(self, name) for name in IDENTITY}
         entry["rank_interval"] = None if self.rank_interval is None else list(self.rank_interval)
         entry["tied"] = self.tied
+        if self.seeds:
+            entry["seeds"] = [seed.to_json() for seed in self.seeds]
+            entry["representative"] = self.representative
         entry |= {name: "inf" if value == math.inf else value for name, value in values.items()}
         return entry | {"ci": {name: list(ends) for name, ends in self.ci.items()}, "notes": dict(self.notes)}
 
@@ -111,7 +147,11 @@ class Row:
         Raises:
             RecordError: If a field is missing or of another type; `origin` begins the sentence.
         """
-        raw = {name: entry[name] for name in (*IDENTITY, "tied", "rank_interval", "ci", "notes") if name in entry}
+        raw = {
+            name: entry[name]
+            for name in (*IDENTITY, "tied", "rank_interval", "seeds", "representative", "ci", "notes")
+            if name in entry
+        }
         raw["values"] = {name: entry[name] for name in metric_names() if entry.get(name) is not None}
         return validated(cls, raw, origin=origin, error=RecordError, remedy="; make the leaderboard again")
 

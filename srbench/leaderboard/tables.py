@@ -26,6 +26,7 @@ from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
 from srbench.leaderboard.fitting import fitted, label_limit, shortened
 from srbench.leaderboard.grids import Grid
+from srbench.leaderboard.ranks import ranking_name
 from srbench.leaderboard.shifts import degraded_tasks
 from srbench.metrics.catalogue import all_metrics, metric, metrics_of
 from srbench.metrics.info import MetricInfo
@@ -281,6 +282,7 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     lines += _mark_notes(rows)
     lines += _interval_notes(board, rows, unit)
     lines += _place_notes(rows)
+    lines += _seed_notes(board, task, rows)
     lines += _power_note(board, task, rows, unit)
     lines += _numerics_note(about)
     lines += _class_notes(board, task, rows)
@@ -462,6 +464,23 @@ def _place_notes(rows: Sequence[Row]) -> list[str]:
             f"{TIE_MARK} tied with the best of its track: the 95 % interval of the difference holds 0 (it holds for all"
             " pairs of rows at once, because the same data chose the best)"
         )
+    return lines
+
+
+def _seed_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    """Say which trainings a row of several seeds stands for, and what each of them reached."""
+    kind, lines = task_type_of(board, task), []
+    for row in rows:
+        name = ranking_name(row, kind) if row.seeds else None
+        if name is None:
+            continue
+        info = metric(name)
+        each = ", ".join(
+            f"{formatted(info, seed.values.get(name))} ({seed.weights}, seed {seed.seed})" for seed in row.seeds
+        )
+        lines.append(f"{row.label}: means over {len(row.seeds)} trainings; {info.word} {each}")
+    if lines:
+        lines.append("rows of several seeds: intervals resample seeds and images, and p is from these draws")
     return lines
 
 

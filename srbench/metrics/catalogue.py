@@ -372,6 +372,15 @@ _BUILT_IN = (
         headline=True,
     ),
     MetricInfo(
+        "seed_sd",
+        "sd over\nseeds",
+        "standard deviation over seeds of what ranks the rows",
+        False,
+        "network",
+        priority=13,
+        compared=True,
+    ),
+    MetricInfo(
         "best_delta",
         "against\nbest",
         "difference to the best of its track",

@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench.leaderboard import Row
+from srbench.leaderboard.rows import RowKey
 from srbench.metrics.catalogue import all_metrics, metric
 from srbench.metrics.info import MetricInfo
 from srbench.metrics.stats import bootstrap_means, interval, mcnemar_exact
@@ -61,6 +62,7 @@ def leads(
     cells: Mapping[Any, StoredCell],
     *,
     bootstrap: Mapping[str, Any],
+    draws: Mapping[RowKey, Mapping[str, NDArray[np.float64]]] | None = None,
     ranked_by: str = "accuracy",
     pooled_psnr: bool = False,
 ) -> list[Lead]:
@@ -70,12 +72,13 @@ def leads(
         rows: Rows of one task and classifier.
         cells: Stored cells by `Row.key`.
         bootstrap: draws, seed and level of the board.
+        draws: The board's draws by `Row.key`; rows of several seeds are compared by them.
         ranked_by: Metric that ranks the rows.
         pooled_psnr: Whether PSNR pools batches, so that its samples do not pair.
     """
     places: list[tuple[str, Row, Row]] = []
     for track in TRACKS:
-        ranked = [row for row in rows if row.track == track and row.rank is not None and row.key in cells]
+        ranked = [row for row in rows if row.track == track and row.rank is not None and row.cell_key in cells]
         for tested in all_metrics():
             values = [(value, row) for row in ranked if (value := _finite(row[tested.name])) is not None]
             values.sort(key=lambda pair: pair[0], reverse=tested.higher_is_better)
@@ -83,7 +86,8 @@ def leads(
                 places.append((tested.name, values[0][1], values[1][1]))
     samples = _Samples(cells)
     means = [name for name in _means() if not (name == "psnr" and pooled_psnr)]
-    differences = _differences([place for place in places if place[0] in means], samples, bootstrap)
+    single = [place for place in places if not (place[1].seeds or place[2].seeds)]
+    differences = _differences([place for place in single if place[0] in means], samples, bootstrap)
     found = []
     for column, best, second in places:
         ends = differences.get((column, best.key, second.key), _NOWHERE)
@@ -92,7 +96,10 @@ def leads(
         if best[column] == second[column]:
             found.append(Lead(column, best, second, "equal", significant=False, tied=tied))
             continue
-        test, significant = _test(followed, best, second, samples, ends)
+        if best.seeds or second.seeds:
+            test, significant = _test_of_draws(followed, best, second, draws or {}, bootstrap["level"])
+        else:
+            test, significant = _test(followed, best, second, samples, ends)
         found.append(Lead(column, best, second, test, significant and not tied, tied))
     return found
 
@@ -111,7 +118,7 @@ class _Samples:
 
     def _of(self, row: Row) -> pd.DataFrame:
         if row.key not in self._frames:
-            self._frames[row.key] = self._cells[row.key].samples(_columns_read()).set_index("sample_id")
+            self._frames[row.key] = self._cells[row.cell_key].samples(_columns_read()).set_index("sample_id")
         return self._frames[row.key]
 
 
@@ -122,9 +129,33 @@ def _test(column: str, best: Row, second: Row, samples: _Samples, ends: tuple[fl
         if first is not None and other is not None:
             p = mcnemar_exact(first, other)
             return f"exact McNemar p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}", p < LEVEL
+    return _without_zero(ends) or _apart(column, best, second)
+
+
+def _test_of_draws(
+    column: str,
+    best: Row,
+    second: Row,
+    draws: Mapping[RowKey, Mapping[str, NDArray[np.float64]]],
+    level: float,
+) -> tuple[str, bool]:
+    """Return what the draws of two rows say, which resample seeds where a row stands for several."""
+    first, other = (draws.get(row.key, {}).get(column) for row in (best, second))
+    if first is None or other is None:
+        return _apart(column, best, second)
+    return _without_zero(interval(first - other, level)) or _apart(column, best, second)
+
+
+def _without_zero(ends: tuple[float, float]) -> tuple[str, bool] | None:
+    """Say whether an interval of a difference is without 0; None where there is no interval."""
     low, high = ends
-    if math.isfinite(low):
-        return f"paired interval of the difference [{low:+.3g}, {high:+.3g}]", low > 0 or high < 0
+    if not math.isfinite(low):
+        return None
+    return f"paired interval of the difference [{low:+.3g}, {high:+.3g}]", low > 0 or high < 0
+
+
+def _apart(column: str, best: Row, second: Row) -> tuple[str, bool]:
+    """Say whether the intervals of two rows are apart."""
     own, others = best.ci.get(column), second.ci.get(column)
     if own is None or others is None:
         return "not tested", False

@@ -99,7 +99,7 @@ def page_table(
     kind = tables.task_type_of(board, task)
     shown = [row for row in rows if row.status == "ok"]
     ranked_by = _sorted_by(shown, kind)
-    leading = leads(rows, by_key, bootstrap=board.bootstrap, ranked_by=ranked_by, pooled_psnr=pooled)
+    leading = leads(rows, by_key, bootstrap=board.bootstrap, draws=board.draws, ranked_by=ranked_by, pooled_psnr=pooled)
     best = {(lead.best.key, lead.column) for lead in leading if lead.significant}
     wanted = _columns(rows, kind)
     return Table(

@@ -151,7 +151,7 @@ def save_weights(
             date=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
             metrics=outcome.metrics,
             licence=run.options.licence or (started.ref.licence if started is not None else ""),
-            extra=_outcome_fields(run, outcome) | dict(card.extra),
+            extra=_outcome_fields(run, outcome) | {"init": _start(started)} | dict(card.extra),
         )
         weights.save(own, state, card, classifier_state=classifier_state, store_fp16=run.recipe.store_fp16)
         _install(own, target)
@@ -198,6 +198,14 @@ def _outcome_fields(run: PreparedRun, outcome: TrainOutcome) -> dict[str, Any]:
         "precision": run.numerics.name,
         "history": {key: [_short(value) for value in frame[key]] for key in frame},
     }
+
+
+def _start(started: weights.WeightsFile | None) -> str | None:
+    """Say what training started from: a hash that is the same for starts that differ in their seed alone, or None."""
+    if started is None:
+        return None
+    card = started.ref.card
+    return started.ref.sha256 if card is None else weights.lineage(card.to_json())
 
 
 def _commit() -> str | None:

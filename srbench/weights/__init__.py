@@ -1,7 +1,7 @@
 """Named, hashed sets of parameters: where they are, how they are read safely, and the card that explains them."""
 
 from srbench.files.paths import weights_dir
-from srbench.weights.card import Card
+from srbench.weights.card import Card, lineage
 from srbench.weights.files import (
     SUFFIX,
     WeightsFile,
@@ -30,6 +30,7 @@ __all__ = [
     "fill_changed",
     "fill_state",
     "find",
+    "lineage",
     "load",
     "local",
     "names",

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
+import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import Interval
 
 from srbench.errors import WeightsError
+from srbench.files.strict import canonical_json
 from srbench.files.validate import PlainJson, Positive, validated
 
 Anything = Annotated[dict[str, Any], PlainJson()]
@@ -91,3 +96,32 @@ class Card:
             if teacher is not None and not (isinstance(teacher, dict) and {"id", "sha256"} <= teacher.keys()):
                 raise WeightsError(f"{origin}: teacher must have id and sha256, got {teacher}{remedy}")
         return card
+
+
+# What two trainings share that differ in the seed alone. Names, dates, machines and results are not among it.
+_OF_TRAINING = ("namespace", "parameters", "track", "tasks", "scale", "factor", "teacher", "recipe", "data")
+_OF_EXTRA = ("protocol", "precision", "ranks")
+
+
+def lineage(card: Mapping[str, Any]) -> str:
+    """Return a hash of all that a training was made from but its seed: equal for runs that differ in the seed alone.
+
+    Args:
+        card: Fields of a card, as `Card.to_json` gives them and records keep them.
+    """
+    extra = card.get("extra", {})
+    parts = {name: card.get(name) for name in _OF_TRAINING} | {name: extra.get(name) for name in _OF_EXTRA}
+    # Cards of before the start was recorded say it in their command line.
+    parts["init"] = extra["init"] if "init" in extra else _start(card.get("command", ""))
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def _start(command: str) -> str | None:
+    """Return the argument of --init-from in a command line, or None."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return command
+    named = [value for option, value in itertools.pairwise(words) if option == "--init-from"]
+    joined = [word.partition("=")[2] for word in words if word.startswith("--init-from=")]
+    return next(iter([*named, *joined]), None)

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Entry:
-    """A row of the leaderboard with the cell that it was computed from."""
+    """A row of the leaderboard with the cell that it was computed from; of several seeds, that of the median one."""
 
     row: Row
     cell: StoredCell
@@ -150,7 +150,7 @@ class Scope:
 
     def classes(self, entry: Entry) -> pd.DataFrame | None:
         """Return an entry's per-class table, or None without labels."""
-        return self.per_class.get(entry.row.key)
+        return self.per_class.get(entry.row.cell_key)
 
     def samples(self, entry: Entry, columns: Sequence[str]) -> dict[str, Floats]:
         """Return columns of an entry's samples as floats, nan where missing, every entry in the same order."""
@@ -189,7 +189,9 @@ def scopes(board: Leaderboard, cells: Sequence[StoredCell]) -> Iterator[Scope]:
     per_class = _per_class(board.per_class)
     for task, classifier in dict.fromkeys((row.task, row.classifier) for row in board.rows):
         rows = tuple(row for row in board.rows if (row.task, row.classifier) == (task, classifier))
-        entries = _comparable([Entry(row, stored[row.key]) for row in rows if row.status == "ok" and row.key in stored])
+        entries = _comparable(
+            [Entry(row, stored[row.cell_key]) for row in rows if row.status == "ok" and row.cell_key in stored]
+        )
         if entries:
             yield Scope(task, classifier, entries, rows, per_class)
 

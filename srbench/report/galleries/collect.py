@@ -31,7 +31,7 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[TaskI
         sr: dict[Any, Mapping[int, Pixels]] = {}
         samples: dict[Any, pd.DataFrame] = {}
         for row in rows:
-            cell = by_key.get(row.key)
+            cell = by_key.get(row.cell_key)
             if cell is None:
                 continue
             try:
@@ -52,7 +52,7 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[TaskI
         shown = tuple(row for row in rows if row.key in sr)
         positions = _ordered({at for images in sr.values() for at in images} & set(hr), mine, samples)
         if positions:
-            names = class_names(by_key[row.key].record for row in rows if row.key in by_key)
+            names = class_names(by_key[row.cell_key].record for row in rows if row.cell_key in by_key)
             networks.append(NetworkImages(classifier, shown, positions, sr, samples, names, mine))
     return [
         TaskImages(task, hr, lr, tuple(networks)) for task, (hr, lr, networks) in tasks.items() if networks
