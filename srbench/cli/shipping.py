@@ -138,4 +138,31 @@ def _upscale_data(data: str, method: str, *, scale: str | None, **options: Any) 
     typer.echo(f"srbench: {result.summary()}", err=True)
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"upscale": upscale, "export": export}
+def identify_resize(
+    pipeline: Annotated[
+        str,
+        typer.Argument(
+            help="A command with {image} and {result} in it, which is run for every known image, or a folder: the first"
+            " call writes the images there, the second reads what your pipeline has put beside them."
+        ),
+    ],
+    size: Annotated[str, typer.Option(help="Size of the known images in pixels, H or HxW.")] = "96x72",
+    suffix: Annotated[str, typer.Option(help="With a command: file type of {result}, npy or png.")] = "npy",
+) -> None:
+    """Say which kernel, antialiasing, offset, rounding, channel order and scale a pipeline of yours uses."""
+    with waiting("sending images through the pipeline"):
+        from srbench.imaging.pipelines import identify_command, identify_folder
+    if "{" in pipeline:
+        found = identify_command(pipeline, size=size, suffix=suffix)
+    else:
+        found, said = identify_folder(Path(pipeline), size=size)
+        if said is not None:
+            typer.echo(said)
+            return
+    if found is None:
+        typer.echo("none that I know")
+        raise typer.Exit(1)
+    show([table(("", "your pipeline"), found.lines())])
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"upscale": upscale, "export": export, "identify-resize": identify_resize}
