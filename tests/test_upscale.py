@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -841,3 +842,30 @@ def test_codecs_read_what_they_write(here):
         assert found.icc == picture.icc and made_by(Path(f"a{suffix}")) == "by hand"
     with Image.open(io.BytesIO(codecs.encode(picture, ".png", made="x" * 70000))) as image:
         assert len(image.getexif()[0x000B]) == 70000
+
+
+# --- pictures of any size ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", WRITABLE)
+def test_own_results_beyond_the_limit_of_pillow_are_known_again(monkeypatch, suffix):
+    """A photograph of 12 megapixels becomes 192 at x4: the second call goes on after it, without a warning."""
+    save(Path("in") / f"a{suffix}", noise(20, 20, 3))
+    call = ("in", "--method", "bilinear", "--out", "out")
+    assert run(*call)[0] == 0
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # Pillow refuses twice as many; the result has 6,400
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        code, _, err = run(*call)
+    assert code == 0 and "1 were there already" in err
+    assert Image.MAX_IMAGE_PIXELS == 500
+
+
+def test_a_picture_that_claims_too_many_pixels_is_a_sentence_with_the_option():
+    save(Path("a.png"), noise(40, 40, 3))
+    code, _, err = run("a.png", "--method", "bilinear", "--out", "b.png", "--max-megapixels", 0.001)
+    assert code == 1 and "says that it has 40 x 40 pixels" in err and "--max-megapixels" in err
+    assert not Path("b.png").exists()
+    assert run("a.png", "--method", "bilinear", "--out", "b.png", "--max-megapixels", 0.0016)[0] == 0
+    code, _, err = run("a.png", "--method", "bilinear", "--out", "b.png", "--max-megapixels", 0)
+    assert code == 2 and "--max-megapixels takes a number above 0, got 0" in err

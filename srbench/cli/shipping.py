@@ -78,12 +78,15 @@ def upscale(
     ] = None,
     weights: Annotated[str | None, typer.Option(help="Weights of the method, a name or a file.")] = None,
     classifier: Annotated[str | None, typer.Option(help="SPEC of a classifier that is asked before and after.")] = None,
+    max_megapixels: Annotated[
+        float | None, typer.Option(help="Decode images of at most so many 10^6 pixels; 179 if left out.")
+    ] = None,
     device: Device = "auto",
     plugin: Plugins = None,
 ) -> None:
     """Enlarge images of any size, or every image of a dataset, which `srbench eval --precomputed` takes as a row."""
     of_data = {"--split": split, "--protocol": protocol, "--scale": scale, "--limit": limit}
-    of_images = {"--factor": factor, "--tile": tile, "--classifier": classifier}
+    of_images = {"--factor": factor, "--tile": tile, "--classifier": classifier, "--max-megapixels": max_megapixels}
     if (data is None) == (not images):
         raise UsageError("give images or folders of them, or data with --data SPEC, and not both")
     for option, value in (of_data if data is None else of_images).items():
@@ -114,6 +117,7 @@ def upscale(
         tile=tile,
         weights=weights,
         classifier=classifier,
+        max_megapixels=max_megapixels,
         device=device,
         plugins=plugin or (),
     )

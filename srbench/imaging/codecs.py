@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,8 @@ _FORMATS: Mapping[str, _Format] = {
     ".tiff": _TIFF,
 }
 WRITABLE = tuple(_FORMATS)
+MAX_PIXELS = 2 * 2**30 // 12  # what Pillow refuses by default: half a gigabyte of RGB
+_limit = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,15 @@ class Picture:
         return self.alpha is None or bool((self.alpha == 255).all())
 
 
-def read_picture(path: Path, name: str) -> Picture:
-    """Read a file; `name` is what error messages call it.
+def read_picture(path: Path, name: str, *, max_pixels: float = MAX_PIXELS) -> Picture:
+    """Read a file.
 
     Orientation is applied. 16 bits are rounded to 8, palettes become RGB, CMYK becomes sRGB through its own profile.
+
+    Args:
+        path: The file.
+        name: What error messages call it.
+        max_pixels: A file that says that it has more is not decoded; infinite for a file that is trusted.
 
     Raises:
         UnreadableImageError: If it is missing, damaged, no image, or holds several frames.
@@ -97,7 +106,14 @@ def read_picture(path: Path, name: str) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which tiles are for, and of damaged metadata, which is left out
-            image: Image.Image = Image.open(io.BytesIO(data))
+            with _any_size():
+                image: Image.Image = Image.open(io.BytesIO(data))
+            if image.width * image.height > max_pixels:
+                raise UnreadableImageError(
+                    f"{name} says that it has {image.width} x {image.height} pixels, more than"
+                    f" {max_pixels / 1e6:.0f} million, which a small file can fill the memory with; where it is trusted"
+                    " raise the limit with --max-megapixels"
+                )
             frames = getattr(image, "n_frames", 1)
             # a telephone's MPO holds the photograph first, then previews and depth maps
             if frames > 1 and image.format != "MPO":
@@ -116,12 +132,23 @@ def read_picture(path: Path, name: str) -> Picture:
         raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
 
 
+@contextmanager
+def _any_size() -> Iterator[None]:
+    """Have Pillow open files of any size, for what reads only the head, or looks at the size itself."""
+    with _limit:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def size_of(path: Path) -> tuple[int, int] | None:
     """Return (height, width) from a file's head, as stored, or None where it cannot be told."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
+            with _any_size(), Image.open(path) as image:
                 return image.height, image.width
     except Exception:  # noqa: BLE001 as above; what is wrong with the file is said when it is read
         return None
@@ -130,8 +157,10 @@ def size_of(path: Path) -> tuple[int, int] | None:
 def made_by(path: Path) -> str | None:
     """Return what `encode` was told about how a file was made, or None."""
     try:
-        with Image.open(path) as image:
-            software = image.getexif().get(_MADE_BY)
+        with _any_size(), Image.open(path) as image:
+            # `encode` puts it before the pixels; Pillow would decode all of a PNG to look behind them
+            foreign = image.format == "PNG" and "exif" not in image.info
+            software = None if foreign else image.getexif().get(_MADE_BY)
     except Exception:  # noqa: BLE001 as above
         return None
     return str(software) if software is not None else None

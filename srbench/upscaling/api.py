@@ -10,9 +10,10 @@ import torch
 
 from srbench.compute.devices import use_device
 from srbench.compute.progress import track
-from srbench.errors import RecordError, SrbenchError
+from srbench.errors import RecordError, SrbenchError, UsageError
 from srbench.evaluation.loaded_methods import load_method
 from srbench.evaluation.one_method import choose_weights, weights_notes
+from srbench.imaging.codecs import MAX_PIXELS
 from srbench.networks.loading import load_classifier
 from srbench.registry import Registry
 from srbench.upscaling.engine import Engine, protocol_of_factor
@@ -32,6 +33,7 @@ def upscale(
     weights: str | None = None,
     classifier: str | None = None,
     device: str = "auto",
+    max_megapixels: float | None = None,
     plugins: Sequence[Path | str] = (),
     progress: bool = True,
 ) -> UpscaleResult:
@@ -47,6 +49,8 @@ def upscale(
         weights: Name or file of the method's weights; None takes those on this computer if only one set can be meant.
         classifier: SPEC of a classifier that is asked before and after.
         device: "auto", "cpu" or "cuda".
+        max_megapixels: A picture that says that it has more, in 10^6 pixels, is not decoded: a small file can fill the
+            memory. None is 179, which is Pillow's own limit.
         plugins: Files of further methods.
         progress: Show a progress bar on a terminal.
 
@@ -60,6 +64,9 @@ def upscale(
     registry = Registry(plugins)
     cls = registry.get(method)
     check_numbers(factor, tile)
+    max_pixels = MAX_PIXELS if max_megapixels is None else max_megapixels * 1e6
+    if not max_pixels > 0:
+        raise UsageError(f"--max-megapixels takes a number above 0, got {max_megapixels:g}")
     where = use_device(device)
     plan = plan_jobs(images, out)
     network = load_classifier(classifier) if classifier is not None else None
@@ -78,7 +85,9 @@ def upscale(
         for job, count in zip(plan.jobs, counts, strict=True):
             counter = StepCounter(advance, count)
             try:
-                image, lr, sr = enlarge_file(job, engine, counter, look=guesser is not None, again=plan.alone)
+                image, lr, sr = enlarge_file(
+                    job, engine, counter, look=guesser is not None, again=plan.alone, max_pixels=max_pixels
+                )
             except RecordError:
                 raise  # the disk, not the picture
             except SrbenchError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
@@ -37,7 +38,7 @@ def _is_made(job: Job, engine: Engine) -> bool:
 
 
 def enlarge_file(
-    job: Job, engine: Engine, counter: StepCounter, *, look: bool, again: bool
+    job: Job, engine: Engine, counter: StepCounter, *, look: bool, again: bool, max_pixels: float
 ) -> tuple[Upscaled, Pixels | None, Pixels | None]:
     """Enlarge one picture; return what was done, and the colours before and after.
 
@@ -47,19 +48,20 @@ def enlarge_file(
         counter: Told of every tile.
         look: Whether the colours are wanted of a result that is there already.
         again: Whether such a result is made anew.
+        max_pixels: Pictures that say that they have more pixels are not decoded.
 
     Raises:
         SrbenchError: If the picture cannot be read, enlarged or written; the message begins with its name.
     """
     if not again and job.target.exists() and _is_made(job, engine):
         lr, sr = (
-            (visible_pixels(read_picture(path, job.name)) for path in (job.source, job.target))
+            (visible_pixels(read_picture(path, job.name, max_pixels=math.inf)) for path in (job.source, job.target))
             if look
             else (None, None)
         )
         before, after = (size_of(path) or (0, 0) for path in (job.source, job.target))
         return Upscaled(job.source, job.target, job.name, before, after, written=False), lr, sr
-    picture = read_picture(job.source, job.name)
+    picture = read_picture(job.source, job.name, max_pixels=max_pixels)
     height, width = picture.pixels.shape[:2]
     size = (enlarged_side(height, engine.factor), enlarged_side(width, engine.factor))
     suffix = job.target.suffix.lower()
