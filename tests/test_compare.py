@@ -228,3 +228,66 @@ def test_failed_cell_in_new_records_fires(tmp_path: Path) -> None:
     commit_cell(folder, failed, None)
     outcome = compare(load_board(tmp_path / "old"), load_board(tmp_path / "new"), [parse_rule("accuracy -50pp")])
     assert [line for line in outcome.fired if "bicubic is error in NEW: NaN in the output" in line]
+
+
+# --- paired ----------------------------------------------------------------------------------------------------------
+
+LABELS = np.arange(400) % 4
+
+
+def stored(root: Path, *wrong: int, **options: Any) -> Leaderboard:
+    """Store bilinear and a network that is wrong on these of 400 samples; return their board."""
+    for method, missed in (("bilinear", range(200)), ("esrgan", wrong)):
+        preds = LABELS.copy()
+        preds[list(missed)] = (preds[list(missed)] + 1) % 4
+        role = "network" if method == "esrgan" else "baseline"
+        commit(root, make_record(method, n=400, role=role), make_samples(LABELS, preds))
+    return leaderboard.build(find_records([root])[0], draws=1000, **options)
+
+
+def test_paired_rules_test_non_inferiority_and_say_interval_and_margin(tmp_path: Path) -> None:
+    old = stored(tmp_path / "old", *range(40))
+    for name, wrong, margin, fires in (
+        ("equal", range(40), "-0.3pp", False),  # the same decisions: the interval is 0
+        ("swapped", [*range(20), *range(100, 120)], "-1pp", True),  # no change, but 40 decisions of 400 differ
+        ("swapped a little", [*range(38), 100, 101], "-2pp", False),
+        ("worse", [*range(70)], "-3pp", True),  # 7.5 points, all of the interval beyond the margin
+        ("better", [*range(10)], "-0.3pp", False),
+    ):
+        new = stored(tmp_path / name, *wrong)
+        rules = [parse_rule(f"accuracy {margin}")]
+        result = compare(old, new, rules, paired=True)
+        assert bool(result.fired) == fires, (name, result.fired)
+        change = next(change for change in result.changes if change.row.method == "esrgan")
+        before, after = change.values["accuracy"]
+        assert before is not None and after is not None
+        low, high = change.ci["accuracy"]
+        assert low <= after - before <= high
+        # the textbook interval of a paired difference of shares
+        only = [len(set(wrong) - set(range(40))), len(set(range(40)) - set(wrong))]
+        width = 1.96 * math.sqrt(sum(only) - (only[0] - only[1]) ** 2 / 400) / 400
+        assert (high - low) / 2 == pytest.approx(width, rel=0.15, abs=1e-9)
+        if fires:
+            (said,) = result.fired
+            assert f"[{low:+.4g}, {high:+.4g}] on the same 400 samples" in said and f"'accuracy {margin}'" in said
+            assert ("is beyond the margin" in said) == (name == "worse")
+    assert not compare(old, stored(tmp_path / "again", *range(20), *range(100, 120)), rules).fired
+
+
+def test_paired_costs_are_compared_as_they_are(tmp_path: Path) -> None:
+    old, new = (stored(tmp_path / name, *range(40)) for name in ("old", "new"))
+    slower = tuple(dataclasses.replace(row, values={**row.values, "latency_ms": 9.0}) for row in new.rows)
+    rules = [parse_rule("latency_ms +10%"), parse_rule("cross_entropy +0.5")]
+    fired = compare(old, dataclasses.replace(new, rows=slower), rules, paired=True).fired
+    assert len(fired) == 2 and all("latency_ms went from 4 to 9, beyond" in line for line in fired)
+
+
+def test_paired_needs_samples_of_both_sides_and_metrics_with_intervals(tmp_path: Path) -> None:
+    board = stored(tmp_path / "old", *range(40))
+    tables.write(board, tmp_path)
+    with pytest.raises(IncomparableError, match="needs the samples of NEW"):
+        compare(board, load_board(tmp_path / "leaderboard.json"), paired=True)
+    with pytest.raises(IncomparableError, match="drawn otherwise"):
+        compare(board, stored(tmp_path / "old", *range(40), seed=7), paired=True)
+    with pytest.raises(UsageError, match=r"top5 has no interval here.*accuracy"):
+        compare(board, board, [parse_rule("top5 -1pp")], paired=True)

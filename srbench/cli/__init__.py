@@ -399,6 +399,13 @@ def compare(
         list[str] | None,
         typer.Option("--fail-on", help="Rule such as 'accuracy -0.3pp'; repeatable; fires with exit 1."),
     ] = None,
+    paired: Annotated[
+        bool,
+        typer.Option(
+            "--paired",
+            help="Test non-inferiority: a rule holds only where the interval of the change on the same samples does.",
+        ),
+    ] = False,
 ) -> None:
     """Show what changed between two leaderboards; with rules, fail where it became worse."""
     from srbench.leaderboard.changes import render_comparison
@@ -406,7 +413,7 @@ def compare(
     from srbench.leaderboard.compare import load_board, parse_rule
 
     rules = [parse_rule(text) for text in fail_on or []]
-    result = compare_boards(load_board(old), load_board(new), rules)
+    result = compare_boards(load_board(old), load_board(new), rules, paired=paired)
     from rich.console import Console
 
     show(render_comparison(result, width=Console().width))

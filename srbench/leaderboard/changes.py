@@ -55,16 +55,17 @@ def _comparison_table(
         table.add_column(info.name.replace("_", "\n", 1), justify="right", no_wrap=True)
     for change in changes:
         state = f"\n({change.state})" if change.state else ""
-        cells = [_change(*change.values.get(info.name, (None, None))) for info in metrics]
+        cells = [_change(*change.values.get(info.name, (None, None)), change.ci.get(info.name)) for info in metrics]
         table.add_row(Text(row_name(change.row, most) + state), *cells)
     return table
 
 
-def _change(old: float | None, new: float | None) -> str:
+def _change(old: float | None, new: float | None, ends: tuple[float, float] | None) -> str:
     if old is None or new is None:
         return f"{_change_side(new)}\nwas {_change_side(old)}" if old is not new else MISSING
     delta = 0.0 if old == new else new - old
-    return f"{_change_side(new)}\n{delta:+.4g}"
+    interval = "" if ends is None else f"\n[{ends[0]:+.2g}, {ends[1]:+.2g}]"
+    return f"{_change_side(new)}\n{delta:+.4g}{interval}"
 
 
 def _change_side(value: float | None) -> str:

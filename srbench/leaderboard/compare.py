@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from srbench.files.paths import user_path
 from srbench.leaderboard import Leaderboard, Row, build, read_leaderboard
 from srbench.metrics.catalogue import all_metrics, metric, metric_names
 from srbench.metrics.info import MetricInfo
+from srbench.metrics.stats import LEVEL
 from srbench.records.cells import find_records
+from srbench.task_types import Interval, put_interval
 
 # A change of exactly the bound, computed in binary, must not fire.
 _TOLERANCE = 1e-9
@@ -38,6 +40,11 @@ class Rule:
     bound: float
     relative: bool
 
+    def allowed(self, old: float) -> float:
+        """Return the size of the change from `old` that is still allowed, in the metric's unit."""
+        cap = metric(self.metric).cap
+        return self.bound * abs(old if cap is None else min(old, cap)) if self.relative else self.bound
+
     def breaks(self, old: float, new: float) -> bool:
         """Say whether the change from `old` to `new` goes beyond the bound.
 
@@ -48,8 +55,12 @@ class Rule:
             old, new = min(old, cap), min(new, cap)
         if old == new:
             return False
-        allowed = self.bound * abs(old) if self.relative else self.bound
-        return self.sign * (new - old) > allowed + _TOLERANCE
+        return self.sign * (new - old) > self.allowed(old) + _TOLERANCE
+
+    def may_break(self, old: float, interval: Interval) -> bool:
+        """Say whether an interval of the change from `old` reaches beyond the bound."""
+        worst = interval[1] if self.sign > 0 else interval[0]
+        return self.sign * worst > self.allowed(old) + _TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -61,12 +72,14 @@ class Change:
         new: The row of NEW, None where it is gone.
         state: "new", "missing", "failed" (ok in OLD, not in NEW), or "".
         values: Metric -> (old value, new value), of rows that are ok in both.
+        ci: Metric -> 95 % interval of new minus old on the same samples; only where these were asked for.
     """
 
     old: Row | None
     new: Row | None
     state: str
     values: Mapping[str, tuple[float | None, float | None]]
+    ci: Mapping[str, Interval] = field(default_factory=dict)
 
     @property
     def row(self) -> Row:
@@ -142,22 +155,30 @@ def load_board(path: Path | str) -> Leaderboard:
     return build(cells, warnings=problems)
 
 
-def compare(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule] = ()) -> BoardComparison:
+def compare(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule] = (), *, paired: bool = False) -> BoardComparison:
     """Compare two leaderboards row by row, matched by task, method, weights, classifier and track.
 
-    Point estimates are compared. With rules, a row that is ok in OLD and missing or failed in NEW fires as well, and
+    Point estimates are compared, unless `paired` asks for non-inferiority: then a rule holds only where the 95 %
+    interval of the change on the same samples stays within its bound. Costs have no samples, and are compared as they
+    are.
+
+    With rules, a row that is ok in OLD and missing or failed in NEW fires as well, and
     so does a value that is gone.
 
     Args:
         old: The leaderboard to hold against.
         new: The one under test.
         rules: Bounds that NEW must keep.
+        paired: Hold intervals of paired differences against the rules.
 
     Raises:
-        IncomparableError: If there is no common task, or one differs in protocol, samples or classifier.
+        IncomparableError: If there is no common task, or one differs in protocol, samples or classifier; with `paired`
+            also if one board has no samples, or their draws differ.
         UsageError: If OLD has no ok row, or no row of OLD has a rule's metric: the gate could not fail.
     """
     _check_comparable(old, new)
+    if paired:
+        _check_pairs(old, new, rules)
     expected = [row for row in old.rows if row.status == "ok"]
     if not expected:
         raise UsageError("OLD has no ok row, so there is nothing to compare; run its evaluation first")
@@ -169,6 +190,8 @@ def compare(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule] = ()) -> B
     headline = [row.name for row in all_metrics() if row.headline and any(ok[row.name] is not None for ok in expected)]
     metrics = tuple(dict.fromkeys([*headline, *(rule.metric for rule in rules)]))
     changes = [_change(row, partners.get(row.key), metrics) for row in old.rows]
+    if paired:
+        changes = [_with_intervals(change, old, new) for change in changes]
     changes += [_change(None, row, metrics) for row in new.rows if row.key not in known]
     fired = [line for change in changes for line in _fired(change, rules)] if rules else []
     return BoardComparison(metrics=metrics, changes=tuple(changes), fired=tuple(fired))
@@ -201,9 +224,59 @@ def _fired(change: Change, rules: Sequence[Rule]) -> list[str]:
             continue
         if after is None:
             lines.append(f"{where}: {rule.metric} was {before:.6g} and is gone in NEW")
+        elif rule.metric in change.ci:
+            lines += _beyond(where, rule, before, after, change)
         elif rule.breaks(before, after):
             lines.append(f"{where}: {rule.metric} went from {before:.6g} to {after:.6g}, beyond {rule.text!r}")
     return lines
+
+
+def _beyond(where: str, rule: Rule, before: float, after: float, change: Change) -> list[str]:
+    """Say that an interval reaches beyond a rule's margin, and whether all of it does; nothing where it does not."""
+    low, high = change.ci[rule.metric]
+    if not rule.may_break(before, (low, high)):
+        return []
+    nearest = low if rule.sign > 0 else high
+    verdict = "is beyond" if rule.sign * nearest > rule.allowed(before) else "is not shown to be within"
+    return [
+        f"{where}: {rule.metric} went from {before:.6g} to {after:.6g}; the change, {after - before:+.4g} with 95 %"
+        f" interval [{low:+.4g}, {high:+.4g}] on the same {change.row.n} samples, {verdict} the margin of"
+        f" {rule.sign * rule.allowed(before):+.4g} ({rule.text!r})"
+    ]
+
+
+def _with_intervals(change: Change, old: Leaderboard, new: Leaderboard) -> Change:
+    """Add the intervals of the paired differences, from the draws of both boards, which are of the same samples."""
+    if change.old is None or change.new is None or not change.values:
+        return change
+    ours, theirs = old.draws.get(change.old.key, {}), new.draws.get(change.new.key, {})
+    ci: dict[str, Interval] = {}
+    for name in change.values:
+        if name in ours and name in theirs:
+            put_interval(ci, name, theirs[name] - ours[name], LEVEL)
+    return replace(change, ci=ci)
+
+
+def _check_pairs(old: Leaderboard, new: Leaderboard, rules: Sequence[Rule]) -> None:
+    """Refuse boards without samples, with other draws, or rules about metrics that have no draws."""
+    for name, board in (("OLD", old), ("NEW", new)):
+        if not board.draws:
+            raise IncomparableError(
+                f"--paired needs the samples of {name}, which is a leaderboard.json alone; give the folder that"
+                " 'srbench eval --out' wrote, with its records"
+            )
+    if dict(old.bootstrap) != dict(new.bootstrap):
+        raise IncomparableError(
+            f"OLD and NEW were drawn otherwise: {dict(old.bootstrap)} against {dict(new.bootstrap)}"
+        )
+    drawn = {name for draws in old.draws.values() for name in draws}
+    for rule in rules:
+        if metric(rule.metric).group != "cost" and rule.metric not in drawn:
+            fitting = ", ".join(name for name in metric_names() if name in drawn)
+            raise UsageError(
+                f"--fail-on {rule.text!r}: {rule.metric} has no interval here, so --paired cannot test it; those that"
+                f" have one are {fitting}"
+            )
 
 
 def _spell(row: Row) -> str:
