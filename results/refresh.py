@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srbench.leaderboard import Leaderboard, Row, build
-from srbench.leaderboard.tables import row_name
+from srbench.leaderboard.texts import row_name
 from srbench.records.cells import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.records.schema import Record
 from srbench.report.figures import draw_all

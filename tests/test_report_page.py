@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 from srbench import leaderboard, report
 from srbench.cli import app
 from srbench.errors import UsageError
-from srbench.leaderboard import tables
+from srbench.leaderboard import tables, texts
 from srbench.metrics.catalogue import metric
 from srbench.records.cells import find_records
 from srbench.records.samples import SAMPLE_COLUMNS, samples_frame
@@ -205,7 +205,7 @@ def test_what_is_shown_is_the_value_rounded(folder):
         for cell in row.find("td"):
             value, text = cell.attributes.get("data-value"), cell.text.partition("[")[0].strip()
             if value is None:
-                assert text == tables.MISSING
+                assert text == texts.MISSING
             elif cell.attributes["data-column"] in ("accuracy", "psnr", "cross_entropy") and value != "inf":
                 assert float(text) == pytest.approx(float(value), abs=0.0051)
 

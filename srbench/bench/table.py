@@ -14,7 +14,7 @@ from rich.text import Text
 
 from srbench.bench import BenchResult, Case, Row
 from srbench.leaderboard.fitting import fitted
-from srbench.leaderboard.tables import MISSING, fixed, scaled, three
+from srbench.leaderboard.texts import MISSING, fixed, scaled, three
 from srbench.records.schema import Spread
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from srbench.leaderboard.compare import BoardComparison, Change
 from srbench.leaderboard.fitting import fitted, label_limit
-from srbench.leaderboard.tables import MISSING, row_name
+from srbench.leaderboard.texts import MISSING, row_name
 from srbench.metrics.catalogue import metric
 from srbench.metrics.info import MetricInfo
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from srbench.leaderboard.grids import Grid, GridColumn
 from srbench.leaderboard.shifts import ShiftedRow, ShiftTable
-from srbench.leaderboard.tables import MISSING, formatted, row_name
+from srbench.leaderboard.texts import MISSING, formatted, row_name
 from srbench.metrics.catalogue import metric
 from srbench.task_types import Interval
 

@@ -1,4 +1,4 @@
-"""Shows and saves a leaderboard: Rich, Markdown, CSV, JSON, and the notes below each table; the only place that rounds.
+"""Shows and saves a leaderboard: Rich, Markdown, HTML, CSV, JSON.
 
 Columns come from the catalogue of metrics.
 """
@@ -6,13 +6,11 @@ Columns come from the catalogue of metrics.
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from rich import box
 from rich.console import RenderableType
@@ -21,26 +19,19 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
-from srbench.compute.numerics import Numerics
 from srbench.files.atomic import write_json, write_text
-from srbench.leaderboard import BASELINE, MINIMUM_BATCHES, ORACLE, Leaderboard, Row
-from srbench.leaderboard.fitting import fitted, label_limit, shortened
+from srbench.leaderboard import Leaderboard, Row
+from srbench.leaderboard.fitting import fitted, label_limit
 from srbench.leaderboard.grids import Grid
-from srbench.leaderboard.ranks import ranking_name
+from srbench.leaderboard.notes import notes
 from srbench.leaderboard.shifts import degraded_tasks
-from srbench.metrics.catalogue import all_metrics, metric, metrics_of
+from srbench.leaderboard.texts import MISSING, plural, row_name, written, written_interval, written_places, written_rank
+from srbench.metrics.catalogue import metrics_of
 from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
 
-MISSING = "–"
-CONTROL_MARK = "†"
-ADAPTED_MARK = "‡"
-TIE_MARK = "≈"
 BAR_WIDTH = 8
 RANK_INTERVAL_PRIORITY = 7
-
-# Below this many samples a class, a class's F1 is too uncertain to be read without its caution.
-FEW_SAMPLES = 100
 
 
 @dataclass(frozen=True)
@@ -106,52 +97,6 @@ def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:
             header = f"{info.header.partition(chr(10))[0]}\n95 %"
             show = partial(written_interval, info)
             yield Column(f"{info.name}_ci", header, show, info.interval_priority, metric=info)
-
-
-def written_rank(row: Row) -> str:
-    """Return the place of a row, with the mark of a tie with the best, or a dash."""
-    return MISSING if row.rank is None else f"{row.rank}{f' {TIE_MARK}' if row.tied else ''}"
-
-
-def written_places(row: Row) -> str:
-    """Return the interval of a row's place, or a dash."""
-    if row.rank_interval is None:
-        return MISSING
-    first, last = row.rank_interval
-    return str(first) if first == last else f"{first}–{last}"
-
-
-def written(info: MetricInfo, row: Row) -> str:
-    """Return the value of a metric as a table writes it, with its interval where that stands within."""
-    text = formatted(info, row[info.name])
-    if info.second is not None and text != MISSING:
-        return f"{text} / {formatted(metric(info.second), row[info.second])}"
-    ends = written_interval(info, row) if info.interval_shown == "within" else MISSING
-    return text if ends == MISSING or text == MISSING else f"{text} {ends}"
-
-
-def written_interval(info: MetricInfo, row: Row) -> str:
-    """Return the interval of a metric as a table writes it, or a dash."""
-    if info.name not in row.ci:
-        return MISSING
-    low, high = row.ci[info.name]
-    sign = "+" if info.style == "signed" else ""
-    return f"[{low:{sign}.{info.interval_digits}f}, {high:{sign}.{info.interval_digits}f}]"
-
-
-def formatted(info: MetricInfo, value: float | None) -> str:
-    """Return a value of a metric in its style, or a dash."""
-    if value is None:
-        return MISSING
-    if info.style == "significant":
-        return three(value)
-    if info.style == "scaled":
-        return scaled(value)
-    if info.style == "count":
-        return f"{value:.0f}" if float(value).is_integer() else f"{value:.1f}"
-    if info.style == "p":
-        return "<0.001" if value < 0.001 else f"{value:.3f}"
-    return f"{value:+.{info.digits}f}" if info.style == "signed" else fixed(value, info.digits)
 
 
 def render(
@@ -256,62 +201,6 @@ def title(board: Leaderboard, task: str, classifier: str | None, rows: Sequence[
     return f"{task} · {name} · {sizes[0]} {plural(dataset['unit'])}"
 
 
-def row_name(row: Row, most: int | None = None) -> str:
-    """Return method and weights with the marks that say what kind of row it is.
-
-    Args:
-        row: The row.
-        most: Characters that the name may have; the label loses its middle, the marks stay. None keeps all.
-    """
-    marks = (CONTROL_MARK if row.role == "control" else "") + (ADAPTED_MARK if row.track == "adapted" else "")
-    states = [row.status] * (row.status != "ok") + ["partial"] * row.partial
-    suffix = (f" {marks}" if marks else "") + (f" [{', '.join(states)}]" if states else "")
-    return (row.label if most is None else shortened(row.label, most - len(suffix))) + suffix
-
-
-def plural(unit: str) -> str:
-    """Return the plural of what a sample is: "patches", "images"."""
-    return unit + ("es" if unit.endswith(("ch", "sh", "s", "x")) else "s")
-
-
-def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
-    """Return the sentences that must stand below a table."""
-    about = board.tasks[task]
-    dataset, unit = about["dataset"], plural(about["dataset"]["unit"])
-    lines = [dataset["note"]] if dataset["note"] else []
-    lines += _mark_notes(rows)
-    lines += _interval_notes(board, rows, unit)
-    lines += _place_notes(rows)
-    lines += _seed_notes(board, task, rows)
-    lines += _power_note(board, task, rows, unit)
-    lines += _numerics_note(about)
-    lines += _class_notes(board, task, rows)
-    if any(row.partial for row in rows):
-        sizes = sorted({row.n for row in rows if row.partial and row.status == "ok"})
-        lines.append(f"partial: --limit left {', '.join(map(str, sizes)) or 'no'} {unit}; such rows are never ranked")
-    if dataset["n_unreadable"]:
-        named = ", ".join(dataset["unreadable"])
-        more = ", ..." if dataset["n_unreadable"] > len(dataset["unreadable"]) else ""
-        lines.append(f"unreadable and left out of every row: {dataset['n_unreadable']} ({named}{more})")
-    if dataset["n_not_degraded"]:
-        lines.append(
-            f"{dataset['n_not_degraded']} of {dataset['n']} {unit} are already at or below the LR size:"
-            " the degradation does nothing to them"
-        )
-    one_channel = dataset.get("n_one_channel", 0)  # boards of before it was counted do not say
-    if one_channel and about["protocol"]["fields"].get("score", {}).get("channels") == "y":
-        lines.append(f"{one_channel} of {dataset['n']} {unit} are stored with one channel, which is taken as Y itself")
-    lines += _exact_notes(rows)
-    lines += _null_notes(rows)
-    for status in ("skipped", "error"):
-        reasons: dict[str, list[str]] = {}
-        for row in rows:
-            if row.status == status:
-                reasons.setdefault(row.reason or "", []).append(row.label)
-        lines += [f"{status}: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    return lines
-
-
 def _beside(board: Leaderboard) -> dict[tuple[str, str | None], list[Grid]]:
     """Return the further tables that stand below that of a task and network."""
     from srbench.leaderboard.shift_grid import shift_grid  # which writes its numbers as this module does
@@ -392,171 +281,3 @@ def bar(share: float) -> str:
     eighths = round(min(max(share, 0.0), 1.0) * BAR_WIDTH * 8)
     full, rest = divmod(eighths, 8)
     return ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(BAR_WIDTH, "░")
-
-
-def fixed(value: float | None, digits: int) -> str:
-    """Return a number with so many digits behind the point, or a dash."""
-    if value is None:
-        return MISSING
-    return "inf" if math.isinf(value) else f"{value:.{digits}f}"
-
-
-def three(value: float | None) -> str:
-    """Return three significant digits, never in powers of ten, or a dash."""
-    if value is None:
-        return MISSING
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def scaled(value: float | None) -> str:
-    """Return three significant digits with k, M, G or T, or a dash."""
-    if value is None:
-        return MISSING
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.0f}"
-
-
-# --- the notes ---------------------------------------------------------------------------------------------------
-
-
-def _mark_notes(rows: Sequence[Row]) -> list[str]:
-    lines = []
-    if any(row.role == "oracle" for row in rows):
-        lines.append(f"{ORACLE}: the classifier on HR itself, the most that can be recovered")
-    if any(row.role == "control" for row in rows):
-        lines.append(f"{CONTROL_MARK} control: keeps the comparison honest and has no rank")
-    if any(row.track == "adapted" for row in rows):
-        lines.append(
-            f"{ADAPTED_MARK} adapted: the classifier was trained too; never ranked against frozen rows;"
-            f" differences refer to the frozen {ORACLE} and {BASELINE}"
-        )
-    return lines
-
-
-def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[str]:
-    if not any(row.ci for row in rows):
-        return []
-    how = board.bootstrap
-    line = (
-        f"intervals: {100 * how['level']:.3g} % paired bootstrap over {unit}, {how['draws']} draws, seed {how['seed']}"
-    )
-    if any(row["p_holm"] is not None for row in rows):
-        line += f"; p: exact McNemar against {BASELINE}, Holm-corrected over {_families(rows)}"
-    lines = [line]
-    score = board.tasks[rows[0].task]["protocol"]["fields"].get("score", {})
-    if score.get("psnr_reduction") == "batch":
-        lines.append(
-            f"PSNR: mean over batches of {score['psnr_batch']} {unit} with pooled MSE; its interval resamples batches"
-            f" (at least {MINIMUM_BATCHES})"
-        )
-    return lines
-
-
-def _place_notes(rows: Sequence[Row]) -> list[str]:
-    """Say what the intervals of places are, and which rows are tied."""
-    lines = []
-    if any(row.rank_interval is not None for row in rows):
-        lines.append("place 95 %: the middle 95 % of a row's places over the same draws")
-    if any(row.tied for row in rows):
-        lines.append(
-            f"{TIE_MARK} tied with the best of its track: the 95 % interval of the difference holds 0 (it holds for all"
-            " pairs of rows at once, because the same data chose the best)"
-        )
-    return lines
-
-
-def _seed_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
-    """Say which trainings a row of several seeds stands for, and what each of them reached."""
-    kind, lines = task_type_of(board, task), []
-    for row in rows:
-        name = ranking_name(row, kind) if row.seeds else None
-        if name is None:
-            continue
-        info = metric(name)
-        each = ", ".join(
-            f"{formatted(info, seed.values.get(name))} ({seed.weights}, seed {seed.seed})" for seed in row.seeds
-        )
-        lines.append(f"{row.label}: means over {len(row.seeds)} trainings; {info.word} {each}")
-    if lines:
-        lines.append("rows of several seeds: intervals resample seeds and images, and p is from these draws")
-    return lines
-
-
-def _power_note(board: Leaderboard, task: str, rows: Sequence[Row], unit: str) -> list[str]:
-    """Say which difference the number of samples can show."""
-    power = next((each for row in rows if (each := board.power_of(task, row.classifier)) is not None), None)
-    if power is None:
-        return []
-    seen = f"where two methods disagree on {100 * power['discordance']:.1f} % of them, as rows and {BASELINE} do here"
-    if power["difference"] is None:
-        return [f"{power['n']} {unit} cannot show any difference in accuracy to exact McNemar p < 0.05"]
-    return [
-        f"the smallest difference in accuracy that {power['n']} {unit} could show is"
-        f" {100 * power['difference']:.1f} points (exact McNemar p < 0.05 in 80 % of such data sets), {seen}"
-    ]
-
-
-def _numerics_note(about: Mapping[str, Any]) -> list[str]:
-    """Say in which arithmetic the values were computed; boards of before it was recorded say nothing."""
-    if "numerics" not in about:
-        return []
-    numerics = Numerics(**about["numerics"])
-    return [f"computed in {numerics.arithmetic} on {'a GPU' if numerics.device == 'cuda' else 'a CPU'}"]
-
-
-def _families(rows: Sequence[Row]) -> str:
-    sizes = [sum(row["p_holm"] is not None and row.track == track for row in rows) for track in ("frozen", "adapted")]
-    named = [f"{size} {track}" for size, track in zip(sizes, ("frozen", "adapted"), strict=True) if size]
-    return f"{' and '.join(named)} rows"
-
-
-def _class_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
-    about = board.tasks[task]
-    classes, size = about["dataset"]["n_classes"], about["dataset"]["n"]
-    if not classes or all(row["f1_macro"] is None for row in rows) or size / classes >= FEW_SAMPLES:
-        return []
-    each = size / classes
-    if each < 1:
-        unit = about["dataset"]["unit"]
-        counted = f"{size} {unit if size == 1 else plural(unit)} for {classes} classes"
-        return [f"F1 of single classes: {counted}, fewer than one a class; F1 is taken over those present"]
-    # A share near one half of so many samples; F1 is no steadier than that.
-    points = 100 * 0.5 / math.sqrt(each)
-    return [f"F1 of single classes: about {each:.0f} a class, a standard error near {points:.0f} points"]
-
-
-def _null_notes(rows: Sequence[Row]) -> list[str]:
-    """Say why values are missing: always for the gap and the image metrics, else where other rows have a value."""
-    ok = [row for row in rows if row.status == "ok"]
-    reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
-    told = {info.name: info.absence for info in all_metrics() if info.absence is not None}
-    for name, absence in {**told, "ci.psnr": "always"}.items():
-        lacking = [row for row in ok if name in row.notes]
-        if absence == "elsewhere" and len(lacking) == len(ok):
-            continue
-        for reason in dict.fromkeys(row.notes[name] for row in lacking):
-            where = tuple(row.label for row in lacking if row.notes[name] == reason)
-            spelled = () if len(where) == len(ok) else where
-            reasons.setdefault((reason, spelled), []).append(name)
-    lines = []
-    for (reason, where), names in reasons.items():
-        scope = f" for {', '.join(where)}" if where else ""
-        lines.append(f"no {' and no '.join(_spoken(name) for name in names)}{scope}: {reason}")
-    return lines
-
-
-def _exact_notes(rows: Sequence[Row]) -> list[str]:
-    """Say for which rows exact images stand in a mean at the most that one image counts."""
-    labels: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        for name, text in row.notes.items():
-            if name.startswith("exact."):
-                labels.setdefault((name.removeprefix("exact."), text), []).append(row.label)
-    return [f"{metric(name).word}: {text}: {', '.join(named)}" for (name, text), named in labels.items()]
-
-
-def _spoken(name: str) -> str:
-    prefix, _, of = name.rpartition(".")
-    return f"interval of {metric(of).word}" if prefix == "ci" else metric(name).word

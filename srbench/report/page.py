@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from srbench.leaderboard import Leaderboard, tables
+from srbench.leaderboard import Leaderboard, tables, texts
 from srbench.records.cells import StoredCell
 from srbench.report.best import scored
 from srbench.report.galleries import Pictures
@@ -97,7 +97,7 @@ def _task(board: Leaderboard, cells: Sequence[StoredCell], name: str, index: int
     created = [cell.record.created for cell in ours]
     scale = _scale(protocol["fields"])
     facts = (
-        ("data", (f"{dataset['name']}, {dataset['split']}: {dataset['n']} {tables.plural(dataset['unit'])}{classes}",)),
+        ("data", (f"{dataset['name']}, {dataset['split']}: {dataset['n']} {texts.plural(dataset['unit'])}{classes}",)),
         ("protocol", (f"{protocol['name']}{f', {scale}' if scale else ''}",)),
         ("device", tuple(about["devices"])),
         ("threads", _distinct(environment.threads for environment in environments)),

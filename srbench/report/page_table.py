@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from srbench.leaderboard import Leaderboard, Row, tables
+from srbench.leaderboard import Leaderboard, Row, tables, texts
+from srbench.leaderboard.notes import notes
 from srbench.metrics.catalogue import ESSENTIAL_PRIORITY
 from srbench.records.cells import StoredCell
 from srbench.report.best import leads
@@ -111,7 +112,7 @@ def page_table(
         groups=_groups(rows, wanted, best),
         findings=tuple(findings(rows, leading, ranked_by)),
         notes=(
-            *(line for line in tables.notes(board, task, shown) if line != about["dataset"]["note"]),
+            *(line for line in notes(board, task, shown) if line != about["dataset"]["note"]),
             *bold_note(leading),
         ),
     )
@@ -163,9 +164,9 @@ def _groups(rows: Sequence[Row], wanted: Sequence[tables.Column], best: set[Any]
 
 
 def _line(row: Row, wanted: Sequence[tables.Column], best: set[Any], value_range: tuple[float, float]) -> Line:
-    mark = {"oracle": "oracle", "control": f"control {tables.CONTROL_MARK}"}.get(row.role, "")
+    mark = {"oracle": "oracle", "control": f"control {texts.CONTROL_MARK}"}.get(row.role, "")
     if row.track == "adapted":
-        mark = f"{mark} {tables.ADAPTED_MARK}".strip()
+        mark = f"{mark} {texts.ADAPTED_MARK}".strip()
     cells = tuple(_cell(column, row, best, value_range) for column in wanted if column.name != "method")
     return Line(row, mark, cells)
 
@@ -174,9 +175,9 @@ def _cell(column: tables.Column, row: Row, best: set[Any], value_range: tuple[fl
     name = column.name
     value = row.rank if column.metric is None else row[name]
     ci = row.ci.get(name)
-    interval = None if column.metric is None or ci is None else tables.written_interval(column.metric, row)
+    interval = None if column.metric is None or ci is None else texts.written_interval(column.metric, row)
     if name == "rank" and row.rank_interval is not None:
-        interval = tables.written_places(row)
+        interval = texts.written_places(row)
     return Cell(
         column=name,
         value=None if value is None else repr(value) if isinstance(value, int) else _number(value),

@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 from srbench import __version__
-from srbench.leaderboard import BASELINE, ORACLE, tables
+from srbench.leaderboard import BASELINE, ORACLE, texts
 from srbench.report.figures import sections
 from srbench.report.inline import script_json
 from srbench.report.page import FigureBlock, Page
@@ -45,8 +45,8 @@ def render(page: Page) -> str:
             heat=_heat_colours(),
             oracle=ORACLE,
             reference=BASELINE,
-            control_mark=tables.CONTROL_MARK,
-            adapted_mark=tables.ADAPTED_MARK,
+            control_mark=texts.CONTROL_MARK,
+            adapted_mark=texts.ADAPTED_MARK,
         )
     )
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pandas as pd
 
-from srbench.leaderboard import Row, tables
+from srbench.leaderboard import Row, texts
 
 
 def mark(row: Row) -> str:
     """Return the marks of a control and of the adapted track."""
-    return (tables.CONTROL_MARK if row.role == "control" else "") + (
-        tables.ADAPTED_MARK if row.track == "adapted" else ""
+    return (texts.CONTROL_MARK if row.role == "control" else "") + (
+        texts.ADAPTED_MARK if row.track == "adapted" else ""
     )
 
 

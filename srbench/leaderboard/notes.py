@@ -1,0 +1,199 @@
+"""The sentences below a table: what its marks mean, how sure its numbers are, and why some are missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from srbench.compute.numerics import Numerics
+from srbench.leaderboard.board import Leaderboard
+from srbench.leaderboard.numbers import MINIMUM_BATCHES
+from srbench.leaderboard.ranks import ranking_name
+from srbench.leaderboard.rows import Row
+from srbench.leaderboard.texts import ADAPTED_MARK, CONTROL_MARK, TIE_MARK, formatted, plural
+from srbench.metrics.catalogue import all_metrics, metric
+from srbench.records.schema import BASELINE, ORACLE
+from srbench.task_types import task_type
+
+# Below this many samples a class, a class's F1 is too uncertain to be read without its caution.
+FEW_SAMPLES = 100
+
+
+def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    """Return the sentences that must stand below a table."""
+    about = board.tasks[task]
+    dataset, unit = about["dataset"], plural(about["dataset"]["unit"])
+    lines = [dataset["note"]] if dataset["note"] else []
+    lines += _mark_notes(rows)
+    lines += _interval_notes(board, rows, unit)
+    lines += _place_notes(rows)
+    lines += _seed_notes(board, task, rows)
+    lines += _power_note(board, task, rows, unit)
+    lines += _numerics_note(about)
+    lines += _class_notes(board, task, rows)
+    if any(row.partial for row in rows):
+        sizes = sorted({row.n for row in rows if row.partial and row.status == "ok"})
+        lines.append(f"partial: --limit left {', '.join(map(str, sizes)) or 'no'} {unit}; such rows are never ranked")
+    if dataset["n_unreadable"]:
+        named = ", ".join(dataset["unreadable"])
+        more = ", ..." if dataset["n_unreadable"] > len(dataset["unreadable"]) else ""
+        lines.append(f"unreadable and left out of every row: {dataset['n_unreadable']} ({named}{more})")
+    if dataset["n_not_degraded"]:
+        lines.append(
+            f"{dataset['n_not_degraded']} of {dataset['n']} {unit} are already at or below the LR size:"
+            " the degradation does nothing to them"
+        )
+    one_channel = dataset.get("n_one_channel", 0)  # boards of before it was counted do not say
+    if one_channel and about["protocol"]["fields"].get("score", {}).get("channels") == "y":
+        lines.append(f"{one_channel} of {dataset['n']} {unit} are stored with one channel, which is taken as Y itself")
+    lines += _exact_notes(rows)
+    lines += _null_notes(rows)
+    for status in ("skipped", "error"):
+        reasons: dict[str, list[str]] = {}
+        for row in rows:
+            if row.status == status:
+                reasons.setdefault(row.reason or "", []).append(row.label)
+        lines += [f"{status}: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return lines
+
+
+def _mark_notes(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    if any(row.role == "oracle" for row in rows):
+        lines.append(f"{ORACLE}: the classifier on HR itself, the most that can be recovered")
+    if any(row.role == "control" for row in rows):
+        lines.append(f"{CONTROL_MARK} control: keeps the comparison honest and has no rank")
+    if any(row.track == "adapted" for row in rows):
+        lines.append(
+            f"{ADAPTED_MARK} adapted: the classifier was trained too; never ranked against frozen rows;"
+            f" differences refer to the frozen {ORACLE} and {BASELINE}"
+        )
+    return lines
+
+
+def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[str]:
+    if not any(row.ci for row in rows):
+        return []
+    how = board.bootstrap
+    line = (
+        f"intervals: {100 * how['level']:.3g} % paired bootstrap over {unit}, {how['draws']} draws, seed {how['seed']}"
+    )
+    if any(row["p_holm"] is not None for row in rows):
+        line += f"; p: exact McNemar against {BASELINE}, Holm-corrected over {_families(rows)}"
+    lines = [line]
+    score = board.tasks[rows[0].task]["protocol"]["fields"].get("score", {})
+    if score.get("psnr_reduction") == "batch":
+        lines.append(
+            f"PSNR: mean over batches of {score['psnr_batch']} {unit} with pooled MSE; its interval resamples batches"
+            f" (at least {MINIMUM_BATCHES})"
+        )
+    return lines
+
+
+def _place_notes(rows: Sequence[Row]) -> list[str]:
+    """Say what the intervals of places are, and which rows are tied."""
+    lines = []
+    if any(row.rank_interval is not None for row in rows):
+        lines.append("place 95 %: the middle 95 % of a row's places over the same draws")
+    if any(row.tied for row in rows):
+        lines.append(
+            f"{TIE_MARK} tied with the best of its track: the 95 % interval of the difference holds 0 (it holds for all"
+            " pairs of rows at once, because the same data chose the best)"
+        )
+    return lines
+
+
+def _seed_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    """Say which trainings a row of several seeds stands for, and what each of them reached."""
+    kind, lines = task_type(board.tasks[task]["dataset"].get("task_type", "classification")), []
+    for row in rows:
+        name = ranking_name(row, kind) if row.seeds else None
+        if name is None:
+            continue
+        info = metric(name)
+        each = ", ".join(
+            f"{formatted(info, seed.values.get(name))} ({seed.weights}, seed {seed.seed})" for seed in row.seeds
+        )
+        lines.append(f"{row.label}: means over {len(row.seeds)} trainings; {info.word} {each}")
+    if lines:
+        lines.append("rows of several seeds: intervals resample seeds and images, and p is from these draws")
+    return lines
+
+
+def _power_note(board: Leaderboard, task: str, rows: Sequence[Row], unit: str) -> list[str]:
+    """Say which difference the number of samples can show."""
+    power = next((each for row in rows if (each := board.power_of(task, row.classifier)) is not None), None)
+    if power is None:
+        return []
+    seen = f"where two methods disagree on {100 * power['discordance']:.1f} % of them, as rows and {BASELINE} do here"
+    if power["difference"] is None:
+        return [f"{power['n']} {unit} cannot show any difference in accuracy to exact McNemar p < 0.05"]
+    return [
+        f"the smallest difference in accuracy that {power['n']} {unit} could show is"
+        f" {100 * power['difference']:.1f} points (exact McNemar p < 0.05 in 80 % of such data sets), {seen}"
+    ]
+
+
+def _numerics_note(about: Mapping[str, Any]) -> list[str]:
+    """Say in which arithmetic the values were computed; boards of before it was recorded say nothing."""
+    if "numerics" not in about:
+        return []
+    numerics = Numerics(**about["numerics"])
+    return [f"computed in {numerics.arithmetic} on {'a GPU' if numerics.device == 'cuda' else 'a CPU'}"]
+
+
+def _families(rows: Sequence[Row]) -> str:
+    sizes = [sum(row["p_holm"] is not None and row.track == track for row in rows) for track in ("frozen", "adapted")]
+    named = [f"{size} {track}" for size, track in zip(sizes, ("frozen", "adapted"), strict=True) if size]
+    return f"{' and '.join(named)} rows"
+
+
+def _class_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    about = board.tasks[task]
+    classes, size = about["dataset"]["n_classes"], about["dataset"]["n"]
+    if not classes or all(row["f1_macro"] is None for row in rows) or size / classes >= FEW_SAMPLES:
+        return []
+    each = size / classes
+    if each < 1:
+        unit = about["dataset"]["unit"]
+        counted = f"{size} {unit if size == 1 else plural(unit)} for {classes} classes"
+        return [f"F1 of single classes: {counted}, fewer than one a class; F1 is taken over those present"]
+    # A share near one half of so many samples; F1 is no steadier than that.
+    points = 100 * 0.5 / math.sqrt(each)
+    return [f"F1 of single classes: about {each:.0f} a class, a standard error near {points:.0f} points"]
+
+
+def _null_notes(rows: Sequence[Row]) -> list[str]:
+    """Say why values are missing: always for the gap and the image metrics, else where other rows have a value."""
+    ok = [row for row in rows if row.status == "ok"]
+    reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    told = {info.name: info.absence for info in all_metrics() if info.absence is not None}
+    for name, absence in {**told, "ci.psnr": "always"}.items():
+        lacking = [row for row in ok if name in row.notes]
+        if absence == "elsewhere" and len(lacking) == len(ok):
+            continue
+        for reason in dict.fromkeys(row.notes[name] for row in lacking):
+            where = tuple(row.label for row in lacking if row.notes[name] == reason)
+            spelled = () if len(where) == len(ok) else where
+            reasons.setdefault((reason, spelled), []).append(name)
+    lines = []
+    for (reason, where), names in reasons.items():
+        scope = f" for {', '.join(where)}" if where else ""
+        lines.append(f"no {' and no '.join(_spoken(name) for name in names)}{scope}: {reason}")
+    return lines
+
+
+def _exact_notes(rows: Sequence[Row]) -> list[str]:
+    """Say for which rows exact images stand in a mean at the most that one image counts."""
+    labels: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        for name, text in row.notes.items():
+            if name.startswith("exact."):
+                labels.setdefault((name.removeprefix("exact."), text), []).append(row.label)
+    return [f"{metric(name).word}: {text}: {', '.join(named)}" for (name, text), named in labels.items()]
+
+
+def _spoken(name: str) -> str:
+    prefix, _, of = name.rpartition(".")
+    return f"interval of {metric(of).word}" if prefix == "ci" else metric(name).word
