@@ -14,6 +14,7 @@ from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
+from srbench.files.strict import canonical_json
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade, for_classifier
 from srbench.networks.classifiers import Classifier
@@ -62,13 +63,14 @@ class Stopwatches:
         self._index = [sample.id for sample in source.samples].index(hr_store.samples[0].id)
         self._hr = hr_store.batch([0]).to(settings.device).float() / 255
         self._sr_size = protocol.sr_size(self._hr.shape[-2], self._hr.shape[-1])
-        self._costs: dict[int, Costs] = {}
+        self._costs: dict[object, Costs] = {}
         self._classify: dict[str, Spread] = {}
 
     @torch.inference_mode()
     def restoring(self, loaded: LoadedMethod) -> Costs:
-        """Return what a method costs on its own."""
-        if id(loaded) not in self._costs:
+        """Return what a method costs on its own; equal weights under two names are measured once."""
+        key = _same_work(loaded)
+        if key not in self._costs:
             assert loaded.method is not None
             method = loaded.method
             one = self._lr(self._hr)
@@ -77,7 +79,7 @@ class Stopwatches:
             single = self._measure(lambda: self._restore(loaded, one), 1)
             with peak_memory(self._settings.device, method, many) as peak:
                 batched = self._measure(lambda: self._restore(loaded, many), len(many))
-            self._costs[id(loaded)] = Costs(
+            self._costs[key] = Costs(
                 latency_ms=milliseconds(single),
                 throughput=rate(batched),
                 batch=len(many),
@@ -85,7 +87,7 @@ class Stopwatches:
                 macs=count_macs(method, to_channels(one, method.info.channels), self._sr_size),
                 dtype=self._settings.numerics.arithmetic,
             )
-        return self._costs[id(loaded)]
+        return self._costs[key]
 
     @torch.inference_mode()
     def classifying(self, classifier: Classifier) -> Spread:
@@ -131,6 +133,14 @@ class Stopwatches:
 
     def _measure(self, call: Callable[[], object], batch_size: int) -> Timing:
         return measure(call, device=self._settings.device, batch_size=batch_size, budget_s=BUDGET_S)
+
+
+def _same_work(loaded: LoadedMethod) -> object:
+    """Return what two methods have in common that cost the same by definition: name, weights and their arguments."""
+    weights = loaded.weights
+    if weights is None or not weights.ref.sha256:
+        return id(loaded)
+    return loaded.name, loaded.track, weights.ref.sha256, canonical_json(dict(weights.ref.arguments))
 
 
 def milliseconds(timing: Timing) -> Spread:

@@ -18,6 +18,7 @@ from srbench.task_types import task_type
 
 # Below this many samples a class, a class's F1 is too uncertain to be read without its caution.
 FEW_SAMPLES = 100
+WIDE_LATENCY = 1.5  # 90th percentile / 10th; repeats on an idle machine differ by a few percent
 
 
 def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
@@ -30,6 +31,7 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     lines += _place_notes(rows)
     lines += _seed_notes(board, task, rows)
     lines += _power_note(board, task, rows, unit)
+    lines += _latency_notes(rows)
     lines += _numerics_note(about)
     lines += _class_notes(board, task, rows)
     if any(row.partial for row in rows):
@@ -132,6 +134,23 @@ def _power_note(board: Leaderboard, task: str, rows: Sequence[Row], unit: str) -
     return [
         f"the smallest difference in accuracy that {power['n']} {unit} could show is"
         f" {100 * power['difference']:.1f} points (exact McNemar p < 0.05 in 80 % of such data sets), {seen}"
+    ]
+
+
+def _latency_notes(rows: Sequence[Row]) -> list[str]:
+    """Name the rows whose latency was measured on a machine that did something else too."""
+    wide = []
+    for row in rows:
+        low, high = row["latency_p10_ms"], row["latency_p90_ms"]
+        if low is not None and high is not None and high > WIDE_LATENCY * low:
+            wide.append(
+                f"{row.label} ({formatted(metric('latency_ms'), low)} to {formatted(metric('latency_ms'), high)})"
+            )
+    if not wide:
+        return []
+    return [
+        f"ms / image: the 90th percentile is more than {WIDE_LATENCY:g} x the 10th for {', '.join(wide)}; the machine"
+        " was busy, so these do not rank methods; `srbench bench` on an idle one does"
     ]
 
 

@@ -170,6 +170,8 @@ def bare_row(record: Record) -> Row:
     costs = {
         "total_time_s": timing.total_time_s,
         "latency_ms": timing.latency_ms.median if timing.latency_ms else None,
+        "latency_p10_ms": timing.latency_ms.p10 if timing.latency_ms else None,
+        "latency_p90_ms": timing.latency_ms.p90 if timing.latency_ms else None,
         "images_per_s": timing.throughput.median if timing.throughput else None,
         "parameters": record.method.n_parameters,
         "macs": record.method.macs,

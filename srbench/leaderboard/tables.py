@@ -5,6 +5,7 @@ Columns come from the catalogue of metrics.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,14 +25,17 @@ from srbench.leaderboard import Leaderboard, Row
 from srbench.leaderboard.fitting import fitted, label_limit
 from srbench.leaderboard.grids import Grid
 from srbench.leaderboard.notes import notes
+from srbench.leaderboard.shift_grid import shift_grid
 from srbench.leaderboard.shifts import degraded_tasks
 from srbench.leaderboard.texts import MISSING, plural, row_name, written, written_interval, written_places, written_rank
-from srbench.metrics.catalogue import metrics_of
+from srbench.metrics.catalogue import CORE_PRIORITY, metrics_of
 from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
 
 BAR_WIDTH = 8
-RANK_INTERVAL_PRIORITY = 7
+OF_IMAGES = ("psnr", "psnr_ci", "ssim")
+SHORTEST = 18  # characters of a row's name, however narrow the terminal
+RANK_INTERVAL_PRIORITY = 6
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,8 @@ def render(
 
     Args:
         board: The leaderboard.
-        width: Columns of the terminal. Where the table is wider, long labels lose their middle, and the least important
-            columns give way; no number is ever wrapped.
+        width: Columns of the terminal. Where the table is wider, long labels lose their middle and the least important
+            columns give way, then the bars and the intervals of differences and gaps; no number is ever wrapped.
         where: File that holds all columns, named where some gave way.
         verbose: Show each row that has no weights, with its reason; otherwise one line names them.
     """
@@ -119,14 +123,10 @@ def render(
         rows, lacking = (all_rows, []) if verbose else _with_weights(all_rows)
         asked = task_type_of(board, task)
         heading, wanted = title(board, task, classifier, rows), _filled(rows, asked)
-        table, shown_columns = fitted(functools.partial(_rich_table, heading, rows=rows), wanted, width=width)
-        if len(shown_columns) < len(wanted):
-            build = functools.partial(_rich_table, heading, rows=rows, most=label_limit(width))
-            table, shown_columns = fitted(build, wanted, width=width)
-        dropped = len(wanted) - len(shown_columns)
+        table, left_out = _narrowed(heading, rows, wanted, width=width)
         lines = notes(board, task, rows) + lacking
-        if dropped:
-            lines.append(f"{dropped} more columns are in {where}; a wider terminal shows them")
+        if left_out:
+            lines.append(f"{left_out} are in {where}; a wider terminal shows them")
         shown += [table, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
         for grid in beside.get((task, classifier), []):
             shown += grid.rendered(width=width, where="leaderboard.md")
@@ -203,8 +203,6 @@ def title(board: Leaderboard, task: str, classifier: str | None, rows: Sequence[
 
 def _beside(board: Leaderboard) -> dict[tuple[str, str | None], list[Grid]]:
     """Return the further tables that stand below that of a task and network."""
-    from srbench.leaderboard.shift_grid import shift_grid  # which writes its numbers as this module does
-
     found: dict[tuple[str, str | None], list[Grid]] = {}
     for table in board.shifts:
         found.setdefault((table.task, table.classifier), []).append(shift_grid(table, board.tasks))
@@ -224,6 +222,23 @@ def _with_weights(rows: Sequence[Row]) -> tuple[Sequence[Row], list[str]]:
         f"{counted} no weights for this task: {', '.join(lacking)}; see `srbench list weights`, and -v for the reasons"
     )
     return [row for row in rows if not row.lacks_weights], [line]
+
+
+def _narrowed(heading: str, rows: Sequence[Row], wanted: Sequence[Column], *, width: int) -> tuple[Table, str]:
+    """Return the table as a terminal has room for it, and what it leaves out: "3 more columns", or nothing.
+
+    What answers the question goes last: place, method, accuracy with its interval, against bilinear, gap, latency.
+    """
+    core = {column.name for column in wanted if column.priority <= CORE_PRIORITY}
+    for most, compact in ((None, False), (label_limit(width), False), (label_limit(width), True), (SHORTEST, True)):
+        build = functools.partial(_rich_table, heading, rows=rows, most=most, compact=compact)
+        table, shown = fitted(build, wanted, width=width)
+        # Long labels are cut before any column goes; only a column of the core is worth more than what stands in cells.
+        if len(shown) == len(wanted) or (most is not None and core <= {column.name for column in shown}):
+            break
+    dropped = len(wanted) - len(shown)
+    parts = [f"{dropped} more columns"] * (dropped > 0) + ["the intervals of differences and gaps"] * compact
+    return table, " and ".join(parts)
 
 
 def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str) -> str:
@@ -247,26 +262,54 @@ def _filled(rows: Sequence[Row], asked: TaskType) -> list[Column]:
             return False
         return column.filled(rows) or (answered and column.name in asked.essential)
 
-    return [column for column in columns(asked.name) if keeps(column)]
+    kept = [column for column in columns(asked.name) if keeps(column)]
+    if answered:
+        return kept
+    # Without a network the images themselves are what is asked about, and their columns come first.
+    first = [
+        dataclasses.replace(column, priority=1 + at)
+        for at, name in enumerate(OF_IMAGES)
+        for column in kept
+        if column.name == name
+    ]
+    named = {column.name for column in first}
+    at = next((at + 1 for at, column in enumerate(kept) if column.name == "method"), 0)
+    return [*kept[:at], *first, *(column for column in kept[at:] if column.name not in named)]
 
 
-def _rich_table(heading: str, wanted: Sequence[Column], rows: Sequence[Row], most: int | None = None) -> Table:
-    """Return a table for a terminal; `most` is the number of characters that a row's name may have."""
+def _rich_table(
+    heading: str, wanted: Sequence[Column], rows: Sequence[Row], most: int | None = None, compact: bool = False
+) -> Table:
+    """Return a table for a terminal.
+
+    Args:
+        heading: What stands above it.
+        wanted: Its columns.
+        rows: Its rows.
+        most: Characters that a row's name may have; None keeps all.
+        compact: Leave out bars and the intervals that stand within cells.
+    """
     # Text, not markup: a name in square brackets would vanish.
     table = Table(box=box.SIMPLE_HEAD, title=Text(heading, "bold"), title_justify="left", pad_edge=False)
+    if compact:
+        table.padding = (0, 1, 0, 0)
     for column in wanted:
         table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
     sections = [(row.track, row.status != "ok") for row in rows]
     for index, row in enumerate(rows):
         style = {"oracle": "bold", "control": "italic"}.get(row.role, "")
-        cells = [Text(row_name(row, most) if column.name == "method" else _cell(column, row)) for column in wanted]
+        cells = [
+            Text(row_name(row, most) if column.name == "method" else _cell(column, row, compact)) for column in wanted
+        ]
         last = index + 1 < len(rows) and sections[index] != sections[index + 1]
         table.add_row(*cells, style="dim" if row.status != "ok" else style, end_section=last)
     return table
 
 
-def _cell(column: Column, row: Row) -> str:
+def _cell(column: Column, row: Row, compact: bool) -> str:
     text = _plain(column, row)
+    if compact:
+        return text if column.is_interval else text.partition(" [")[0]
     gap = row["recovered_gap"] if column.name == "recovered_gap" else None
     return text if gap is None else f"{text} {bar(gap)}"
 

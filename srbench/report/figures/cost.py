@@ -28,15 +28,34 @@ SECTION = Section("cost", "Accuracy and its price", order=10)
 
 @dataclass(frozen=True)
 class _Cost:
+    """A kind of cost.
+
+    Attributes:
+        field: Metric of the row.
+        tag: Part of the figure's name.
+        title: Its name in the title.
+        axis: Label of its axis.
+        prefix: Whether the axis has k, M and G.
+        ends: Metrics of the lower and upper end of its repeats, none where it is no measurement.
+    """
+
     field: str
     tag: str
     title: str
     axis: str
     prefix: bool
+    ends: tuple[str, str] | None = None
 
 
 _COSTS = (
-    _Cost("latency_ms", "latency", "latency", "latency of restoring one image, ms", False),
+    _Cost(
+        "latency_ms",
+        "latency",
+        "latency",
+        "latency of restoring one image, ms",
+        False,
+        ("latency_p10_ms", "latency_p90_ms"),
+    ),
     _Cost("macs", "macs", "multiply-accumulates", "multiply-accumulates an image", True),
     _Cost("parameters", "parameters", "parameters", "parameters", True),
 )
@@ -51,18 +70,18 @@ def draw(material: Material) -> Iterator[Drawn]:
 def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     """Yield one figure a kind of cost that at least one method has."""
     for cost in _COSTS:
-        points, left_out = _points(scope, cost.field)
+        points, left_out = _points(scope, cost)
         if any(point["x"] > 0 for point in points):
             yield _draw(scope, looks, cost, points, left_out)
 
 
-def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
+def _points(scope: Scope, cost: _Cost) -> tuple[list[dict[str, Any]], list[str]]:
     """Return what is drawn, and the labels of those whose cost is not known."""
     points: list[dict[str, Any]] = []
     left_out: list[str] = []
     for at, entry in enumerate(scope.entries):
         row = entry.row
-        x, y = row[field], finite(scope.score(row))
+        x, y = row[cost.field], finite(scope.score(row))
         if row.role == "oracle" or not isinstance(y, float):
             continue
         if x is None:
@@ -81,6 +100,7 @@ def _points(scope: Scope, field: str) -> tuple[list[dict[str, Any]], list[str]]:
                 "low": low,
                 "high": high,
             }
+            | ({} if cost.ends is None else {"x_low": row[cost.ends[0]], "x_high": row[cost.ends[1]]})
         )
     sign = 1 if metric(scope.score_name).higher_is_better else -1
     for point in points:
@@ -131,6 +151,8 @@ def _draw(scope: Scope, looks: Looks, cost: _Cost, points: list[dict[str, Any]],
         look = looks.of(entry.row)
         if point["low"] is not None:
             axes.plot([x, x], [point["low"], point["high"]], color=look.colour, linewidth=1.0, alpha=0.75)
+        if axes is main and point.get("x_low") is not None and point.get("x_high") is not None:
+            axes.plot([point["x_low"], point["x_high"]], [point["y"]] * 2, color=look.colour, linewidth=1.0, alpha=0.75)
         axes.plot([x], [point["y"]], **look.points(markersize=7.5 if point["on_front"] else 5.5))
     for axes in (zero, main):
         if axes is not None and isinstance(best, float):
@@ -183,6 +205,8 @@ def _caption(scope: Scope, cost: _Cost, free: bool, left_out: Sequence[str]) -> 
         f"{' with its 95 % interval' if metric(scope.score_name).interval else ''} against its {cost.title};"
         " up and to the left is better. The line joins those that no other of their track beats in both."
     )
+    if cost.ends is not None:
+        text += " The horizontal line goes from the 10th to the 90th percentile of the repeats."
     if any(entry.row.role == "control" for entry in scope.entries):
         text += " Hollow markers are controls, which no line counts."
     if free:
