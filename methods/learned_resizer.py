@@ -97,6 +97,7 @@ class LearnedResizer(Trainable):
         "transfer": dataclasses.replace(_PAPER, epochs=4),
         "cpu-small": _FROZEN,
         "cpu-small-adapted": _SHORT_ADAPTED,
+        "logits": dataclasses.replace(_FROZEN, losses={"logits": 1.0}, label_smoothing=0.0),
         "iqa": _IQA,
         "tiny-imagenet": dataclasses.replace(_PAPER, epochs=10, batch_size=128, augment=Augment(flip=True)),
         "tiny-imagenet-frozen": dataclasses.replace(_FROZEN, epochs=5, steps_per_epoch=None, batch_size=128),

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes weights of muller, learned_resizer and srgan for photographs at a scale of 0.32, from the photographs that
-# darionet's photos-x4 is trained on (train.sh). The classifier stands still; no labels are used. Give the folder that
-# holds train_more/, train1000/ and weights/mobilenetv2_tfquant.toml, and the methods, or all of them if left out:
+# Makes weights of muller, learned_resizer, srgan and retrained for photographs at a scale of 0.32, from the photographs
+# that darionet's photos-x4 is trained on (train.sh). No labels are used, and the classifier stands still, but for
+# retrained. Give the folder that holds train_more/, train1000/ and weights/mobilenetv2_tfquant.toml, and the methods, or
+# all of them if left out:
 #   results/real-photos/train_others.sh REAL
 #   results/real-photos/train_others.sh REAL muller srgan
-# They stay among the user's weights, named photos and photos-x4. Ten minutes of one CPU thread for all three; no image of
-# the evaluation is among those that they are trained on or selected by.
+# The weights stay among the user's, named photos and photos-x4. A quarter of an hour of one CPU thread for all; no image
+# of the evaluation is among those that they are trained on or selected by.
 set -euo pipefail
 real=$(cd "$1" && pwd)
 shift
@@ -28,8 +29,8 @@ muller() { # four scalars need few steps
 }
 
 learned_resizer() {
-  fit learned_resizer photos "${judge[@]}" --recipe cpu-small --set 'losses={logits=1.0, l1=0.1}' \
-    --set label_smoothing=0 --set batch_size=8 --set epochs=2 --set steps_per_epoch=80
+  fit learned_resizer photos "${judge[@]}" --recipe logits --set losses.l1=0.1 --set batch_size=8 --set epochs=2 \
+    --set steps_per_epoch=80
 }
 
 srgan() { # variant A, then B from it: pixels, the classifier's features and a discriminator
@@ -38,6 +39,10 @@ srgan() { # variant A, then B from it: pixels, the classifier's features and a d
     --set batch_size=8 --set parameters.discriminator_features=16
 }
 
-for part in "${@:-muller learned_resizer srgan}"; do
+retrained() { # the network behind learns to give bilinear images the scores that it gave the originals
+  fit retrained photos "${judge[@]}" --recipe logits --set batch_size=8 --set epochs=2 --set steps_per_epoch=80
+}
+
+for part in "${@:-muller learned_resizer srgan retrained}"; do
   for each in $part; do "$each"; done
 done
