@@ -7,6 +7,7 @@ import functools
 import io
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from srbench.errors import IncomparableError, RecordError, UsageError
 from srbench.leaderboard import Leaderboard, Row, tables
 from srbench.leaderboard.changes import render_comparison
 from srbench.leaderboard.compare import compare, parse_rule
+from srbench.leaderboard.latex import latex
 from srbench.leaderboard.ranks import ordered
 from srbench.metrics.catalogue import metric_names
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
@@ -753,3 +755,30 @@ def test_a_mean_of_infinite_values_is_missing_with_its_reason(tmp_path: Path) ->
     assert row_of(board, "bilinear")["cross_entropy"] is not None
     assert "no cross-entropy for bicubic: 3 of 200 values are infinite" in tables.markdown(board)
     json.dumps(board.to_json(), allow_nan=False)
+
+
+# --- LaTeX -----------------------------------------------------------------------------------------------------------
+
+
+def test_latex_has_the_core_in_bold_and_no_sign_that_latex_reads(tmp_path: Path) -> None:
+    put(tmp_path, "bilinear", 0.5, task="a_b&c-0.32")
+    put(tmp_path, "bicubic", 0.52, seed=1, task="a_b&c-0.32")
+    put(tmp_path, "esrgan", 0.75, weights="x4_50%", role="network", task="a_b&c-0.32")
+    put(tmp_path, "retrained", 0.7, weights="r#1", role="control", track="adapted", task="a_b&c-0.32")
+    text = latex(built(tmp_path))
+    assert r"\caption{a\_b\&c-0.32 $\cdot$ net $\cdot$ 200 images}" in text
+    best = r"^1 & esrgan \(x4\\_50\\%\) & \\textbf\{0\.7500\} & \[0\.\d+, 0\.\d+\] & \+0\.250 "
+    assert re.search(best, text, flags=re.M)
+    assert text.count(r"\textbf") == 1 and r"retrained (r\#1) $\dagger$$\ddagger$ & 0.7000" in text
+    lines = [line for line in text.splitlines() if line.endswith(r" \\")]
+    assert len(lines) == 5 and len({len(re.findall(r"(?<!\\)&", line)) for line in lines}) == 1
+    for begin in ("table", "tabular"):
+        assert text.count(rf"\begin{{{begin}}}") == text.count(rf"\end{{{begin}}}") == 1
+    assert not re.search(r"(?<!\\)[#_%]", text.partition("\n")[2]) and "†" not in text
+
+
+def test_latex_of_equal_rows_has_nothing_bold(tmp_path: Path) -> None:
+    for method in ("bilinear", "bicubic"):
+        put(tmp_path, method, 0.5)
+    text = latex(built(tmp_path))
+    assert r"\textbf" not in text and r"1 $\approx$ & bicubic" in text

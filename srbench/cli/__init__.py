@@ -304,14 +304,21 @@ def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Write leaderboard.{json,csv,md} here too.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    format_: Annotated[
+        str, typer.Option("--format", help="What is printed: table, markdown or latex (booktabs, for papers).")
+    ] = "table",
     verbose: Verbose = False,
 ) -> None:
     """Build the table anew from the records of one or several folders."""
     with waiting("reading records"):
         from srbench.files.atomic import check_out_dir
         from srbench.leaderboard import build
-        from srbench.leaderboard.tables import write
+        from srbench.leaderboard.latex import latex
+        from srbench.leaderboard.tables import markdown, write
         from srbench.records.cells import find_records
+    texts = {"markdown": markdown, "latex": latex}
+    if format_ not in ("table", *texts):
+        raise UsageError(f"--format is one of table, {', '.join(texts)}; got {format_!r}")
     if out is not None:
         out = user_path(out)
         check_out_dir(out)
@@ -319,6 +326,9 @@ def leaderboard(
     board = build(cells, seed=seed, warnings=problems)
     if out is not None:
         write(board, out)
+    if format_ in texts:
+        typer.echo(texts[format_](board), nl=False)
+        return
     _print_board(board, out or folders[0], verbose=verbose)
 
 

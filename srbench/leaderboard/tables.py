@@ -122,7 +122,7 @@ def render(
             continue
         rows, lacking = (all_rows, []) if verbose else _with_weights(all_rows)
         asked = task_type_of(board, task)
-        heading, wanted = title(board, task, classifier, rows), _filled(rows, asked)
+        heading, wanted = title(board, task, classifier, rows), filled_columns(rows, asked)
         table, left_out = _narrowed(heading, rows, wanted, width=width)
         lines = notes(board, task, rows) + lacking
         if left_out:
@@ -243,9 +243,9 @@ def _narrowed(heading: str, rows: Sequence[Row], wanted: Sequence[Column], *, wi
 
 def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str) -> str:
     """Return a table with every column in a style of tabulate."""
-    wanted = _filled(rows, task_type_of(board, task))
+    wanted = filled_columns(rows, task_type_of(board, task))
     return tabulate(
-        [[_plain(column, row) for column in wanted] for row in rows],
+        [[plain_text(column, row) for column in wanted] for row in rows],
         headers=[column.header.replace("-\n", "-").replace("\n", " ") for column in wanted],
         tablefmt=style,
         colalign=[column.justify for column in wanted],
@@ -253,8 +253,8 @@ def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str)
     )
 
 
-def _filled(rows: Sequence[Row], asked: TaskType) -> list[Column]:
-    """Columns that have something to show; the essential ones stay wherever a network answered."""
+def filled_columns(rows: Sequence[Row], asked: TaskType) -> list[Column]:
+    """Return the columns that have something to show; the essential ones stay wherever a network answered."""
     answered = any(row[asked.ranks[0]] is not None for row in rows)
 
     def keeps(column: Column) -> bool:
@@ -307,14 +307,15 @@ def _rich_table(
 
 
 def _cell(column: Column, row: Row, compact: bool) -> str:
-    text = _plain(column, row)
+    text = plain_text(column, row)
     if compact:
         return text if column.is_interval else text.partition(" [")[0]
     gap = row["recovered_gap"] if column.name == "recovered_gap" else None
     return text if gap is None else f"{text} {bar(gap)}"
 
 
-def _plain(column: Column, row: Row) -> str:
+def plain_text(column: Column, row: Row) -> str:
+    """Return what a column says of a row, without a bar."""
     # A row without a result shows what it is and nothing else; its parameters would look like a measurement.
     return column.show(row) if row.status == "ok" or column.name == "method" else MISSING
 
