@@ -86,6 +86,10 @@ _NETWORKS = ("classifier", "network")  # what `srbench train` calls the network 
 
 Methods = Annotated[list[str] | None, typer.Argument(help="Names of methods; see `srbench list methods`.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show rows without weights, and why they have none.")]
+Slices = Annotated[
+    list[str] | None,
+    typer.Option("--slice", help="Column to slice by: of --meta, or hr_side, lr_side, source_side, format, channels."),
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything that is drawn.")]
 
 
@@ -128,6 +132,10 @@ def eval_(
     precomputed: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: images restored elsewhere, named by sample id; repeatable.")
     ] = None,
+    meta: Annotated[
+        Path | None, typer.Option(help="CSV about the images: ids in the first column, further columns to slice by.")
+    ] = None,
+    slice_: Slices = None,
     limit: Annotated[int | None, typer.Option(help="Take only so many images; never ranked.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a batch; else by device and image size.")] = None,
     device: Device = "auto",
@@ -162,6 +170,8 @@ def eval_(
         shifts=shift or (),
         weights=by_method,
         precomputed=elsewhere,
+        meta=meta,
+        slices=slice_ or (),
         limit=limit,
         batch_size=batch_size,
         device=device,
@@ -303,6 +313,7 @@ def check(
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Write leaderboard.{json,csv,md} here too.")] = None,
+    slice_: Slices = None,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
     format_: Annotated[
         str, typer.Option("--format", help="What is printed: table, markdown or latex (booktabs, for papers).")
@@ -323,7 +334,7 @@ def leaderboard(
         out = user_path(out)
         check_out_dir(out)
     cells, problems = find_records(folders)
-    board = build(cells, seed=seed, warnings=problems)
+    board = build(cells, seed=seed, warnings=problems, slices=slice_ or ())
     if out is not None:
         write(board, out)
     if format_ in texts:

@@ -24,6 +24,7 @@ from srbench.files.turns import only_writer
 from srbench.leaderboard import Leaderboard, tables
 from srbench.records.cells import StoredCell, find_records
 from srbench.records.schema import Record
+from srbench.registry import listed
 
 STALE_S = 3600.0  # a temporary file of the cache that is older belongs to no running evaluation
 
@@ -114,7 +115,9 @@ def run(options: EvalOptions) -> EvaluationResult:
             counters = Counters()
             cells = [cell for protocol in evaluation.protocols for cell in run_task(evaluation, protocol, counters)]
             stored, problems = find_records([evaluation.out])
-            board = leaderboard.build(stored, seed=options.seed, warnings=[*evaluation.warnings, *problems])
+            board = leaderboard.build(
+                stored, seed=options.seed, warnings=[*evaluation.warnings, *problems], slices=listed(options.slices)
+            )
             if ranks.is_first:
                 tables.write(board, evaluation.out)
         counters = Counters.total(ranks.gather(counters))

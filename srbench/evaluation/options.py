@@ -32,6 +32,9 @@ class EvalOptions:
             the others.
         weights: Names or files by method, one or several.
         precomputed: Folders of images that were restored elsewhere, by the name of the row that each makes.
+        meta: CSV about the images, their ids in the first column; its other columns become slices of the table.
+        slices: Columns to slice by, of `meta` or srbench's own (hr_side, lr_side, source_side, format, channels); () is
+            those of `meta`.
         limit: Take only so many images; the cells are marked partial and never ranked.
         batch_size: Images a batch; None chooses by the device and the size of the images.
         device: "auto", "cpu" or "cuda".
@@ -54,6 +57,8 @@ class EvalOptions:
     shifts: str | Sequence[str] = ()
     weights: Mapping[str, str | Sequence[str]] | None = None
     precomputed: Mapping[str, Path | str] | None = None
+    meta: Path | str | None = None
+    slices: str | Sequence[str] = ()
     limit: int | None = None
     batch_size: int | None = None
     device: str = "auto"

@@ -12,8 +12,9 @@ import torch
 
 from srbench.compute.numerics import Numerics
 from srbench.data.catalogue import default_protocol, open_source
+from srbench.data.metadata import Metadata, check_ids, read_metadata
 from srbench.data.source import Source
-from srbench.errors import UsageError
+from srbench.errors import UnknownNameError, UsageError
 from srbench.evaluation.distributed import Ranks
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.options import EvalOptions, PassSettings
@@ -23,6 +24,7 @@ from srbench.files.paths import user_path
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.protocol import Protocol, load_protocol, shift_names
+from srbench.records.sample_columns import OWN_COLUMNS
 from srbench.registry import Registry, listed
 from srbench.task_types import task_type
 
@@ -37,6 +39,7 @@ class Evaluation:
         protocols: One a task.
         classifiers: The classifiers, on the device.
         shifted: Fingerprints of those of the protocols that `--shift` adds; their cells are not timed.
+        metadata: What `--meta` says of the samples, or None.
         methods: The methods of each protocol, by its fingerprint, on the device.
         out: Folder of the results.
         settings: How the pass computes.
@@ -48,6 +51,7 @@ class Evaluation:
     source: Source
     protocols: Sequence[Protocol]
     shifted: frozenset[str]
+    metadata: Metadata | None
     classifiers: Sequence[Classifier]
     methods: Mapping[str, Sequence[LoadedMethod]]
     out: Path
@@ -82,6 +86,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
     scales = listed(options.scales)
     protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
     shifts = {protocol.fingerprint: _shifts(protocol, options.shifts) for protocol in protocols}
+    metadata, unmatched = _metadata(options, source)
     out = user_path(options.out) if options.out is not None else Path("out") / source.name
     check_out_dir(out)
     classifiers = _classifiers(listed(options.classifiers), source)
@@ -120,6 +125,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         source=source,
         protocols=[*protocols, *added],
         shifted=frozenset(protocol.fingerprint for protocol in added),
+        metadata=metadata,
         classifiers=classifiers,
         methods=methods,
         out=out,
@@ -131,8 +137,20 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
             channels=source.channels,
         ),
         ranks=ranks,
-        warnings=tuple(f"left out: {problem}" for problem in registry.problems.values()),
+        warnings=(*unmatched, *(f"left out: {problem}" for problem in registry.problems.values())),
     )
+
+
+def _metadata(options: EvalOptions, source: Source) -> tuple[Metadata | None, list[str]]:
+    """Return what `--meta` says, with sentences on what fits no sample; refuse names of columns that do not exist."""
+    metadata = None if options.meta is None else read_metadata(user_path(options.meta), reserved=OWN_COLUMNS)
+    known = [*OWN_COLUMNS, *(metadata.columns if metadata is not None else ())]
+    for name in listed(options.slices):
+        if name not in known:
+            raise UnknownNameError("column to slice by", name, known)
+    if metadata is None:
+        return None, []
+    return metadata, check_ids(metadata, [sample.id for sample in source.samples], spec=source.spec)
 
 
 def _shifts(protocol: Protocol, specs: str | Sequence[str]) -> list[Protocol]:

@@ -15,6 +15,7 @@ import torch
 from srbench.compute.process import give_back_freed_memory
 from srbench.compute.progress import track
 from srbench.data.hr_cache import HRStore, build_hr_store, fill_hr_cache
+from srbench.data.metadata import sample_columns
 from srbench.errors import SrbenchError, UsageError
 from srbench.evaluation import assemble, thumbnails
 from srbench.evaluation.batches import single
@@ -31,6 +32,7 @@ from srbench.imaging.degrade import for_classifier
 from srbench.protocol import Protocol
 from srbench.records.cells import StoredCell, cell_folder, commit_cell, load_cell, status_of
 from srbench.records.provenance import code_state, environment
+from srbench.records.sample_columns import write_columns
 from srbench.records.schema import Status, TimingPart
 from srbench.records.shards import discard_partial, merge_shards, merged_sums
 from srbench.records.thumbnails import THUMBNAILS_FILE, thumbnails_key, write_thumbnails
@@ -180,6 +182,8 @@ class _Task:
             decode_s=self._decode_s(),
         )
         self._drop_leftovers()
+        columns = sample_columns(self._hr, self._protocol, evaluation.metadata)
+        write_columns(evaluation.out, self._cells[0].key.task, columns)
         with track("timing and records", len(open_cells), show=evaluation.options.progress, unit="cells") as advance:
             for cell in open_cells:
                 if cell.skip is not None:

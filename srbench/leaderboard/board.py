@@ -17,6 +17,7 @@ from srbench.files.strict import read_json
 from srbench.files.validate import Count, PlainJson, validated
 from srbench.leaderboard.rows import IDENTITY, Row, RowKey, interval_names
 from srbench.leaderboard.shifts import ShiftTable, shift_tables
+from srbench.leaderboard.slices import SliceTable
 from srbench.metrics.catalogue import metric_names
 from srbench.records.schema import ProtocolPart
 from srbench.task_types.classification import PER_CLASS_COLUMNS
@@ -36,6 +37,7 @@ class Leaderboard:
         warnings: What a reader must know: damaged records, repeated cells.
         draws: Key of a row -> bootstrap draws of its metrics by name, paired over all rows of a task and network; empty
             where it was read from a JSON file.
+        slices: The rows by slices of the samples, one table for each column; none where it was read from a JSON file.
     """
 
     tasks: Mapping[str, Mapping[str, Any]]
@@ -44,6 +46,7 @@ class Leaderboard:
     bootstrap: Mapping[str, Any]
     warnings: tuple[str, ...] = ()
     draws: Mapping[RowKey, Mapping[str, NDArray[np.float64]]] = field(default_factory=dict, repr=False)
+    slices: tuple[SliceTable, ...] = ()
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -76,6 +79,7 @@ class Leaderboard:
             rows=tuple(row for row in self.rows if row.task in names),
             per_class=self.per_class[self.per_class["task"].isin(list(names))],
             draws={key: draws for key, draws in self.draws.items() if key[0] in names},
+            slices=tuple(table for table in self.slices if table.task in names),
         )
 
     @property
@@ -91,7 +95,11 @@ class Leaderboard:
             "warnings": list(self.warnings),
             "tasks": {name: dict(task) for name, task in self.tasks.items()},
             "rows": [row.to_json() for row in self.rows],
-        } | ({"shifts": [table.to_json() for table in shifts]} if (shifts := self.shifts) else {})
+        } | {
+            name: [table.to_json() for table in tables]
+            for name, tables in (("shifts", self.shifts), ("slices", self.slices))
+            if tables
+        }
 
     @classmethod
     def from_json(cls, raw: Any, *, origin: str) -> Leaderboard:

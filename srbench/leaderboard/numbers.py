@@ -22,6 +22,7 @@ from srbench.leaderboard.pairing import aligned, check_comparable, newest_cells,
 from srbench.leaderboard.ranks import ordered, placed
 from srbench.leaderboard.rows import Row, RowKey, bare_row, interval_names
 from srbench.leaderboard.seeds import Drawn, joined
+from srbench.leaderboard.slices import slice_tables
 from srbench.metrics import psnr_pooled
 from srbench.metrics.catalogue import metric, metrics_of
 from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, holm, smallest_difference
@@ -44,6 +45,7 @@ def build(
     draws: int = BOOTSTRAP_DRAWS,
     seed: int = 0,
     warnings: Sequence[str] = (),
+    slices: Sequence[str] = (),
 ) -> Leaderboard:
     """Compute the leaderboard of stored cells.
 
@@ -52,8 +54,10 @@ def build(
         draws: Bootstrap draws.
         seed: Seed of the draws.
         warnings: Sentences to carry along (what `find_records` could not read).
+        slices: Columns of the samples to slice by; () takes those that came with `--meta`.
 
     Raises:
+        UnknownNameError: If no task has a column of such a name.
         IncomparableError: If two full cells of one task differ in protocol, samples or classifier; the message names
             the field.
         RecordError: If samples cannot be read.
@@ -88,6 +92,7 @@ def build(
         bootstrap={"draws": draws, "seed": seed, "level": LEVEL},
         warnings=(*warnings, *repeated),
         draws=drawn,
+        slices=tuple(slice_tables(kept, rows, columns=slices or None, draws=draws, seed=seed)),
     )
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 from srbench.leaderboard.grids import Grid, GridColumn
 from srbench.leaderboard.shifts import ShiftedRow, ShiftTable
-from srbench.leaderboard.texts import MISSING, formatted, row_name
+from srbench.leaderboard.texts import MISSING, formatted, row_name, with_interval
 from srbench.metrics.catalogue import metric
-from srbench.task_types import Interval
 
 
 def shift_grid(table: ShiftTable, tasks: Mapping[str, Mapping[str, Any]]) -> Grid:
@@ -23,13 +22,13 @@ def shift_grid(table: ShiftTable, tasks: Mapping[str, Mapping[str, Any]]) -> Gri
     first = GridColumn(
         str(tasks[table.task]["protocol"]["name"]),
         tuple(formatted(info, row.row[table.metric]) for row in rows),
-        tuple(_with_interval(table, row.row[table.metric], row.row.ci.get(table.metric)) for row in rows),
+        tuple(with_interval(info, row.row[table.metric], row.row.ci.get(table.metric)) for row in rows),
     )
     middle = [
         GridColumn(
             name,
             tuple(formatted(info, row.values.get(name)) for row in rows),
-            tuple(_with_interval(table, row.values.get(name), row.ci.get(name)) for row in rows),
+            tuple(with_interval(info, row.values.get(name), row.ci.get(name)) for row in rows),
             priority=1,
         )
         for name in table.tasks
@@ -48,13 +47,6 @@ def _worst(table: ShiftTable, row: ShiftedRow) -> str:
     if row.worst is None:
         return MISSING
     return f"{formatted(metric(table.metric), row.values[row.worst])} {row.worst}"
-
-
-def _with_interval(table: ShiftTable, value: float | None, ends: Interval | None) -> str:
-    info = metric(table.metric)
-    if value is None or ends is None:
-        return formatted(info, value)
-    return f"{formatted(info, value)} [{ends[0]:.{info.interval_digits}f}, {ends[1]:.{info.interval_digits}f}]"
 
 
 def _notes(table: ShiftTable) -> tuple[str, ...]:

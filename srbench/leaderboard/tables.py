@@ -27,6 +27,7 @@ from srbench.leaderboard.grids import Grid
 from srbench.leaderboard.notes import notes
 from srbench.leaderboard.shift_grid import shift_grid
 from srbench.leaderboard.shifts import degraded_tasks
+from srbench.leaderboard.slice_grid import slice_grid
 from srbench.leaderboard.texts import MISSING, plural, row_name, written, written_interval, written_places, written_rank
 from srbench.metrics.catalogue import CORE_PRIORITY, metrics_of
 from srbench.metrics.info import MetricInfo
@@ -206,6 +207,9 @@ def _beside(board: Leaderboard) -> dict[tuple[str, str | None], list[Grid]]:
     found: dict[tuple[str, str | None], list[Grid]] = {}
     for table in board.shifts:
         found.setdefault((table.task, table.classifier), []).append(shift_grid(table, board.tasks))
+    for sliced in board.slices:
+        unit = board.tasks[sliced.task]["dataset"]["unit"]
+        found.setdefault((sliced.task, sliced.classifier), []).append(slice_grid(sliced, unit))
     return found
 
 

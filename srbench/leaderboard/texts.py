@@ -8,6 +8,7 @@ from srbench.leaderboard.fitting import shortened
 from srbench.leaderboard.rows import Row
 from srbench.metrics.catalogue import metric
 from srbench.metrics.info import MetricInfo
+from srbench.task_types import Interval
 
 MISSING = "–"
 CONTROL_MARK = "†"
@@ -44,6 +45,13 @@ def written_interval(info: MetricInfo, row: Row) -> str:
     low, high = row.ci[info.name]
     sign = "+" if info.style == "signed" else ""
     return f"[{low:{sign}.{info.interval_digits}f}, {high:{sign}.{info.interval_digits}f}]"
+
+
+def with_interval(info: MetricInfo, value: float | None, ends: Interval | None) -> str:
+    """Return a value of a metric with its interval behind it, where there is one."""
+    if value is None or ends is None:
+        return formatted(info, value)
+    return f"{formatted(info, value)} [{ends[0]:.{info.interval_digits}f}, {ends[1]:.{info.interval_digits}f}]"
 
 
 def formatted(info: MetricInfo, value: float | None) -> str:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from markupsafe import Markup
 
@@ -97,7 +97,7 @@ def _board(
     return board, leaderboard.newest_cells(stored)[0]
 
 
-def _draws(folder: Path) -> dict[str, int]:
+def _draws(folder: Path) -> dict[str, Any]:
     """Draws and seed of the folder's own leaderboard, so that the page shows its numbers."""
     try:
         how = leaderboard.read_leaderboard(folder / "leaderboard.json").bootstrap

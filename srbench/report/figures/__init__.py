@@ -32,7 +32,7 @@ def draw_all(board: Leaderboard, cells: Sequence[StoredCell]) -> Iterator[Drawn]
         board: The leaderboard of these cells, with its per-class table.
         cells: The cells that it was built from.
     """
-    material = Material(tuple(scopes(board, cells)), cells, Looks(board.rows))
+    material = Material(tuple(scopes(board, cells)), cells, Looks(board.rows), board)
     taken: set[str] = set()
     for module in _modules():
         for drawn in module.draw(material):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from srbench.leaderboard import Leaderboard
 from srbench.records.cells import StoredCell
 from srbench.report.drawn import Drawn
 from srbench.report.figures.scope import Scope
@@ -34,11 +35,13 @@ class Material:
         scopes: Every task and classifier that has an ok cell, in the order of the leaderboard.
         cells: The cells of the leaderboard.
         looks: Colour and marker of each method, the same in every figure.
+        board: The leaderboard of the cells.
     """
 
     scopes: Sequence[Scope]
     cells: Sequence[StoredCell]
     looks: Looks
+    board: Leaderboard
 
     def each(self, draw: Callable[[Scope, Looks], Iterator[Drawn]]) -> Iterator[Drawn]:
         """Yield what `draw` makes of every task and classifier."""
