@@ -11,7 +11,7 @@ from spandrel import SizeRequirements
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
-from srbench.imaging.tiles import tiled_batch
+from srbench.imaging.tiles import tiled_batch, window_multiple
 from srbench.method import MethodInfo
 from srbench.training.networks import name_as_inside
 from srbench.training.recipe import Augment, Recipe
@@ -184,7 +184,15 @@ class ESRGAN(Trainable):
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by the network's factor, whatever `size` is."""
         if self.tile and max(lr.shape[-2:]) > self.tile + self.overlap:
             size = (lr.shape[-2] * self._factor, lr.shape[-1] * self._factor)
-            return tiled_batch(lr, size, lambda window, _: self._enlarge(window), tile=self.tile, margin=self.overlap)
+            multiple = window_multiple(self)
+            return tiled_batch(
+                lr,
+                size,
+                lambda window, _: self._enlarge(window),
+                tile=self.tile,
+                margin=self.overlap,
+                multiple=multiple,
+            )
         return self._enlarge(lr)
 
     @property
@@ -193,7 +201,7 @@ class ESRGAN(Trainable):
 
     def _install(self, network: nn.Module, factor: int, requirements: SizeRequirements) -> None:
         self.network = network
-        self._requirements = requirements
+        self._requirements, self.tile_multiple = requirements, requirements.multiple_of
         self.info = dataclasses.replace(type(self).info, factor=factor)
 
     def _enlarge(self, lr: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from srbench.imaging.resample import to_uint8
 
@@ -60,6 +60,7 @@ def tiled(
     *,
     tile: int | None,
     margin: int = MARGIN,
+    multiple: int = 1,
     device: torch.device | str = "cpu",
     tick: Callable[[], None] | None = None,
 ) -> Pixels:
@@ -74,11 +75,12 @@ def tiled(
         restore: Maps a window and its target size to `(1, C, *size)`; what it returns may leave [0, 1].
         tile: Side of a tile's core, LR pixels; None takes the picture in one piece.
         margin: LR pixels around a core, or as many pixels of the result where that is smaller.
+        multiple: LR pixels at whose multiples every tile begins and ends; see `window_multiple`.
         device: Where `restore` runs.
         tick: Called after every tile.
     """
     result = np.empty((*size, pixels.shape[2]), dtype=np.uint8)
-    for rows, columns in _windows(pixels.shape[:2], size, tile, margin):
+    for rows, columns in _windows(pixels.shape[:2], size, tile, margin, multiple):
         window = np.ascontiguousarray(pixels[rows.read, columns.read].transpose(2, 0, 1))
         lr = torch.from_numpy(window)[None].to(device).float() / 255
         sr = restore(lr, (rows.size, columns.size))[..., rows.kept, columns.kept]
@@ -88,7 +90,9 @@ def tiled(
     return result
 
 
-def tiled_batch(lr: Tensor, size: tuple[int, int], restore: Restore, *, tile: int, margin: int = MARGIN) -> Tensor:
+def tiled_batch(
+    lr: Tensor, size: tuple[int, int], restore: Restore, *, tile: int, margin: int = MARGIN, multiple: int = 1
+) -> Tensor:
     """Bring a batch `(N, C, h, w)`, any float range, to `(N, C, *size)` tile by tile, in floating point.
 
     Where `restore` sees no further than `margin` LR pixels, the result is the untiled one but for rounding.
@@ -99,9 +103,10 @@ def tiled_batch(lr: Tensor, size: tuple[int, int], restore: Restore, *, tile: in
         restore: Maps a window and its target size to `(N, C, *size)`.
         tile: Side of a tile's core, LR pixels.
         margin: LR pixels around a core that a tile sees.
+        multiple: LR pixels at whose multiples every tile begins and ends; see `window_multiple`.
     """
     result: Tensor | None = None
-    for rows, columns in _windows(lr.shape[-2:], size, tile, margin):
+    for rows, columns in _windows(lr.shape[-2:], size, tile, margin, multiple):
         sr = restore(lr[..., rows.read, columns.read].contiguous(), (rows.size, columns.size))
         if result is None:
             result = sr.new_empty((*sr.shape[:-2], *size))
@@ -110,27 +115,55 @@ def tiled_batch(lr: Tensor, size: tuple[int, int], restore: Restore, *, tile: in
     return result
 
 
-def _windows(shape: Sequence[int], size: tuple[int, int], tile: int | None, margin: int) -> Iterator[tuple[Span, Span]]:
+def window_multiple(network: nn.Module) -> int:
+    """Return the LR pixels at whose multiples tiles must begin and end for a network to see the same windows; 1 is any.
+
+    Attention within windows cuts the image into a grid from its top left corner. A tile that begins elsewhere has
+    another grid, and its result differs by many levels. spandrel's networks say how large their windows are in
+    `window_size` or `split_size`; `tile_multiple` of a method is what else it needs.
+    """
+    sides = [1]
+    for module in network.modules():
+        for name in ("window_size", "split_size", "tile_multiple"):
+            held = getattr(module, name, None)
+            each = held if isinstance(held, list | tuple) else [held]
+            sides += [side for side in each if isinstance(side, int) and not isinstance(side, bool) and side > 0]
+    return math.lcm(*sides)
+
+
+def rounded_up(side: int, multiple: int) -> int:
+    """Return the least multiple that is not below `side`."""
+    return math.ceil(side / multiple) * multiple
+
+
+def _windows(
+    shape: Sequence[int], size: tuple[int, int], tile: int | None, margin: int, multiple: int
+) -> Iterator[tuple[Span, Span]]:
     """Yield the rows and columns of every tile of an image of (height, width) `shape` that becomes `size`."""
-    for rows in spans(shape[0], size[0], tile, margin):
-        for columns in spans(shape[1], size[1], tile, margin):
+    for rows in spans(shape[0], size[0], tile, margin, multiple):
+        for columns in spans(shape[1], size[1], tile, margin, multiple):
             yield rows, columns
 
 
-def spans(side: int, target: int, tile: int | None, margin: int) -> list[Span]:
-    """Return the tiles along a side of `side` pixels that becomes `target` pixels; their cores cover all of it once."""
+def spans(side: int, target: int, tile: int | None, margin: int, multiple: int = 1) -> list[Span]:
+    """Return the tiles along a side of `side` pixels that becomes `target` pixels; their cores cover all of it once.
+
+    Tile and margin are rounded up to `multiple`, so that every tile begins and ends at one of its multiples, or at the
+    border of the image.
+    """
+    tile = None if tile is None else rounded_up(tile, multiple)
     if tile is None or tile >= side:
         return [Span(slice(0, side), target, slice(0, target), slice(0, target))]
     ratio = min(1.0, target / side)
-    reach, choices = math.ceil(margin / ratio), math.ceil(_CANDIDATES / ratio)
+    reach, choices = rounded_up(math.ceil(margin / ratio), multiple), math.ceil(_CANDIDATES / ratio) * multiple
     tiles = []
     for start, stop in pairwise([*range(0, side, tile), side]):
         filled = slice(_target_edge(start, side, target), _target_edge(stop, side, target))
         if filled.start == filled.stop:  # so few pixels in the result that this tile has none
             continue
         read = slice(
-            _aligned(range(start - reach, start - reach - choices, -1), side, target),
-            _aligned(range(stop + reach, stop + reach + choices), side, target),
+            _aligned(range(start - reach, start - reach - choices, -multiple), side, target),
+            _aligned(range(stop + reach, stop + reach + choices, multiple), side, target),
         )
         first, last = _target_edge(read.start, side, target), _target_edge(read.stop, side, target)
         tiles.append(Span(read, last - first, slice(filled.start - first, filled.stop - first), filled))

@@ -44,7 +44,8 @@ def upscale(
         method: Registry name of the method.
         out: A file for a single picture, else a folder, in which folders are mirrored.
         factor: Enlargement of both sides, any number above 0; a network's own is brought to it by resampling.
-        tile: Side of a tile in LR pixels, for pictures that do not fit into memory; None restores them whole. A tile
+        tile: Side of a tile in LR pixels, for pictures that do not fit into memory; None restores them whole. It is
+            rounded up to the windows of a network with attention. A tile
             sees `MARGIN` more LR pixels on every side (`MARGIN / factor` where the factor is below 1).
         weights: Name or file of the method's weights; None takes those on this computer if only one set can be meant.
         classifier: SPEC of a classifier that is asked before and after.
@@ -79,7 +80,7 @@ def upscale(
         refuse_foreign(plan.jobs, engine)
     done: list[Upscaled] = []
     problems: list[str] = []
-    counts = [count_steps(job.source, factor, tile) for job in plan.jobs]
+    counts = [count_steps(job.source, factor, tile, engine.multiple) for job in plan.jobs]
     unit = "images" if tile is None else "tiles"
     with torch.inference_mode(), track("upscale", sum(counts), show=progress, unit=unit) as advance:
         for job, count in zip(plan.jobs, counts, strict=True):
@@ -110,5 +111,5 @@ def upscale(
         weights=engine.loaded.label,
         factor=factor,
         classifier=network.id if network is not None else None,
-        notes=(*weights_notes(ref), *plan.notes),
+        notes=(*weights_notes(ref), *engine.notes, *plan.notes),
     )

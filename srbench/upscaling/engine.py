@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from srbench.errors import ContractError, sentence
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.imaging.codecs import Picture, Pixels, without_fringe
 from srbench.imaging.resample import resize
-from srbench.imaging.tiles import Restore, canvas, enlarged_side, tiled
+from srbench.imaging.tiles import Restore, canvas, enlarged_side, rounded_up, tiled, window_multiple
 from srbench.method import Method
 from srbench.protocol import Protocol, load_protocol
 from srbench.restore import check_finite, restore
@@ -56,6 +57,19 @@ class Engine:
         """The network or kernel itself."""
         assert self.loaded.method is not None  # it is loaded, or there was an error
         return self.loaded.method
+
+    @cached_property
+    def multiple(self) -> int:
+        """LR pixels at whose multiples the method's tiles begin and end."""
+        return window_multiple(self.method)
+
+    @property
+    def notes(self) -> list[str]:
+        """What is said of the call's options: a side of a tile that does not fit the network's windows."""
+        if self.tile is None or self.tile % self.multiple == 0:
+            return []
+        used, windows = rounded_up(self.tile, self.multiple), f"the {self.multiple} pixels of {self.loaded.name}"
+        return [f"--tile {self.tile} is rounded up to {used}, a multiple of {windows}"]
 
     def made(self, sha256: str) -> str:
         """Return how a result comes from a file of that hash; tiles are no part of it."""
@@ -104,7 +118,15 @@ class Engine:
 
         def whole(pixels: Pixels, restore: Restore, device: torch.device, tick: Callable[[], None] | None) -> Pixels:
             extended = np.pad(pixels, ((0, tall - height), (0, wide - width), (0, 0)), mode="edge")
-            result = tiled(extended, (target_tall, target_wide), restore, tile=self.tile, device=device, tick=tick)
+            result = tiled(
+                extended,
+                (target_tall, target_wide),
+                restore,
+                tile=self.tile,
+                multiple=self.multiple,
+                device=device,
+                tick=tick,
+            )
             return np.ascontiguousarray(result[: size[0], : size[1]])
 
         pixels, alpha = whole(visible_pixels(picture), self.restore, self.device, tick), None

@@ -136,9 +136,9 @@ def _identity(path: Path) -> tuple[int, int] | Path:
     return status.st_dev, status.st_ino
 
 
-def count_steps(source: Path, factor: float, tile: int | None) -> int:
-    """Return how many steps the progress bar takes for a file."""
+def count_steps(source: Path, factor: float, tile: int | None, multiple: int = 1) -> int:
+    """Return how many steps the progress bar takes for a file; tiles are rounded up to `multiple`."""
     size = size_of(source) if tile is not None else None
     if size is None:
         return 1
-    return math.prod(len(spans(side, target, tile, MARGIN)) for side, target in canvas(size, factor))
+    return math.prod(len(spans(side, target, tile, MARGIN, multiple)) for side, target in canvas(size, factor))
