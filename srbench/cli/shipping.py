@@ -32,11 +32,29 @@ def export(
     data: Annotated[str, typer.Option(help="SPEC of the images that torch and the runtime are compared on.")] = "demo",
     split: Annotated[str | None, typer.Option(help="Name of the split.")] = None,
     limit: Annotated[int | None, typer.Option(help="Take only so many of them.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, or int8 for static quantisation.")] = "fp32",
+    calibrate: Annotated[
+        str | None, typer.Option(help="With int8: SPEC of training images; none of them may be in --data.")
+    ] = None,
+    calibrate_split: Annotated[str | None, typer.Option(help="With int8: name of their split.")] = None,
+    calibrate_images: Annotated[int, typer.Option(help="With int8: how many of them are taken.")] = 96,
+    per_tensor: Annotated[
+        bool, typer.Option("--per-tensor", help="With int8: one scale a weight and no falling back.")
+    ] = False,
+    gate: Annotated[float, typer.Option(help="With int8: points of accuracy that may be lost.")] = 1.0,
     plugin: Plugins = None,
 ) -> None:
     """Write a method, and the network behind it, as one ONNX graph from 8-bit LR; hold it against torch."""
+    if precision not in {"fp32", "int8"}:
+        raise UsageError(f"--precision takes fp32 or int8, got {precision!r}")
+    if (precision == "int8") != (calibrate is not None):
+        raise UsageError("--precision int8 and --calibrate SPEC go together; give both, or neither")
     with waiting("loading torch, the method and ONNX"):
+        from srbench.evaluation.exporting import Int8Options
         from srbench.evaluation.exporting import export as write
+    int8 = None
+    if calibrate is not None:
+        int8 = Int8Options(calibrate, calibrate_split, calibrate_images, per_tensor, gate)
     result = write(
         method,
         out=out,
@@ -48,11 +66,14 @@ def export(
         data=data,
         split=split,
         limit=limit,
+        int8=int8,
         plugins=plugin or (),
     )
     if result.parity is not None:
         head, *rows = result.parity.rows("onnxruntime")
         show([table(head, rows)])
+    for line in result.int8.lines if result.int8 is not None else ():
+        typer.echo(line)
     for note in result.notes:
         typer.echo(f"srbench: note: {note}", err=True)
     typer.echo(f"srbench: {result.summary()}", err=True)

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from srbench.data.catalogue import open_source
-from srbench.data.hr_cache import build_hr_store
 from srbench.errors import UsageError
 from srbench.evaluation.loaded_methods import LoadedMethod, load_method
+from srbench.evaluation.lr_images import read_lr
 from srbench.evaluation.one_method import choose_weights, weights_notes
+from srbench.evaluation.quantising import Int8Options, Int8Report, quantise
 from srbench.export import formats
 from srbench.export.graph import Deployment, ExportError, Graph
 from srbench.export.parity import Parity, Reference, check_faithful, compare
 from srbench.export.session import Session
 from srbench.export.sizes import LrSize, parse_lr_size
 from srbench.files.atomic import check_out_dir, write_bytes
-from srbench.imaging.degrade import degrade
-from srbench.imaging.resample import to_uint8
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import load_classifier
@@ -44,12 +39,14 @@ class ExportResult:
         metadata: What the file says about itself.
         parity: How far it is from torch; None for a `.pt2`, which torch itself runs.
         notes: Sentences for a person.
+        int8: What 8-bit integers cost, or None.
     """
 
     path: Path
     metadata: dict[str, Any]
     parity: Parity | None
     notes: tuple[str, ...] = ()
+    int8: Int8Report | None = None
 
     def summary(self) -> str:
         """Return one line."""
@@ -68,6 +65,7 @@ def export(
     data: str = "demo",
     split: str | None = None,
     limit: int | None = None,
+    int8: Int8Options | None = None,
     plugins: Sequence[Path | str] = (),
 ) -> ExportResult:
     """Write a method, with or without the network behind it, as one graph, and hold it against torch.
@@ -83,6 +81,7 @@ def export(
         data: SPEC of the images that torch and the runtime are compared on.
         split: Name of their split, or None for the dataset's own default.
         limit: Take only so many of them; None takes all, or 16 of the demo's.
+        int8: Quantise the graph to 8-bit integers so, or None for float32.
         plugins: Files of further methods.
 
     Returns:
@@ -90,13 +89,16 @@ def export(
 
     Raises:
         UsageError: If the call is wrong; nothing has been written then.
-        ExportError: If the graph cannot be made or is not faithful; nothing has been written then.
+        ExportError: If the graph cannot be made, is not faithful, or loses more by 8 bits than it may; nothing has been
+            written then.
         SrbenchError: If data cannot be read or the file cannot be written.
     """
     path = Path(out)
     if path.suffix not in formats.SUFFIXES or path.is_dir():
         raise UsageError(f"--out takes a file that ends in {' or '.join(formats.SUFFIXES)}, got {path}")
     check_out_dir(path.parent)
+    if int8 is not None and path.suffix != ".onnx":
+        raise UsageError(f"--precision int8 is written as .onnx, got {path}")
     if path.suffix == ".onnx":
         formats.check_packages()
     deployment, notes = _deployment(method, parse_lr_size(lr_size), weights, classifier, input_size, protocol, plugins)
@@ -106,16 +108,24 @@ def export(
         content = formats.torch_bytes(graph, deployment.lr_size, name=method, metadata=metadata)
         write_bytes(path, lambda file: _write(file, content))
         return ExportResult(path, metadata, None, notes)
-    images = lr_images(deployment, data, split, limit if limit is not None or data != "demo" else _DEFAULT_IMAGES)
+    if int8 is not None and deployment.network is None:
+        raise UsageError("--precision int8 is judged by the decisions of a network; name it with --classifier SPEC")
+    test = read_lr(deployment, data, split, limit if limit is not None or data != "demo" else _DEFAULT_IMAGES)
     whole = formats.onnx_model(graph, deployment.lr_size, name=method)
+    short = whole if deployment.network is None else formats.without_sr(whole)
     threads, probe = torch.get_num_threads(), None
-    content = formats.onnx_bytes(whole if deployment.network is None else formats.without_sr(whole), metadata)
+    content = formats.onnx_bytes(short, metadata)
     if deployment.network is not None:
         probe = Session(formats.onnx_bytes(whole, metadata), threads=threads)
-    parity = compare(Reference(deployment), Session(content, threads=threads), images, probe=probe)
+    parity = compare(Reference(deployment), Session(content, threads=threads), test.images, probe=probe)
     check_faithful(parity, method)
+    report = None
+    if int8 is not None:
+        calibration = read_lr(deployment, int8.calibrate, int8.split, int8.images)
+        quantised = quantise(short, metadata, test, calibration, int8, threads=threads)
+        content, report, metadata = quantised.content, quantised.report, quantised.metadata
     write_bytes(path, lambda file: _write(file, content))
-    return ExportResult(path, metadata, parity, notes)
+    return ExportResult(path, metadata, parity, notes, report)
 
 
 def _deployment(
@@ -188,29 +198,6 @@ def _sr_size(
     height, width = lr_size.low
     short = min(height, width)
     return round(height * side / short), round(width * side / short)
-
-
-def lr_images(deployment: Deployment, data: str, split: str | None, limit: int | None) -> list[NDArray[np.uint8]]:
-    """Return LR of a dataset, `(H, W, C)`, RGB, uint8, degraded as the protocol says to the sizes of the graph.
-
-    Raises:
-        SrbenchError: If the data cannot be read.
-    """
-    protocol = deployment.protocol
-    store = build_hr_store(open_source(data, split), protocol.hr, limit=limit)
-    channels = deployment.method.info.channels
-    sizes = deployment.lr_size.examples
-    images = []
-    for position in range(len(store)):
-        height, width = sizes[position % len(sizes)]
-        hr = store.batch([position]).float() / 255
-        side = max(height, width)
-        to_side = dataclasses.replace(protocol.lr, scale=None, lr_side=side, none=False, given=False)
-        lr = to_uint8(degrade(hr, to_side, sample_ids=[store.samples[position].id]))[0]
-        top, left = (lr.shape[1] - height) // 2, (lr.shape[2] - width) // 2
-        window = lr[:channels, top : top + height, left : left + width]
-        images.append(np.ascontiguousarray(window.permute(1, 2, 0).numpy()))
-    return images
 
 
 def _write(file: Any, content: bytes) -> None:

@@ -1,0 +1,127 @@
+"""`srbench export --precision int8`: what is written loses little, and what loses much is not written."""
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from srbench.cli import app
+from srbench.errors import DataError, UsageError
+from srbench.evaluation import quantising
+from srbench.evaluation.exporting import export
+from srbench.evaluation.quantising import Int8Options
+from srbench.export.graph import ExportError
+from srbench.export.int8 import Quantiser, fall_back
+from srbench.export.session import Session
+
+COMMON = {"lr_size": "20", "protocol": "demo", "classifier": "demo-resnet", "input_size": 64, "limit": 24}
+TRAIN = {"calibrate": "demo", "split": "train", "images": 24}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("int8") / "m.onnx"
+    return path, export("bilinear", out=path, int8=Int8Options(**TRAIN, gate=5.0), **COMMON)
+
+
+def test_what_is_written_is_smaller_and_says_what_it_lost(written):
+    path, result = written
+    report = result.int8
+    assert report.measure == "accuracy" and report.n == 24
+    assert report.int8_mb < 0.5 * report.float_mb
+    assert report.low <= report.loss <= report.high and report.loss <= 0.05
+    about = Session(path).metadata
+    assert (about["precision"], about["float32_parts"]) == ("int8", list(report.fallen))
+    assert any("paired" in line for line in report.lines)
+
+
+def test_weights_are_8_bit_integers_and_the_matrices_of_the_resize_are_not(written):
+    import onnx
+
+    model = onnx.load(written[0])
+    types = {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    matrices = [kind for name, kind in types.items() if name.startswith("matrices.")]
+    assert matrices and set(matrices) == {onnx.TensorProto.FLOAT}
+    weights = [kind for name, kind in types.items() if name.endswith(".weight_quantized")]
+    assert weights and set(weights) == {onnx.TensorProto.INT8}
+
+
+def test_calibration_images_are_never_those_of_the_test(tmp_path):
+    options = Int8Options(calibrate="demo", images=24)
+    with pytest.raises(DataError, match="24 of the 24 calibration images"):
+        export("bilinear", out=tmp_path / "m.onnx", int8=options, **COMMON)
+    assert not list(tmp_path.iterdir())
+
+
+class Coarse(Quantiser):
+    """A quantiser whose ranges are far too wide: every value falls on a few levels."""
+
+    def __init__(self, model, calibration, *, per_channel=True):
+        super().__init__(model, calibration, per_channel=per_channel)
+        for tensor in self._ranges.data.values():
+            tensor.lowest, tensor.highest = np.float32(1e4) * tensor.lowest, np.float32(1e4) * tensor.highest
+
+
+def test_below_the_gate_the_command_fails_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(quantising, "Quantiser", Coarse)
+    path = tmp_path / "m.onnx"
+    options = ["--lr-size", "20", "--protocol", "demo", "--classifier", "demo-resnet", "--input-size", "64"]
+    options += ["--limit", "24", "--precision", "int8", "--calibrate", "demo", "--calibrate-split", "train"]
+    options += ["--calibrate-images", "24", "--per-tensor", "--out", str(path)]
+    done = CliRunner().invoke(app, ["export", "bilinear", *options])
+    assert done.exit_code == 1, done.output
+    assert "--gate allows 1" in done.output and "Traceback" not in done.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_graph_none_of_whose_parts_can_be_int8_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(quantising, "Quantiser", Coarse)
+    with pytest.raises(ExportError, match="every part"):
+        export("bilinear", out=tmp_path / "m.onnx", int8=Int8Options(**TRAIN), **COMMON)
+    assert not list(tmp_path.iterdir())
+
+
+class Planted:
+    """Three parts, of which the second breaks every decision and the third moves logits a little."""
+
+    parts = ("first", "second", "third")
+
+    def without(self, left_out=()):
+        return frozenset(self.parts) - set(left_out)
+
+
+def test_the_part_that_does_the_damage_falls_back_first_and_alone():
+    def run(model):
+        def logits(image):
+            exact = np.array([[0.0, 1.0, float(image.mean() > 100)]])
+            broken = 5.0 * np.array([[1.0, 0.0, 0.0]]) if "second" in model else 0.0
+            return exact + broken + (0.01 if "third" in model else 0.0)
+
+        return logits
+
+    images = [np.full((4, 4, 3), value, np.uint8) for value in (0, 200, 50)]
+    found = fall_back(Planted(), run, frozenset(), images)
+    assert (found.fallen, found.agreement) == (("second",), 1.0)
+    assert found.model == {"first", "third"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int8"], "go together"),
+        (["--calibrate", "demo"], "go together"),
+        (["--precision", "int4", "--calibrate", "demo"], "fp32 or int8"),
+        (["--precision", "int8", "--calibrate", "demo", "--gate", "-1"], "--gate"),
+        (["--precision", "int8", "--calibrate", "demo", "--calibrate-images", "2"], "--calibrate-images"),
+        (["--precision", "int8", "--calibrate", "demo"], "--classifier"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message, tmp_path):
+    path = tmp_path / "m.onnx"
+    base = ["--lr-size", "20", "--input-size", "64", "--protocol", "demo", "--out", str(path)]
+    done = CliRunner().invoke(app, ["export", "bilinear", *base, *options])
+    assert done.exit_code == 2 and message in done.output
+
+
+def test_int8_is_no_format_of_torch(tmp_path):
+    with pytest.raises(UsageError, match=r"\.onnx"):
+        export("bilinear", out=tmp_path / "m.pt2", int8=Int8Options(**TRAIN), **COMMON)
