@@ -50,13 +50,43 @@ def restore(
     Raises:
         ContractError: If the method's output has another shape or is not floating-point.
     """
-    image = to_channels(lr, method.info.channels)
     with watch if watch is not None else nullcontext():
-        sr = call(method, image, size, numerics=numerics, name=name).float()
-        sr = to_channels(to_channels(sr, channels) if channels is not None else sr, lr.shape[1])
-        if method.info.output != "hr":
-            return sr
-        return restore_size(sr, size, restoration)
+        sr = native(method, lr, size, numerics=numerics, channels=channels, name=name)
+        return restore_size(sr, size, restoration) if method.info.output == "hr" else sr
+
+
+def native(
+    method: Method,
+    lr: Tensor,
+    size: tuple[int, int],
+    *,
+    numerics: Numerics | None,
+    channels: int | None = None,
+    name: str | None = None,
+) -> Tensor:
+    """Restore LR `(N, C, h, w)` as `restore` does, and leave SR `(N, C, H, W)`, float32, at the method's own factor.
+
+    Where `serves_all_sizes` holds, one such SR can be brought to any size.
+
+    Args:
+        method: The method, as it is or compiled.
+        lr: The batch; a method may write to it.
+        size: Wanted (height, width) in pixels.
+        numerics: Arithmetic of the call; None leaves what is in force.
+        channels: As in `restore`.
+        name: What the method is called in errors; None takes its class's name.
+
+    Raises:
+        ContractError: If the method's output has another shape or is not floating-point.
+    """
+    image = to_channels(lr, method.info.channels)
+    sr = call(method, image, size, numerics=numerics, name=name).float()
+    return to_channels(to_channels(sr, channels) if channels is not None else sr, lr.shape[1])
+
+
+def serves_all_sizes(method: Method) -> bool:
+    """Say whether what a method makes is the same whatever size it is asked for."""
+    return method.info.factor != "any" or method.info.output != "hr"
 
 
 def call(

@@ -156,7 +156,8 @@ def predictions(labels: np.ndarray, accuracy: float, *, seed: int, classes: int 
 def commit(root: Path, record: Record, samples: pd.DataFrame | None) -> StoredCell:
     """Store a cell where an evaluation would."""
     key = record.cell
-    return commit_cell(cell_folder(root, key.task, key.classifier, key.method, key.weights), record, samples)
+    folder = cell_folder(root, key.task, key.classifier, key.method, key.weights, key.input_size)
+    return commit_cell(folder, record, samples)
 
 
 def write_board(root: Path) -> None:

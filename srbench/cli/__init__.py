@@ -126,6 +126,10 @@ def eval_(
         list[str] | None,
         typer.Option(help="Score under this degradation too: blur, noise, ..., all, or a TOML file; repeatable."),
     ] = None,
+    input_size: Annotated[
+        list[str] | None,
+        typer.Option(help="Shortest side that classifiers see, pixels, or sweep for LR to HR by 32; repeatable."),
+    ] = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="METHOD=NAME or METHOD=FILE; repeatable, one row each.")
     ] = None,
@@ -168,6 +172,7 @@ def eval_(
         protocol=protocol,
         scales=scales,
         shifts=shift or (),
+        input_sizes=[int(size) if size.isdecimal() else size for size in input_size or []],
         weights=by_method,
         precomputed=elsewhere,
         meta=meta,

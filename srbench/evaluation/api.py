@@ -86,6 +86,7 @@ class EvaluationResult:
                 frame.insert(1, "classifier", key.classifier)
                 frame.insert(2, "method", key.method)
                 frame.insert(3, "weights", key.weights)
+                frame.insert(4, "input_size", pd.Series(key.input_size, frame.index, dtype="Int64"))
                 frames.append(frame)
         return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 

@@ -18,6 +18,7 @@ from srbench.data.source import Source
 from srbench.evaluation.costs import Costs
 from srbench.evaluation.loaded_methods import LoadedMethod, parameters_of
 from srbench.evaluation.plan import ORACLE_VERSION, PlannedCell
+from srbench.evaluation.sizes import sr_side
 from srbench.metrics.catalogue import metric
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
@@ -133,7 +134,7 @@ def make_record(
 def with_metrics(record: Record, samples: pd.DataFrame, cell: PlannedCell, protocol: Protocol) -> Record:
     """Return an ok record with its metrics, as the leaderboard computes them from the samples."""
     task_type = cell.scored.task_type
-    missing = why_no_quality(cell.loaded, protocol) or "no image is large enough for it"
+    missing = why_no_quality(cell, protocol) or "no image is large enough for it"
     values = task_type.values(task_type.samples_of(record, samples), why_no_image=missing)
     if cell.scored.outputs is None:
         values = {name: value for name, value in values.items() if metric(name).group == "image"}
@@ -213,6 +214,7 @@ def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol, *, decod
         task_type=source.task_type,
         decode_s=decode_s,
         n_one_channel=int((hr_store.stored_channels == 1).sum()),
+        sr_side=sr_side(hr_store, protocol),
     )
 
 
@@ -228,8 +230,11 @@ def not_degraded(hr_store: HRStore, protocol: Protocol) -> int:
     )
 
 
-def why_no_quality(loaded: LoadedMethod | None, protocol: Protocol) -> str | None:
+def why_no_quality(cell: PlannedCell, protocol: Protocol) -> str | None:
     """Return why a cell has no PSNR and SSIM, or None if it has."""
+    loaded = cell.loaded
+    if cell.key.input_size is not None:
+        return "PSNR and SSIM belong to the protocol's own input size"
     if protocol.lr.none:
         return "the protocol has no LR, so there is no ground truth at SR size"
     if protocol.sr.side is not None and protocol.sr.side != protocol.hr.crop:

@@ -15,8 +15,8 @@ class Counters:
         hr_read: HR images that the pass read from the cache of decoded images.
         degraded: LR images made.
         hr_classified: HR images classified, by classifier.
-        restored: Images restored, by method@weights.
-        sr_classified: SR images classified, by method@weights and classifier.
+        restored: Images restored, by method@weights; once for all input sizes where the method's factor is fixed.
+        sr_classified: SR images classified, by method@weights and classifier; HR at another input size counts here too.
     """
 
     decoded: int = 0

@@ -11,8 +11,10 @@ import torch
 from srbench.compute.numerics import Numerics
 from srbench.errors import UsageError
 from srbench.protocol import Protocol
+from srbench.registry import listed
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
+SWEEP = "sweep"  # the word for all input sizes that are worth a look
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
 
 
@@ -30,6 +32,8 @@ class EvalOptions:
         scales: LR side / HR side, one or several, which make several tasks; () keeps the protocol's own.
         shifts: Degradations to score under too, names or files of protocols, or "all"; each makes a task beside each of
             the others.
+        input_sizes: Shortest sides of what the classifiers receive, pixels, one or several, or "sweep": multiples of 32
+            from just above the LR side to the HR side. The protocol's own size is always among them.
         weights: Names or files by method, one or several.
         precomputed: Folders of images that were restored elsewhere, by the name of the row that each makes.
         meta: CSV about the images, their ids in the first column; its other columns become slices of the table.
@@ -55,6 +59,7 @@ class EvalOptions:
     protocol: str | Protocol | None = None
     scales: float | Sequence[float] = ()
     shifts: str | Sequence[str] = ()
+    input_sizes: int | str | Sequence[int | str] = ()
     weights: Mapping[str, str | Sequence[str]] | None = None
     precomputed: Mapping[str, Path | str] | None = None
     meta: Path | str | None = None
@@ -81,6 +86,9 @@ class EvalOptions:
         for option, value in (("--limit", self.limit), ("--batch-size", self.batch_size)):
             if value is not None and value < 1:
                 raise UsageError(f"{option} takes a whole number of at least 1, got {value}")
+        for size in listed(self.input_sizes):
+            if size != SWEEP and (not isinstance(size, int) or isinstance(size, bool) or size < 1):
+                raise UsageError(f"--input-size takes a side in pixels, at least 1, or {SWEEP!r}, got {size!r}")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"--seed takes a whole number from 0 to 2^63 - 1, got {self.seed}")
 

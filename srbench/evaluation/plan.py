@@ -13,11 +13,13 @@ from srbench.data.hr_cache import HRStore
 from srbench.data.source import sample_list_sha256
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.resolve import Evaluation
+from srbench.evaluation.sizes import further_sizes, lr_side, sr_side
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.records.cells import cell_folder, is_fresh
 from srbench.records.schema import BASELINE, ORACLE, CellKey, hash_inputs
+from srbench.registry import listed
 from srbench.task_types import OutputMap, TaskType, task_type
 
 ORACLE_VERSION = "1"
@@ -95,13 +97,20 @@ def plan_cells(evaluation: Evaluation, protocol: Protocol, hr_store: HRStore) ->
     for classifier in classifiers or [None]:
         scored = planner.scored(classifier)
         row = [planner.cell(loaded, scored) for loaded in evaluation.methods[protocol.fingerprint]]
-        cells += [planner.cell(None, scored), *(cell for cell in row if not _stands_elsewhere(cell, row))]
+        own = [planner.cell(None, scored), *(cell for cell in row if not _stands_elsewhere(cell, row))]
+        cells += own
+        for size in planner.further_sizes(classifier):
+            cells += [planner.cell(cell.loaded, scored, size) for cell in own if cell.skip is None]
     return cells
 
 
 def originals_and_baselines(cells: Sequence[PlannedCell]) -> dict[str | None, tuple[PlannedCell, PlannedCell]]:
-    """Return the cells of the original and of frozen bilinear by classifier, where both are planned."""
-    frozen = {(cell.key.classifier, cell.key.method): cell for cell in cells if cell.key.track == "frozen"}
+    """Return the cells of the original and of frozen bilinear, at the protocol's size, by classifier, if planned."""
+    frozen = {
+        (cell.key.classifier, cell.key.method): cell
+        for cell in cells
+        if cell.key.track == "frozen" and cell.key.input_size is None
+    }
     return {
         classifier: (cell, frozen[classifier, BASELINE])
         for (classifier, method), cell in frozen.items()
@@ -120,12 +129,33 @@ def _stands_elsewhere(cell: PlannedCell, row: Sequence[PlannedCell]) -> bool:
     )
 
 
+def _why_not_at_other_sizes(loaded: LoadedMethod | None, classifier: Classifier) -> str | None:
+    """Say why a cell has no other input size than the protocol's own, or return None if it can have."""
+    if classifier.info.input_size is not None:
+        return f"classifier {classifier.id} takes no other input size than its {classifier.info.input_size} pixels"
+    if loaded is not None and loaded.cls.info.output == "lr":
+        return f"{loaded.name} hands LR on as it is, whatever the input size"
+    if loaded is not None and loaded.cls.info.output == "own":
+        return f"{loaded.name} brings images to a size of its own, whatever the input size"
+    return None
+
+
 class _Planner:
     """What the cells of a task share."""
 
     def __init__(self, evaluation: Evaluation, protocol: Protocol, hr_store: HRStore) -> None:
         self._evaluation, self._protocol, self._hr = evaluation, protocol, hr_store
         self._task = task_id(evaluation, protocol, hr_store)
+        self._adapted: dict[tuple[int, str | None], nn.Module] = {}  # one for all input sizes
+
+    def further_sizes(self, classifier: Classifier | None) -> tuple[int, ...]:
+        """Return the input sizes that are asked for beside the protocol's own."""
+        asked = listed(self._evaluation.options.input_sizes)
+        if classifier is None or not asked:
+            return ()
+        side = sr_side(self._hr, self._protocol)
+        low = lr_side(self._hr, self._protocol)
+        return further_sizes(asked, low=low, high=side, own=classifier.info.input_size or side)
 
     def scored(self, classifier: Classifier | None) -> ScoredNetwork:
         source = self._evaluation.source
@@ -135,25 +165,31 @@ class _Planner:
         present = self._protocol.score.logits == "present"
         return ScoredNetwork(classifier, asked, asked.map_outputs(classifier.info, source, present=present))
 
-    def cell(self, loaded: LoadedMethod | None, scored: ScoredNetwork) -> PlannedCell:
+    def cell(self, loaded: LoadedMethod | None, scored: ScoredNetwork, input_size: int | None = None) -> PlannedCell:
         classifier = scored.classifier
         skip = loaded.skip_reason(self._task_info(classifier)) if loaded is not None else None
         if loaded is not None and skip is None and classifier is None and loaded.cls.info.output != "hr":
             skip = "without a classifier there is nothing to score where SR is not at HR size"
+        if skip is None and input_size is not None and classifier is not None:
+            skip = _why_not_at_other_sizes(loaded, classifier)
         key = CellKey(
             task=self._task,
             method=loaded.name if loaded is not None else ORACLE,
             weights=loaded.label if loaded is not None else None,
             classifier=scored.id,
             track=loaded.track if loaded is not None else "frozen",
+            input_size=input_size,
         )
-        folder = cell_folder(self._evaluation.out, key.task, key.classifier, key.method, key.weights)
-        input_hash = self._input_hash(loaded, classifier, skip)
+        folder = cell_folder(self._evaluation.out, key.task, key.classifier, key.method, key.weights, input_size)
+        input_hash = self._input_hash(loaded, classifier, skip, input_size)
         fresh = not self._evaluation.options.force and is_fresh(folder, input_hash)
         adapted = None
         if loaded is not None and loaded.track == "adapted" and skip is None and not fresh:
             assert classifier is not None  # the cell would be skipped
-            adapted = loaded.adapted_network(classifier)
+            network = id(loaded), classifier.id
+            if network not in self._adapted:
+                self._adapted[network] = loaded.adapted_network(classifier)
+            adapted = self._adapted[network]
         return PlannedCell(key, loaded, scored, folder, input_hash, skip, fresh, adapted)
 
     def _task_info(self, classifier: Classifier | None) -> TaskInfo:
@@ -166,7 +202,9 @@ class _Planner:
             channels=self._evaluation.source.channels,
         )
 
-    def _input_hash(self, loaded: LoadedMethod | None, classifier: Classifier | None, skip: str | None) -> str:
+    def _input_hash(
+        self, loaded: LoadedMethod | None, classifier: Classifier | None, skip: str | None, input_size: int | None
+    ) -> str:
         weights = loaded.weights if loaded is not None else None
         settings = self._evaluation.settings
         return hash_inputs(
@@ -183,7 +221,8 @@ class _Planner:
                 "seed": settings.seed if self._protocol.lr.seeded else None,
                 "skip": skip,
             }
-            # not a part of colour data's hash, so that the cells of before stay fresh
+            # not a part of colour data's hash, nor of the protocol's own size, so that the cells of before stay fresh
             | ({} if settings.channels == 3 else {"channels": settings.channels})
             | ({} if loaded is None or loaded.images is None else {"images": loaded.images.sha256})
+            | ({} if input_size is None else {"input_size": input_size})
         )

@@ -98,6 +98,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
     if elsewhere and len(protocols) > 1:
         raise UsageError("--precomputed holds images of one scale; give one --scale, and another call for each further")
     restored = open_precomputed(elsewhere, source, registry, limit=options.limit)
+    _check_input_sizes(options, classifiers, source)
     methods = {
         protocol.fingerprint: [
             *choose(
@@ -172,6 +173,26 @@ def _shifts(protocol: Protocol, specs: str | Sequence[str]) -> list[Protocol]:
             raise UsageError(f"two degradations of --shift have the name {added.name!r}; rename one of the files")
         shifted[added.name] = added
     return list(shifted.values())
+
+
+def _check_input_sizes(options: EvalOptions, classifiers: Sequence[Classifier], source: Source) -> None:
+    """Refuse further input sizes where nothing looks at them, or nothing says which of them is best.
+
+    Raises:
+        UsageError: If there is no classifier, or the task type does not choose among input sizes.
+    """
+    if not listed(options.input_sizes):
+        return
+    if not classifiers:
+        raise UsageError(
+            "--input-size is the size of what a classifier receives, and this call has none; give --classifier SPEC,"
+            " or leave --input-size out"
+        )
+    if not task_type(source.task_type).chooses_input_size:
+        raise UsageError(
+            f"--input-size is for networks that say which class an image shows; {source.spec!r} asks"
+            f" {task_type(source.task_type).question!r}: leave --input-size out"
+        )
 
 
 def _seed(seed: int) -> None:

@@ -24,13 +24,15 @@ from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, ScoredNetwork
 from srbench.evaluation.rows import CellRows, Stopwatch
+from srbench.evaluation.sizes import at_side
 from srbench.evaluation.thumbnails import PENDING_BYTES, Images, ThumbnailBuffer, ThumbnailSelector
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import for_classifier, for_metric, restore_size
 from srbench.metrics.catalogue import image_columns
 from srbench.protocol import Protocol
+from srbench.records.schema import ORACLE
 from srbench.records.shards import done_positions
-from srbench.restore import is_finite, not_finite, restore
+from srbench.restore import is_finite, native, not_finite, serves_all_sizes
 from srbench.task_types import BatchResult
 
 
@@ -119,6 +121,23 @@ class _Targets:
 
     hr: HrLogits
     data: Tensor | None  # what the data say, as the task type has it, (len(chunk), ...), on the device
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What classifiers see of a batch at one input size.
+
+    Attributes:
+        image: `(N, 3, H, W)`, RGB, float32, clamped and rounded as the protocol says.
+        quality: Image metrics, `(N,)` each; none beside the protocol's own size.
+        watches: What restoring it took.
+        finite: Sentences for values that are not finite, each with a bool on the device that says whether they are.
+    """
+
+    image: Tensor
+    quality: Mapping[str, Tensor]
+    watches: tuple[Stopwatch, ...] = ()
+    finite: tuple[tuple[str, Tensor], ...] = ()
 
 
 class _Pass:
@@ -217,76 +236,151 @@ class _Pass:
         targets: Mapping[str | None, _Targets],
         rows: Mapping[Path, CellRows],
     ) -> None:
-        """Restore a batch by one method, and hold it against HR for each of the method's cells."""
+        """Restore a batch by one method, and hold it against HR for each of the method's cells, of all input sizes."""
         if not cells:
             return
         loaded = cells[0].loaded
-        restoring: list[Stopwatch] = []
-        finite: list[tuple[str, Tensor]] = []
+        by_size: dict[int | None, list[PlannedCell]] = {}
+        for cell in cells:
+            by_size.setdefault(cell.key.input_size, []).append(cell)
         try:
-            if loaded is None:
-                sr, quality = batch.hr, _quality_of_hr(batch, self._protocol)
-            else:
-                sr, watch = restore_batch(loaded, batch, self._protocol, self._settings)
-                restoring = [watch]
-                finite = [(not_finite(loaded.name), is_finite(sr))]
-                if loaded.images is None:
-                    self._counters.add(self._counters.restored, _name(loaded), len(batch.ids))
-                sr, quality = _quality(sr, batch, self._protocol, output=loaded.cls.info.output)
-        except RecordError:
-            raise
+            restored = None if loaded is None else RestoredBatch(loaded, batch, self._protocol, self._settings)
         except Exception as error:  # noqa: BLE001 a method that fails is a record; the others go on
             self._fail(cells, Failure.of(error))
             return
-        self._thumbnails.add(cells, sr, batch)
+        for side, group in by_size.items():
+            try:
+                seen = self._original(batch, side) if restored is None else self._restored(restored, batch, side)
+            except RecordError:
+                raise
+            except Exception as error:  # noqa: BLE001 as above
+                self._fail(group, Failure.of(error))
+                continue
+            if side is None:
+                self._thumbnails.add(group, seen.image, batch)
+            self._score(group, seen, batch, targets, rows)
+        if restored is not None and restored.calls:
+            self._counters.add(self._counters.restored, _name(loaded), len(batch.ids) * restored.calls)
+
+    def _original(self, batch: Batch, side: int | None) -> _Seen:
+        """Return HR, at an input size by the protocol's kernel."""
+        if side is None:
+            return _Seen(batch.hr, _quality_of_hr(batch, self._protocol))
+        with Stopwatch(self._settings.device) as watch:
+            image = restore_size(batch.hr, at_side(batch.sr_size, side), self._protocol.sr)
+        return _Seen(for_classifier(image, self._protocol), {}, watches=(watch,))
+
+    def _restored(self, restored: RestoredBatch, batch: Batch, side: int | None) -> _Seen:
+        """Return SR at an input size; PSNR and SSIM belong to the protocol's own alone."""
+        size = batch.sr_size if side is None else at_side(batch.sr_size, side)
+        sr, watches = restored.at(size)
+        finite = ((not_finite(restored.loaded.name), is_finite(sr)),)
+        if side is not None:
+            return _Seen(for_classifier(sr, self._protocol), {}, watches, finite)
+        image, quality = _quality(sr, batch, self._protocol, output=restored.loaded.cls.info.output)
+        return _Seen(image, quality, watches, finite)
+
+    def _score(
+        self,
+        cells: Sequence[PlannedCell],
+        seen: _Seen,
+        batch: Batch,
+        targets: Mapping[str | None, _Targets],
+        rows: Mapping[Path, CellRows],
+    ) -> None:
+        """Add the rows of a batch to all cells of one method and input size."""
         for cell in cells:
             try:
-                logits, classifying = self._classify(cell, sr, batch, targets)
+                logits, classifying = self._classify(cell, seen.image, batch, targets)
                 scored = BatchResult({}) if logits is None else _scored(logits, cell.scored, batch, targets)
             except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
                 self._fail([cell], Failure.of(error))
                 continue
             flags = [] if logits is None else [(not_finite_logits(cell.scored.id), is_finite(logits))]
-            watches = [*restoring, *classifying]
-            rows[cell.folder].add(batch, quality, scored, watches=watches, finite=[*finite, *flags])
+            watches = [*seen.watches, *classifying]
+            rows[cell.folder].add(batch, seen.quality, scored, watches=watches, finite=[*seen.finite, *flags])
 
     def _classify(
-        self, cell: PlannedCell, sr: Tensor, batch: Batch, targets: Mapping[str | None, _Targets]
+        self, cell: PlannedCell, image: Tensor, batch: Batch, targets: Mapping[str | None, _Targets]
     ) -> tuple[Tensor | None, list[Stopwatch]]:
-        """Return the logits of SR, `(N, K)` float32, or None without a classifier, and what they took."""
+        """Return the logits of SR or HR, `(N, K)` float32, or None without a classifier, and what they took."""
         if cell.network is None:
             return None, []
-        if cell.loaded is None:
+        if cell.loaded is None and cell.key.input_size is None:
             return targets[cell.scored.id].hr.logits[batch.rows], []
         with Stopwatch(self._settings.device) as watch, self._settings.numerics.active():
-            logits = cell.network(sr)
+            logits = cell.network(image)
         self._counters.add(self._counters.sr_classified, f"{_name(cell.loaded)} {cell.scored.id}", len(batch.ids))
         return logits.float(), [watch]
 
 
-def restore_batch(
-    loaded: LoadedMethod, batch: Batch, protocol: Protocol, settings: PassSettings
-) -> tuple[Tensor, Stopwatch]:
-    """Return SR of a batch, `(N, 3, H, W)`, RGB, float32, as the method made it, and what it took."""
-    watch = Stopwatch(settings.device)
-    if loaded.images is not None:
+class RestoredBatch:
+    """A batch restored by one method, brought to as many sizes as are asked for.
+
+    A network of fixed factor runs once, and its native output serves all sizes, as do images restored elsewhere. A
+    method of factor "any" runs once for each size.
+
+    Attributes:
+        loaded: The method.
+        calls: How often it has run.
+    """
+
+    def __init__(self, loaded: LoadedMethod, batch: Batch, protocol: Protocol, settings: PassSettings) -> None:
+        """Run the method where one run serves all sizes.
+
+        Args:
+            loaded: The method.
+            batch: The images.
+            protocol: The protocol.
+            settings: Device, arithmetic and channels.
+
+        Raises:
+            ContractError: If the method's output is not what its contract says.
+        """
+        self.loaded, self.calls = loaded, 0
+        self._batch, self._protocol, self._settings = batch, protocol, settings
+        self._native: Tensor | None = None
+        self._watches: tuple[Stopwatch, ...] = ()
+        watch = Stopwatch(settings.device)
+        if loaded.images is not None:
+            with watch:
+                sr = loaded.images.batch(batch.ids).to(settings.device)
+                self._native = to_channels(to_channels(sr, settings.channels), batch.hr.shape[1])
+            self._watches = (watch,)
+        elif loaded.method is not None and serves_all_sizes(loaded.method):
+            self._native, self._watches = self._run(batch.sr_size, watch), (watch,)
+
+    def at(self, size: tuple[int, int]) -> tuple[Tensor, tuple[Stopwatch, ...]]:
+        """Return SR `(N, 3, *size)`, RGB, float32, as the method made it, and what restoring it takes in all.
+
+        What does not come at the size of SR, such as LR that is handed on, stays as it comes.
+
+        Raises:
+            ContractError: If the method's output is not what its contract says.
+        """
+        watch = Stopwatch(self._settings.device)
+        if self._native is None:
+            return self._run(size, watch), (watch,)
+        if self.loaded.cls.info.output != "hr":
+            return self._native, self._watches
         with watch:
-            sr = loaded.images.batch(batch.ids).to(settings.device)
-            sr = to_channels(to_channels(sr, settings.channels), batch.hr.shape[1])
-            return restore_size(sr, batch.sr_size, protocol.sr), watch
-    assert loaded.method is not None and batch.lr is not None
-    # a clone, since a method that writes to its input must not change what the others see
-    sr = restore(
-        loaded.method,
-        batch.lr.clone(),
-        batch.sr_size,
-        restoration=protocol.sr,
-        numerics=settings.numerics,
-        channels=settings.channels,
-        name=loaded.name,
-        watch=watch,
-    )
-    return sr, watch
+            sr = restore_size(self._native, size, self._protocol.sr)
+        return sr, (*self._watches, watch)
+
+    def _run(self, size: tuple[int, int], watch: Stopwatch) -> Tensor:
+        assert self.loaded.method is not None and self._batch.lr is not None
+        self.calls += 1
+        # a clone, since a method that writes to its input must not change what the others see
+        lr = self._batch.lr.clone()
+        with watch:
+            return native(
+                self.loaded.method,
+                lr,
+                size,
+                numerics=self._settings.numerics,
+                channels=self._settings.channels,
+                name=self.loaded.name,
+            )
 
 
 def _scored(logits: Tensor, scored: ScoredNetwork, batch: Batch, targets: Mapping[str | None, _Targets]) -> BatchResult:
@@ -313,5 +407,7 @@ def _quality_of_hr(batch: Batch, protocol: Protocol) -> dict[str, Any]:
     return {column.name: torch.full((len(batch.ids),), column.exact) for column in image_columns()}
 
 
-def _name(loaded: LoadedMethod) -> str:
+def _name(loaded: LoadedMethod | None) -> str:
+    if loaded is None:
+        return ORACLE
     return f"{loaded.name}@{loaded.label}" if loaded.label else loaded.name

@@ -26,7 +26,7 @@ from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, originals_and_baselines, plan_cells
 from srbench.evaluation.precomputed import fitted
 from srbench.evaluation.resolve import Evaluation
-from srbench.evaluation.scoring import Failure, PassResult, restore_batch, run_pass
+from srbench.evaluation.scoring import Failure, PassResult, RestoredBatch, run_pass
 from srbench.evaluation.thumbnails import Images, ThumbnailSelector
 from srbench.imaging.degrade import for_classifier
 from srbench.protocol import Protocol
@@ -207,7 +207,7 @@ class _Task:
         sums = merged_sums(cell.folder, cell.input_hash)
         costs = None
         try:
-            if self._evaluation.measures(self._protocol) and cell.loaded is not None and cell.loaded.images is None:
+            if self._measures(cell) and cell.loaded is not None and cell.loaded.images is None:
                 costs = watches.restoring(cell.loaded)
             timing = self._timing(cell, watches, costs, sums, surroundings.decode_s)
         except Exception as error:  # noqa: BLE001 a method that fails when it is timed is a record; the others go on
@@ -215,6 +215,10 @@ class _Task:
             self._commit(surroundings, cell, "error", failure=failure)
             return
         self._commit(surroundings, cell, "ok", scored=assemble.Scored(samples, sums, costs, timing))
+
+    def _measures(self, cell: PlannedCell) -> bool:
+        """Say whether a cell has a timing pass: what a method costs is measured at the protocol's own size alone."""
+        return self._evaluation.measures(self._protocol) and cell.key.input_size is None
 
     def _timing(
         self,
@@ -226,7 +230,7 @@ class _Task:
     ) -> TimingPart:
         pass_s = float(sums["pass_s"])
         classifier = cell.scored.classifier
-        measured = self._evaluation.measures(self._protocol)
+        measured = self._measures(cell)
         elsewhere = cell.loaded is not None and cell.loaded.images is not None  # nobody knows what restoring took
         timing = TimingPart(
             pass_s=pass_s,
@@ -318,7 +322,7 @@ class _Task:
             positions = selector.selected()
             for cell in self._cells:
                 key = f"{cell.input_hash} {positions}"
-                keeps = cell.key.classifier == classifier and thumbnails.keeps_pixels(cell.loaded) and self._is_ok(cell)
+                keeps = cell.key.classifier == classifier and thumbnails.keeps_pixels(cell) and self._is_ok(cell)
                 if keeps and thumbnails_key(cell.folder / THUMBNAILS_FILE) != key:
                     cells.append((cell, positions, key))
         return cells
@@ -343,7 +347,7 @@ def images_of(
     if loaded is None:
         assert batch.lr is not None
         return {"hr": thumbnails.to_pixels(batch.hr), "lr": thumbnails.to_pixels(batch.lr)}
-    sr, _ = restore_batch(loaded, batch, protocol, settings)
+    sr, _ = RestoredBatch(loaded, batch, protocol, settings).at(batch.sr_size)
     check_finite(loaded.name, sr)
     return {"sr": thumbnails.to_pixels(for_classifier(sr, protocol))}
 

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from srbench.data.hr_cache import HRStore
 from srbench.evaluation.batches import Batch
-from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.plan import PlannedCell
 from srbench.evaluation.rows import CellRows
 from srbench.imaging.resample import to_uint8
@@ -215,7 +214,7 @@ class ThumbnailBuffer:
     def add(self, cells: Sequence[PlannedCell], sr: Tensor, batch: Batch) -> None:
         """Add a batch of one method, `(N, 3, H, W)`, RGB, float32, [0, 1], as these cells' classifiers see it."""
         cells = [cell for cell in cells if cell.scored.id in self._selectors]
-        if not cells or not keeps_pixels(cells[0].loaded) or max(batch.hr.shape[-2:]) > MAX_SIDE:
+        if not cells or not keeps_pixels(cells[0]) or max(batch.hr.shape[-2:]) > MAX_SIDE:
             return
         images = {"sr": sr}
         if cells[0].loaded is None:
@@ -230,7 +229,7 @@ class ThumbnailBuffer:
         if not self._pending:
             return
         for classifier, selector in self._selectors.items():
-            ours = [cell for cell in cells if cell.scored.id == classifier]
+            ours = [cell for cell in cells if cell.scored.id == classifier and cell.key.input_size is None]
             original = next((cell for cell in ours if cell.loaded is None), None)
             bilinear = next((cell for cell in ours if cell.loaded and cell.loaded.name == BASELINE), None)
             if original is not None and bilinear is not None:
@@ -261,9 +260,9 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
     return to_uint8(image)[0].permute(1, 2, 0).cpu().numpy()
 
 
-def keeps_pixels(loaded: LoadedMethod | None) -> bool:
-    """Say whether a cell stores images; what a classifier gets at LR size is stored with the original (None)."""
-    return loaded is None or loaded.cls.info.output == "hr"
+def keeps_pixels(cell: PlannedCell) -> bool:
+    """Say whether a cell stores images: at the protocol's own size alone, and LR is stored with the original."""
+    return cell.key.input_size is None and (cell.loaded is None or cell.loaded.cls.info.output == "hr")
 
 
 def smallest_hashes(hr_store: HRStore) -> list[int]:

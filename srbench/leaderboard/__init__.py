@@ -5,6 +5,7 @@ aligned by sample id and resampled with the same draws, so every difference is p
 
 - `pairing`: which cells may stand in one table, and their samples in one order.
 - `numbers`: the numbers of every row.
+- `sizes`: the cells of one row at several input sizes.
 - `rows`: what a row is; its numbers are named by `srbench.metrics.catalogue`.
 - `seeds`: rows of weights that differ in seed alone.
 - `ranks`: the order of the rows, their ranks, and how sure these are.

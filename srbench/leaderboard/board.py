@@ -57,10 +57,15 @@ class Leaderboard:
             line = row.flat()
             for name, low, high in ends:
                 line[low], line[high] = row.ci.get(name, (None, None))
+            line["best_input_sizes"] = " ".join(map(str, row.best_input_sizes)) or None
+            line["accuracy_by_size"] = (
+                " ".join(f"{size}:{value}" for size, value in row.accuracy_by_size.items()) or None
+            )
             line["notes"] = "; ".join(f"{name}: {why}" for name, why in row.notes.items()) or None
             lines.append(line)
         place = ("rank_low", "rank_high", "tied")
-        columns = [*IDENTITY, *place, *metric_names(), *(end for _, *both in ends for end in both), "notes"]
+        columns = [*IDENTITY, *place, *metric_names(), *(end for _, *both in ends for end in both)]
+        columns += ["best_input_sizes", "accuracy_by_size", "notes"]
         return pd.DataFrame(lines, columns=columns)
 
     def power_of(self, task: str, classifier: str | None) -> Mapping[str, Any] | None:

@@ -22,13 +22,14 @@ from srbench.leaderboard.pairing import aligned, check_comparable, newest_cells,
 from srbench.leaderboard.ranks import ordered, placed
 from srbench.leaderboard.rows import Row, RowKey, bare_row, interval_names
 from srbench.leaderboard.seeds import Drawn, joined
+from srbench.leaderboard.sizes import BySize, by_size, split_by_size, unlike
 from srbench.leaderboard.slices import slice_tables
 from srbench.metrics import psnr_pooled
 from srbench.metrics.catalogue import metric, metrics_of
 from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, holm, smallest_difference
 from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
-from srbench.records.schema import BASELINE, ORACLE
+from srbench.records.schema import BASELINE, ORACLE, CellKey
 from srbench.task_types import CellSamples, Interval, PairedCells, TaskType, put_interval, task_type
 from srbench.task_types.base import Column
 from srbench.task_types.classification import PER_CLASS_COLUMNS
@@ -76,9 +77,11 @@ def build(
             {cell.record.cell.classifier for cell in ours}, key=lambda name: (name is None, name or "")
         ):
             table = [cell for cell in ours if cell.record.cell.classifier == classifier]
-            unordered = [bare_row(cell.record) for cell in table if cell.record.status != "ok"]
-            for group in paired_groups(table):
-                paired_rows, classes, of_rows = _paired_rows(group, asked, draws=draws, seed=seed)
+            own, others = split_by_size(table)
+            repeated += unlike(own, others)
+            unordered = [bare_row(cell.record) for cell in own if cell.record.status != "ok"]
+            for group in paired_groups(own):
+                paired_rows, classes, of_rows = _paired_rows(group, others, asked, draws=draws, seed=seed)
                 unordered += paired_rows
                 tables += classes
                 drawn.update({row.key: each for row, each in zip(paired_rows, of_rows, strict=True)})
@@ -148,6 +151,26 @@ def _alone(cell: CellSamples, task_type: TaskType, *, draws: int, seed: int) -> 
     return _Alone(cell.only({*_averaged(task_type).values(), *task_type.compared}), row, drawn)
 
 
+def _at_sizes(alone: _Alone, known: BySize) -> _Alone:
+    """Add what a row is at several input sizes, and whether each sample is right at the best of them."""
+    row, cell = alone.row, alone.cell
+    best, values = known.best_right, dict(row.values)
+    if best is not None:
+        cell = dataclasses.replace(cell, floats={**cell.floats, "accuracy_best": best.astype(np.float32)})
+        values["accuracy_best"] = float(best.mean())
+    if known.p_best is not None:
+        values["p_best_size"] = known.p_best
+    row = dataclasses.replace(
+        row,
+        values=values,
+        accuracy_by_size={str(size): float(right.mean()) for size, right in known.right.items()},
+        p_by_size={str(size): p for size, p in known.p_by_size.items()},
+        best_input_sizes=known.best_sizes or (),
+        notes={**row.notes, **known.notes},
+    )
+    return dataclasses.replace(alone, cell=cell, row=row)
+
+
 def _averaged(task_type: TaskType) -> dict[str, str]:
     """Return the columns that are resampled by the names of their metrics."""
     averaged = (info for info in metrics_of(task_type.name) if info.averaged)
@@ -155,17 +178,32 @@ def _averaged(task_type: TaskType) -> dict[str, str]:
 
 
 def _paired_rows(
-    cells: Sequence[StoredCell], task_type: TaskType, *, draws: int, seed: int
+    cells: Sequence[StoredCell],
+    others: Mapping[CellKey, Sequence[StoredCell]],
+    task_type: TaskType,
+    *,
+    draws: int,
+    seed: int,
 ) -> tuple[list[Row], list[pd.DataFrame], list[Mapping[str, Floats]]]:
-    """Return the rows, the per-class tables and each row's draws of cells whose samples are the same."""
+    """Return the rows, the per-class tables and each row's draws of cells whose samples are the same.
+
+    Args:
+        cells: Cells of the protocol's own size.
+        others: Those at other input sizes, by the key of their own cell.
+        task_type: What is asked.
+        draws: Bootstrap draws.
+        seed: Their seed.
+    """
     many = cells[0].record.dataset.n > _MANY
     alone = []
     for samples in aligned(cells, task_type):
         alone.append(_alone(samples, task_type, draws=draws, seed=seed))
         if many:
             give_back_freed_memory()
+    sized = by_size(cells, [each.cell for each in alone], others, task_type)
+    alone = [each if known is None else _at_sizes(each, known) for each, known in zip(alone, sized, strict=True)]
     paired, rows = [each.cell for each in alone], [each.row for each in alone]
-    resampled = _resampled(paired, rows, task_type, draws=draws, seed=seed)
+    resampled = _resampled(paired, rows, task_type, sized, draws=draws, seed=seed)
     if many:
         give_back_freed_memory()
     comparison = task_type.compare(
@@ -188,6 +226,8 @@ def _paired_rows(
         for name in interval_names():
             if (index, name) in resampled:
                 put_interval(ci, name, resampled[index, name], LEVEL)
+        for size in row.accuracy_by_size:
+            put_interval(ci, f"accuracy_by_size.{size}", resampled[index, f"accuracy_by_size.{size}"], LEVEL)
         compared = {name: value for name, value in comparison.values[index].items() if value is not None}
         done.append(
             dataclasses.replace(
@@ -256,7 +296,13 @@ def _with_batch_interval(row: Row, cell: CellSamples, *, draws: int, seed: int) 
 
 
 def _resampled(
-    cells: Sequence[CellSamples], rows: Sequence[Row], task_type: TaskType, *, draws: int, seed: int
+    cells: Sequence[CellSamples],
+    rows: Sequence[Row],
+    task_type: TaskType,
+    sized: Sequence[BySize | None],
+    *,
+    draws: int,
+    seed: int,
 ) -> dict[tuple[int, str], Floats]:
     """Return bootstrap draws of the means that rows have, by (index of the cell, name); one set of draws for all."""
     named: list[tuple[tuple[int, str], Column]] = []
@@ -266,6 +312,9 @@ def _resampled(
             pooled = name == "psnr" and _pools_batches(cell)
             if values is not None and name in row.values and np.isfinite(values).any() and not pooled:
                 named.append(((index, name), counted(values, metric(name).cap)))
+    for index, known in enumerate(sized):
+        for size, right in known.right.items() if known is not None else ():
+            named.append(((index, f"accuracy_by_size.{size}"), right.astype(np.float32)))
     if not named:
         return {}
     means = bootstrap_means([values for _, values in named], draws=draws, seed=seed)

@@ -82,17 +82,31 @@ def pairing_key(record: Record) -> tuple[Any, ...]:
     return record.partial, record.protocol.fingerprint, dataset.sample_list_sha256, dataset.n, record.numerics
 
 
-def aligned(cells: Sequence[StoredCell], task_type: TaskType) -> Iterator[CellSamples]:
+def aligned(
+    cells: Sequence[StoredCell],
+    task_type: TaskType,
+    *,
+    like: StoredCell | None = None,
+    columns: Sequence[str] | None = None,
+) -> Iterator[CellSamples]:
     """Read the samples of paired cells in one common order, one cell at a time.
+
+    Args:
+        cells: The cells.
+        task_type: What is asked.
+        like: The cell whose order it is; None takes the first one.
+        columns: Stored columns that are read; None takes all that the task type's metrics are computed from.
 
     Raises:
         IncomparableError: If a sample is not in all of them, or their targets differ.
     """
-    ids: pd.Series | None = None
+    first = like or next(iter(cells), None)
+    ids: pd.Series | None = None if like is None else like.samples(["sample_id"])["sample_id"]
     first_targets: NDArray[Any] | None = None
-    wanted = ("sample_id", *task_type.sample_columns())
+    wanted = ("sample_id", *(task_type.sample_columns() if columns is None else columns))
     for cell in cells:
-        frame = cell.samples([*wanted, *(cell.score_columns() if task_type.reads_scores else ())])
+        scores = cell.score_columns() if task_type.reads_scores and columns is None else ()
+        frame = cell.samples([*wanted, *scores])
         own = frame.pop("sample_id")
         if ids is None:
             ids = own
@@ -101,8 +115,9 @@ def aligned(cells: Sequence[StoredCell], task_type: TaskType) -> Iterator[CellSa
             order = index.get_indexer(pd.Index(ids)) if index.is_unique and len(own) == len(ids) else np.array([-1])
             if (order < 0).any():
                 lone = sorted(set(own) ^ set(ids)) or ["a sample that occurs twice"]
+                assert first is not None
                 raise IncomparableError(
-                    f"the samples of {cells[0].folder} and {cell.folder} cannot be paired:"
+                    f"the samples of {first.folder} and {cell.folder} cannot be paired:"
                     f" {lone[0]!r} is not once in both; run the older one again with --force"
                 )
             frame = frame.iloc[order].reset_index(drop=True)

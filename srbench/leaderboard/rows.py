@@ -67,6 +67,11 @@ class Row:
         ci: Name of a metric -> (low, high), its 95 % paired bootstrap interval.
         notes: Name of a value that is missing -> why; "ci.NAME" for an interval; "exact.NAME" says of an image metric
             with a cap how many images are exact.
+        accuracy_by_size: Input size in pixels -> accuracy there, the protocol's own among them; empty without a sweep.
+            Its intervals are in `ci` as "accuracy_by_size.SIZE".
+        p_by_size: Input size -> exact McNemar p of that accuracy against the one at the protocol's own size.
+        best_input_sizes: The size that is best on each half of the samples; it scores the other half. Of several seeds
+            two a seed.
     """
 
     task: str
@@ -87,6 +92,9 @@ class Row:
     values: Mapping[str, Annotated[float, Number()]] = field(default_factory=dict)
     ci: Mapping[str, Interval] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    accuracy_by_size: Mapping[str, float] = field(default_factory=dict)
+    p_by_size: Mapping[str, float] = field(default_factory=dict)
+    best_input_sizes: tuple[Count, ...] = ()
 
     def __getitem__(self, name: str) -> float | None:
         """Return the value of a metric, None where it does not apply.
@@ -138,7 +146,11 @@ class Row:
             entry["seeds"] = [seed.to_json() for seed in self.seeds]
             entry["representative"] = self.representative
         entry |= {name: "inf" if value == math.inf else value for name, value in values.items()}
-        return entry | {"ci": {name: list(ends) for name, ends in self.ci.items()}, "notes": dict(self.notes)}
+        entry |= {"ci": {name: list(ends) for name, ends in self.ci.items()}, "notes": dict(self.notes)}
+        if self.accuracy_by_size:
+            entry |= {"accuracy_by_size": dict(self.accuracy_by_size), "p_by_size": dict(self.p_by_size)}
+            entry["best_input_sizes"] = list(self.best_input_sizes)
+        return entry
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], *, origin: str) -> Row:
@@ -147,15 +159,13 @@ class Row:
         Raises:
             RecordError: If a field is missing or of another type; `origin` begins the sentence.
         """
-        raw = {
-            name: entry[name]
-            for name in (*IDENTITY, "tied", "rank_interval", "seeds", "representative", "ci", "notes")
-            if name in entry
-        }
+        known = (*IDENTITY, "tied", "rank_interval", "seeds", "representative", "ci", "notes", *BY_SIZE)
+        raw = {name: entry[name] for name in known if name in entry}
         raw["values"] = {name: entry[name] for name in metric_names() if entry.get(name) is not None}
         return validated(cls, raw, origin=origin, error=RecordError, remedy="; make the leaderboard again")
 
 
+BY_SIZE = ("accuracy_by_size", "p_by_size", "best_input_sizes")
 IDENTITY = ("task", "method", "weights", "classifier", "track", "role", "status", "reason", "partial", "rank", "n")
 
 

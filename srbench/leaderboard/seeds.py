@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from srbench.leaderboard.ranks import ranking_name
 from srbench.leaderboard.rows import Row, Seed
-from srbench.metrics.catalogue import metric
+from srbench.metrics.catalogue import metric, metric_names
 from srbench.metrics.stats import LEVEL
 from srbench.records.schema import Record
 from srbench.task_types import Interval, TaskType, put_interval
 from srbench.weights import lineage
 
 Floats = NDArray[np.float64]
+
+_OF_ONE_TRAINING = ("p_best_size",)  # a test of single decisions, which several trainings do not share
 
 
 @dataclass(frozen=True)
@@ -87,12 +89,13 @@ def _join(ours: Sequence[Drawn], seeds: Sequence[int], task_type: TaskType, *, s
     rows = [each.row for each in ours]
     first, name = rows[0], ranking_name(rows[0], task_type)
     shared = [key for key in first.values if all(key in row.values for row in rows)]
-    values = {key: _mean([row.values[key] for row in rows]) for key in shared}
+    values = {key: _mean([row.values[key] for row in rows]) for key in shared if key not in _OF_ONE_TRAINING}
     draws = _resampled(ours, seed=seed)
     ci: dict[str, Interval] = {}
     for key, drawn in draws.items():
         if all(key in row.ci for row in rows):
-            put_interval(ci, key, np.minimum(drawn, 1.0) if metric(key).interval == "area" else drawn, LEVEL)
+            area = key in metric_names() and metric(key).interval == "area"
+            put_interval(ci, key, np.minimum(drawn, 1.0) if area else drawn, LEVEL)
     each = tuple(Seed(row.weights or "", number, row.values) for row, number in zip(rows, seeds, strict=True))
     representative = None
     if name is not None and name in values:
@@ -105,10 +108,19 @@ def _join(ours: Sequence[Drawn], seeds: Sequence[int], task_type: TaskType, *, s
         values=values,
         ci=ci,
         notes={key: why for key, why in first.notes.items() if key not in values},
+        accuracy_by_size=_mean_by_size(rows),
+        p_by_size={},
+        best_input_sizes=tuple(size for row in rows for size in row.best_input_sizes),
         seeds=each,
         representative=representative or first.weights,
     )
     return Drawn(row, draws, _p_value(ours, draws.get(f"{name}_delta")))
+
+
+def _mean_by_size(rows: Sequence[Row]) -> dict[str, float]:
+    """Return the means over the seeds at the input sizes that all of them were scored at."""
+    shared = [size for size in rows[0].accuracy_by_size if all(size in row.accuracy_by_size for row in rows)]
+    return {size: _mean([row.accuracy_by_size[size] for row in rows]) for size in shared}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -28,8 +28,17 @@ from srbench.leaderboard.notes import notes
 from srbench.leaderboard.shift_grid import shift_grid
 from srbench.leaderboard.shifts import degraded_tasks
 from srbench.leaderboard.slice_grid import slice_grid
-from srbench.leaderboard.texts import MISSING, plural, row_name, written, written_interval, written_places, written_rank
-from srbench.metrics.catalogue import CORE_PRIORITY, metrics_of
+from srbench.leaderboard.texts import (
+    MISSING,
+    best_sizes,
+    plural,
+    row_name,
+    written,
+    written_interval,
+    written_places,
+    written_rank,
+)
+from srbench.metrics.catalogue import CORE_PRIORITY, metric, metrics_of
 from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
 
@@ -44,12 +53,13 @@ class Column:
     """A column of the table.
 
     Attributes:
-        name: "rank", "rank_ci", "method", the name of a metric, or "NAME_ci" for the interval of one.
+        name: "rank", "rank_ci", "method", "best_input_sizes", the name of a metric, or "NAME_ci" for the interval of
+            one.
         header: Its header; a line break keeps it narrow.
         show: Text of a row.
         priority: The larger, the sooner it gives way on a narrow terminal.
         justify: Side on which it is flush.
-        metric: The metric whose value or interval it shows, None for rank and method.
+        metric: The metric whose value or interval it shows, None for rank, method and best sizes.
     """
 
     name: str
@@ -68,6 +78,8 @@ class Column:
         """Say whether any of the rows has something to show in it."""
         if self.name == "rank_ci":
             return any(row.rank_interval is not None for row in rows)
+        if self.name == "best_input_sizes":
+            return any(row.best_input_sizes for row in rows)
         if self.metric is None:
             return self.name == "method" or any(row.rank is not None for row in rows)
         name = self.metric.name
@@ -92,6 +104,7 @@ def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:
     yield Column("rank", "#", written_rank, 0)
     yield Column("rank_ci", "place\n95 %", written_places, RANK_INTERVAL_PRIORITY)
     yield Column("method", "method", row_name, 0, "left")
+    yield Column("best_input_sizes", "best\nsize", best_sizes, 3)
     metrics = tuple(metrics)
     behind = {info.second for info in metrics}
     for info in metrics:
@@ -259,7 +272,7 @@ def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str)
 
 def filled_columns(rows: Sequence[Row], asked: TaskType) -> list[Column]:
     """Return the columns that have something to show; the essential ones stay wherever a network answered."""
-    answered = any(row[asked.ranks[0]] is not None for row in rows)
+    answered = has_answers(rows, asked)
 
     def keeps(column: Column) -> bool:
         if column.name == "psnr_ci" and answered:  # the interval of the network's own number takes its place
@@ -279,6 +292,12 @@ def filled_columns(rows: Sequence[Row], asked: TaskType) -> list[Column]:
     named = {column.name for column in first}
     at = next((at + 1 for at, column in enumerate(kept) if column.name == "method"), 0)
     return [*kept[:at], *first, *(column for column in kept[at:] if column.name not in named)]
+
+
+def has_answers(rows: Sequence[Row], asked: TaskType) -> bool:
+    """Say whether a network's answers were held against what the data say in any of the rows."""
+    names = [name for name in asked.essential if metric(name).group == "network"]
+    return any(row[name] is not None for row in rows for name in names)
 
 
 def _rich_table(

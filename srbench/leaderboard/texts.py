@@ -69,6 +69,11 @@ def formatted(info: MetricInfo, value: float | None) -> str:
     return f"{value:+.{info.digits}f}" if info.style == "signed" else fixed(value, info.digits)
 
 
+def best_sizes(row: Row) -> str:
+    """Return the input sizes that are best on the halves of the samples, in pixels: "160", or "160, 192"."""
+    return ", ".join(map(str, sorted(set(row.best_input_sizes)))) or MISSING
+
+
 def row_name(row: Row, most: int | None = None) -> str:
     """Return method and weights with the marks that say what kind of row it is.
 

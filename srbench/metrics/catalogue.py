@@ -64,6 +64,11 @@ def _correlation(columns: Columns, name: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _best_accuracy(columns: Columns) -> float | None:
+    right = columns.get("accuracy_best")
+    return None if right is None else mean_of(right)
+
+
 _BUILT_IN = (
     MetricInfo(
         "accuracy",
@@ -239,6 +244,54 @@ _BUILT_IN = (
         interval_shown="within",
         test="mcnemar",
         tested_as="accuracy",
+        absence="always",
+        compared=True,
+    ),
+    MetricInfo(
+        "accuracy_best",
+        "accuracy at\nbest size",
+        "accuracy at the best input size",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        value=_best_accuracy,
+        priority=1,
+        interval="mean",
+        interval_shown="beside",
+        interval_priority=5,
+        test="intervals",
+        compared=True,
+    ),
+    MetricInfo(
+        "p_best_size",
+        "p of\nbest size",
+        "p of the best input size against the protocol's",
+        False,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        style="p",
+        priority=9,
+        compared=True,
+    ),
+    MetricInfo(
+        "gap_over_free",
+        "gap over\nfree",
+        "gap over what a free resize gives",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        digits=2,
+        priority=4,
+        interval="gap",
+        interval_digits=2,
+        interval_shown="within",
+        test="intervals",
+        tested_as="accuracy_best",
         absence="always",
         compared=True,
     ),

@@ -4,6 +4,7 @@
                                                           samples.parquet
                                                           thumbnails.parquet
                                                           .partial/<input hash>/rows-<first>-<stop>.parquet
+    <root>/records/<task>/<classifier>/<method>@<weights>@<input size>px/...   at another input size than the protocol's
 
 `commit_cell` takes the old record away before it writes new samples and writes the new record last, so that no reader
 ever meets a record with missing or foreign samples.
@@ -78,14 +79,22 @@ class StoredCell:
         return read_thumbnails(self.folder / THUMBNAILS_FILE)
 
 
-def cell_folder(root: Path | str, task: str, classifier: str | None, method: str, weights: str | None) -> Path:
+def cell_folder(
+    root: Path | str,
+    task: str,
+    classifier: str | None,
+    method: str,
+    weights: str | None,
+    input_size: int | None = None,
+) -> Path:
     """Return the folder of a cell below an --out directory; different cells never share one."""
+    size = "" if input_size is None else f"@{input_size}px"
     return (
         Path(root)
         / "records"
         / safe_name(task)
         / safe_name(classifier, missing=NO_CLASSIFIER)
-        / f"{safe_name(method)}@{safe_name(weights, missing=NO_WEIGHTS)}"
+        / f"{safe_name(method)}@{safe_name(weights, missing=NO_WEIGHTS)}{size}"
     )
 
 

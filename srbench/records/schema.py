@@ -43,6 +43,7 @@ class CellKey:
         weights: Label of the method's weights, or None where it has none.
         classifier: Id of the classifier (of the frozen base in the adapted track), or None for image metrics alone.
         track: "frozen", or "adapted" where the classifier was trained together with, or for, the method.
+        input_size: Shortest side of what the classifier receives, pixels; None is the protocol's own size.
     """
 
     task: str
@@ -50,6 +51,7 @@ class CellKey:
     weights: str | None
     classifier: str | None
     track: Track = "frozen"
+    input_size: Positive | None = dataclasses.field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ class DatasetPart:
         task_type: What a network is asked for; see `srbench.task_types`.
         n_one_channel: Samples whose file stores one channel; a protocol of Y takes such an image as Y itself.
         decode_s: Seconds of decoding and cropping all samples, whenever that was; None where it is not known.
+        sr_side: Shortest side of SR under the protocol, pixels, the median where samples differ: the protocol's own
+            input size. None where it is not known.
     """
 
     name: str
@@ -177,6 +181,7 @@ class DatasetPart:
     task_type: str = "classification"
     decode_s: NotNegative | None = None
     n_one_channel: Count = dataclasses.field(default=0, metadata=ADDED)
+    sr_side: Positive | None = dataclasses.field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,7 @@ def page_table(
 
 def _columns(rows: Sequence[Row], kind: TaskType) -> list[tables.Column]:
     """Columns with something to show; intervals stand below their values."""
-    answered = any(row[kind.ranks[0]] is not None for row in rows)
+    answered = tables.has_answers(rows, kind)
     ok = [row for row in rows if row.status == "ok"]
     return [
         column
@@ -173,7 +173,7 @@ def _line(row: Row, wanted: Sequence[tables.Column], best: set[Any], value_range
 
 def _cell(column: tables.Column, row: Row, best: set[Any], value_range: tuple[float, float]) -> Cell:
     name = column.name
-    value = row.rank if column.metric is None else row[name]
+    value = _value(column, row)
     ci = row.ci.get(name)
     interval = None if column.metric is None or ci is None else texts.written_interval(column.metric, row)
     if name == "rank" and row.rank_interval is not None:
@@ -188,6 +188,13 @@ def _cell(column: tables.Column, row: Row, best: set[Any], value_range: tuple[fl
         bar=_bar(value, ci, value_range) if name == "recovered_gap" and value is not None else None,
         note=row.notes.get(name),
     )
+
+
+def _value(column: tables.Column, row: Row) -> float | None:
+    """Return what a column sorts a row by."""
+    if column.metric is not None:
+        return row[column.name]
+    return max(row.best_input_sizes, default=None) if column.name == "best_input_sizes" else row.rank
 
 
 def _number(value: float) -> str:

@@ -174,6 +174,7 @@ class TaskType(ABC):
         ranks: Metrics that rank its rows; the first that a row has counts.
         shown: Columns that begin its tables, in order; those of further metrics follow.
         essential: Those of them that stay where others would be left out for being empty.
+        chooses_input_size: Whether its cells can be scored at several input sizes, of which `correct` tells the best.
     """
 
     name: ClassVar[str]
@@ -187,6 +188,7 @@ class TaskType(ABC):
     ranks: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]] = ()
     essential: ClassVar[tuple[str, ...]] = ()
+    chooses_input_size: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -333,6 +335,10 @@ class TaskType(ABC):
     @abstractmethod
     def truth(self, cell: CellSamples) -> NDArray[Any] | None:
         """Return what all paired cells must agree on, the targets, or None where there are none."""
+
+    def correct(self, cell: CellSamples) -> NDArray[np.bool_] | None:
+        """Return whether each sample is right, `(n,)`, from the columns of `compared`; None where nothing tells."""
+        return None
 
     @abstractmethod
     def compare(self, paired: PairedCells) -> Comparison:

@@ -63,9 +63,10 @@ class Classification(TaskType):
     criterion = "accuracy"
     reads_scores = True
     compared = ("label", "pred")
-    ranks = ("accuracy", "agreement")
+    ranks = ("accuracy_best", "accuracy", "agreement")  # with several input sizes, rows are ranked at the best one
     shown: ClassVar[tuple[str, ...]] = (
         *("rank", "method", "accuracy", "accuracy_ci", "accuracy_delta", "recovered_gap", "latency_ms"),
+        *("best_input_sizes", "accuracy_best", "accuracy_best_ci", "gap_over_free", "p_best_size"),
         *("rank_ci", "p_holm", "fixed", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5"),
         *("auc", "auc_ci", "agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original"),
         *(
@@ -80,6 +81,7 @@ class Classification(TaskType):
         ),
     )
     essential = ("cross_entropy", "psnr", "accuracy", "total_time_s")
+    chooses_input_size = True
 
     # --- targets
 
@@ -197,7 +199,7 @@ class Classification(TaskType):
         """Return whether each sample is right, and what it adds to the AUC."""
         label, correct = cell.whole["label"], _correct(cell)
         areas = _auc_values(cell.record, frame, label)
-        pred, hr_pred = cell.whole["pred"], cell.whole["hr_pred"]
+        pred, hr_pred = cell.whole["pred"], cell.whole.get("hr_pred")
         added: dict[str, Column] = {} if correct is None else {"accuracy": correct.astype(np.float32)}
         if pred is not None and hr_pred is not None:
             added["agreement"] = (pred == hr_pred).astype(np.float32)
@@ -222,6 +224,10 @@ class Classification(TaskType):
         """Return the labels."""
         return cell.whole["label"]
 
+    def correct(self, cell: CellSamples) -> NDArray[np.bool_] | None:
+        """Return whether each prediction is the label, or None without labels."""
+        return _correct(cell)
+
     def compare(self, paired: PairedCells) -> Comparison:
         """Return differences to bilinear with McNemar's p, recovered gaps, and intervals of F1 with its tables."""
         comparison = Comparison.blank(len(paired.cells))
@@ -235,7 +241,8 @@ class Classification(TaskType):
         if baseline is not None and (baseline, "accuracy") in paired.resampled:
             _differences(paired, baseline, comparison)
         _fixed_and_broken(paired, comparison)
-        _gaps(paired, comparison)
+        _gaps(paired, comparison, "recovered_gap", of="accuracy")
+        _gaps(paired, comparison, "gap_over_free", of="accuracy_best")
         _f1(paired, comparison)
         if baseline is None:
             for index, values in enumerate(paired.values):
@@ -363,36 +370,43 @@ def _fixed_and_broken(paired: PairedCells, comparison: Comparison) -> None:
                 comparison.values[index][f"broken{end}"] = int((theirs & ~own).sum())
 
 
-def _gaps(paired: PairedCells, comparison: Comparison) -> None:
-    """Fill in the recovered gap of every row, or why there is none."""
+def _gaps(paired: PairedCells, comparison: Comparison, name: str, *, of: str) -> None:
+    """Fill in how far each row has come from bilinear's accuracy to the original's, or why there is no such share.
+
+    Args:
+        paired: The cells.
+        comparison: What is filled in.
+        name: Name of the share.
+        of: Name of the accuracy.
+    """
     oracle, baseline = paired.oracle_index, paired.baseline_index
     for index, values in enumerate(paired.values):
-        if "accuracy" not in values:
+        if of not in values:
             continue
         if oracle is None or baseline is None:
-            comparison.notes[index]["recovered_gap"] = (
+            comparison.notes[index][name] = (
                 f"it needs ok rows {ORACLE!r} and {BASELINE!r} of the same task and classifier"
             )
             continue
-        best, base = paired.values[oracle].get("accuracy"), paired.values[baseline].get("accuracy")
+        best, base = paired.values[oracle].get(of), paired.values[baseline].get(of)
         if best is None or base is None:
             continue
         gap = gap_interval(
-            values["accuracy"],
+            values[of],
             base,
             best,
-            draws=paired.resampled[index, "accuracy"],
-            draws_bilinear=paired.resampled[baseline, "accuracy"],
-            draws_hr=paired.resampled[oracle, "accuracy"],
+            draws=paired.resampled[index, of],
+            draws_bilinear=paired.resampled[baseline, of],
+            draws_hr=paired.resampled[oracle, of],
             level=LEVEL,
         )
-        comparison.values[index]["recovered_gap"] = gap.value
+        comparison.values[index][name] = gap.value
         if gap.reason is not None:
-            comparison.notes[index]["recovered_gap"] = gap.reason
+            comparison.notes[index][name] = gap.reason
         elif gap.low is not None and gap.high is not None and gap.draws is not None:
-            comparison.draws[index, "recovered_gap"] = gap.draws
+            comparison.draws[index, name] = gap.draws
             if index not in (oracle, baseline):
-                comparison.ci[index]["recovered_gap"] = (gap.low, gap.high)
+                comparison.ci[index][name] = (gap.low, gap.high)
 
 
 def _f1(paired: PairedCells, comparison: Comparison) -> None:

@@ -26,7 +26,7 @@ from srbench.evaluation.counters import Counters
 from srbench.evaluation.loaded_methods import LoadedMethod, load_method
 from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.evaluation.options import PassSettings
-from srbench.evaluation.scoring import restore_batch
+from srbench.evaluation.scoring import RestoredBatch
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_bytes, write_text
 from srbench.imaging.decode import IMAGE_SUFFIXES
 from srbench.imaging.degrade import round_8bit
@@ -143,7 +143,7 @@ def upscale_data(
     ):
         reader = BatchReader(hr_store, conventions, settings, Counters(), thread)
         for batch in reader.batches(missing, needs_lr=True) if len(missing) else ():
-            sr, _ = restore_batch(loaded, batch, conventions, settings)
+            sr, _ = RestoredBatch(loaded, batch, conventions, settings).at(batch.sr_size)
             check_finite(method, sr)
             if suffix == ".png":
                 sr = round_8bit(sr)

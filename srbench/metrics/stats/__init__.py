@@ -12,6 +12,7 @@ from srbench.metrics.stats.correlation import (
     kendall,
     spearman,
 )
+from srbench.metrics.stats.cross_fit import CrossFitted, cross_fitted, second_half
 from srbench.metrics.stats.f1 import F1Bootstrap, bootstrap_f1
 from srbench.metrics.stats.gap import MINIMUM_GAP, RecoveredGap, gap_interval, recovered_gap
 from srbench.metrics.stats.places import Places, places
@@ -24,6 +25,7 @@ __all__ = [
     "MINIMUM_GAP",
     "POWER",
     "CorrelationBootstrap",
+    "CrossFitted",
     "F1Bootstrap",
     "Places",
     "RecoveredGap",
@@ -31,6 +33,7 @@ __all__ = [
     "bootstrap_f1",
     "bootstrap_means",
     "correlations",
+    "cross_fitted",
     "gap_interval",
     "holm",
     "interval",
@@ -40,6 +43,7 @@ __all__ = [
     "places",
     "recovered_gap",
     "resample_counts",
+    "second_half",
     "smallest_difference",
     "spearman",
 ]

@@ -185,6 +185,7 @@ def scopes(board: Leaderboard, cells: Sequence[StoredCell]) -> Iterator[Scope]:
         (key.task, key.method, key.weights, key.classifier, key.track): cell
         for cell in kept
         for key in (cell.record.cell,)
+        if key.input_size is None
     }
     per_class = _per_class(board.per_class)
     for task, classifier in dict.fromkeys((row.task, row.classifier) for row in board.rows):

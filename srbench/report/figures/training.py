@@ -71,7 +71,7 @@ _SCORES = (
 def draw(material: Material) -> Iterator[Drawn]:
     """Yield one figure a set of weights whose card tells its history."""
     seen: set[tuple[str, str]] = set()
-    kept, _ = newest_cells(material.cells)
+    kept = [cell for cell in newest_cells(material.cells)[0] if cell.record.cell.input_size is None]
     for record in sorted((cell.record for cell in kept), key=lambda each: (each.method.name, each.cell.weights or "")):
         weights = record.method.weights
         if weights is None or (record.method.name, weights.sha256) in seen:
