@@ -613,7 +613,7 @@ def test_weights_that_ship_run_by_default(here):
         result = upscale([source], method, out="out.png")
         assert result.weights == label and "were trained for demo alone" in result.notes[0]
     result = upscale([source], "darionet", out="out.png")  # it has a set for photographs beside that of the demo
-    assert result.weights == "mobilenetv2-x4" and not any("demo" in note for note in result.notes)
+    assert result.weights == "photos-x4" and not any("demo" in note for note in result.notes)
     with pytest.raises(UsageError, match="several sets of weights here: demo-resnet, demo-vit; choose one"):
         upscale([source], "retrained", out="out.png")
 

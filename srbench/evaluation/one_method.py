@@ -42,7 +42,8 @@ def _candidates(name: str, cls: type[Method], classifier: Classifier | None) -> 
     """Return the weights on this computer that may be meant where none are named.
 
     Frozen weights come before adapted ones, and the user's before those that are offered for one task alone, such as
-    the demo. Weights that other ones were started from are left out.
+    the demo. Of those that ship, what several classifiers taught comes before the others. Weights that other ones were
+    started from are left out.
     """
     here = local(name, cls.weights)
     frozen = [ref for ref in here if ref.card is None or ref.card.track != "adapted"]
@@ -54,6 +55,9 @@ def _candidates(name: str, cls: type[Method], classifier: Classifier | None) -> 
         and (classifier is None or (ref.card.teacher or {}).get("sha256") in (None, classifier.info.weights_sha256))
     ]
     fitting = frozen or adapted
+    shipped = [ref for ref in fitting if ref.uri.startswith("package:")]
+    several = [ref for ref in shipped if ref.card is not None and len(ref.card.teachers) > 1]
+    fitting = [ref for ref in fitting if ref not in shipped or ref in (several or shipped)]
     fitting = [ref for ref in fitting if ref.card is None or not ref.card.tasks] or fitting
     starts = {str(ref.card.recipe.get("init")).removeprefix(f"{name}:") for ref in fitting if ref.card is not None}
     return [ref for ref in fitting if ref.label not in starts] or fitting
