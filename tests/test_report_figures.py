@@ -46,6 +46,8 @@ HISTORY = {
     "val_ce_difference": [1.1, 0.4, 0.2, 0.3],
     "val_psnr": [25.0, 24.0, None, 24.5],
     "val_accuracy": [0.5, 0.6, 0.7, 0.65],
+    "val_agreement:one": [0.5, 0.7, 0.8, 0.8],
+    "val_agreement:two": [0.6, None, 0.6, 0.65],
     "seconds": [None, 9.0, 9.0, 9.0],
 }
 

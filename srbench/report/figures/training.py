@@ -19,6 +19,7 @@ from srbench.report.figures.style import MARKERS, PALETTE, canvas, dress, log_ax
 SECTION = Section("training", "Training", order=30)
 
 _LOG_FROM = 20.0
+_AGREEMENT = "val_agreement:"  # then the name of one of several networks that see SR
 _MAXIMUM_MARKED = 25
 
 
@@ -128,8 +129,14 @@ def _panels(history: Mapping[str, Sequence[float | None]]) -> list[_Panel]:
     if "loss" in history and len(terms) != 1:
         losses.insert(0, _Curve("loss", "weighted sum", "-", True))
     losses.append(_Curve("val_logits", "logits, validation", "--"))
+    watched = [name for name in history if name.startswith(_AGREEMENT)]
+    agreements = [_Curve(name, name.removeprefix(_AGREEMENT)) for name in sorted(watched)]
     panels = []
-    for panel in (_Panel("loss", tuple(losses)), *_SCORES):
+    for panel in (
+        _Panel("loss", tuple(losses)),
+        *_SCORES,
+        _Panel("same class as HR, %", tuple(agreements), share=True),
+    ):
         curves = tuple(curve for curve in panel.curves if known(curve))
         if curves and not all(curve.ink for curve in curves):
             values = [value for curve in curves for value in history[curve.column] if value is not None]
