@@ -107,7 +107,7 @@ def test_expected_content_is_mapped_to_where_it_is_installed(tmp_path):
 
 def test_whole_wheel_has_no_problem():
     wanted = expected(CHECKOUT)
-    assert "srbench/protocol/presets/clean.toml" in wanted and "srbench/methods/darionet.py" in wanted
+    assert "srbench/protocol/presets/clean.toml" in wanted and "srbench/methods/darionet/disp.py" in wanted
     metadata = {f"{DIST_INFO}/METADATA", f"{DIST_INFO}/RECORD", "srbench/"}
     assert problems(wanted | metadata, wanted) == []
 
