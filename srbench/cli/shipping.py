@@ -190,4 +190,37 @@ def identify_resize(
     show([table(("", "your pipeline"), found.lines())])
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"upscale": upscale, "export": export, "identify-resize": identify_resize}
+def choose(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
+    max_ms: Annotated[float | None, typer.Option(help="Milliseconds an image that the method may take.")] = None,
+    max_mb: Annotated[float | None, typer.Option(help="Size of its parameters in float32, MB.")] = None,
+    at_least: Annotated[float | None, typer.Option(help="Smallest value of what ranks the table (accuracy).")] = None,
+    margin: Annotated[float, typer.Option(help="Loss against the best that counts as none.")] = 0.01,
+    task: Annotated[str | None, typer.Option(help="Id of the task, where the folders hold several.")] = None,
+    network: Annotated[
+        str | None, typer.Option("--network", "--classifier", help="Id of the network, where there are several.")
+    ] = None,
+) -> None:
+    """Say which row of a table to ship within limits, what the limits cost, and how to export it."""
+    with waiting("reading records"):
+        from srbench.leaderboard import build
+        from srbench.leaderboard.choose import Limits
+        from srbench.leaderboard.choose import choose as pick
+        from srbench.records.cells import find_records
+    limits = Limits(max_ms, max_mb, at_least, margin)
+    cells, problems = find_records(folders)
+    board = build(cells, warnings=problems)
+    choice = pick(board, limits, task=task, network=network)
+    show([table(("frontier", choice.metric, "ms / image", "MB"), choice.frontier_rows())])
+    for line in choice.lines(board):
+        typer.echo(line)
+    if choice.chosen is None:
+        raise typer.Exit(1)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "upscale": upscale,
+    "export": export,
+    "identify-resize": identify_resize,
+    "choose": choose,
+}

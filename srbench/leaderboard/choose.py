@@ -1,0 +1,235 @@
+"""One configuration out of a table: the best that keeps within limits, and what the limits cost.
+
+Nothing is measured here: every number is one of the records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from srbench.errors import DataError, UsageError
+from srbench.leaderboard.board import Leaderboard
+from srbench.leaderboard.ranks import ranking_name, ranking_value
+from srbench.leaderboard.rows import Row
+from srbench.leaderboard.tables import task_type_of
+from srbench.metrics.catalogue import metric
+from srbench.metrics.stats import interval
+from srbench.task_types import TaskType
+
+_BYTES_A_PARAMETER = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a configuration has to keep within; None is no limit.
+
+    Attributes:
+        max_ms: Milliseconds that the method takes an image, as the record measured it.
+        max_mb: Size of the method's parameters in float32, 10^6 bytes.
+        at_least: Smallest value of what ranks the table, such as accuracy.
+        margin: Largest loss against the best that still counts as no loss (non-inferiority), in the metric's units.
+    """
+
+    max_ms: float | None = None
+    max_mb: float | None = None
+    at_least: float | None = None
+    margin: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse limits that nothing can keep within.
+
+        Raises:
+            UsageError: Naming the option.
+        """
+        for option, value in (("--max-ms", self.max_ms), ("--max-mb", self.max_mb), ("--margin", self.margin)):
+            if value is not None and not value >= 0:
+                raise UsageError(f"{option} takes a number of at least 0, got {value:g}")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A row as something to ship.
+
+    Attributes:
+        row: The row.
+        value: Of what ranks the table.
+        ms: Milliseconds an image of the method, or None where no record says.
+        mb: Size of its parameters in float32, 10^6 bytes, or None.
+    """
+
+    row: Row
+    value: float
+    ms: float | None
+    mb: float | None
+
+    def misses(self, limits: Limits) -> list[tuple[str, float]]:
+        """Return what it lacks, each as a clause and as a share of the limit; nothing where it keeps within all."""
+        lacking = []
+        costs = (("latency", self.ms, limits.max_ms, "ms"), ("size", self.mb, limits.max_mb, "MB"))
+        for name, mine, most, unit in costs:
+            if most is not None and (mine is None or mine > most):
+                shown = f"no record says its {name}" if mine is None else f"{mine:.4g} {unit}, allowed are {most:g}"
+                lacking.append((shown, np.inf if mine is None or most == 0 else mine / most - 1))
+        if limits.at_least is not None and self.value < limits.at_least:
+            share = (limits.at_least - self.value) / limits.at_least
+            lacking.append((f"{self.value:.4g}, wanted are at least {limits.at_least:g}", share))
+        return lacking
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen.
+
+    Attributes:
+        metric: What ranks the table.
+        chosen: The best candidate within the limits, or None.
+        nearest: Where there is none: the one that misses least.
+        best: The best candidate without limits.
+        frontier: Candidates that no other beats in the metric, latency and size at once, the best first.
+        difference: Chosen minus best, with its paired interval of 95 %; None without a choice or without samples.
+        limits: What was asked for.
+    """
+
+    metric: str
+    chosen: Candidate | None
+    nearest: Candidate
+    best: Candidate
+    frontier: tuple[Candidate, ...]
+    difference: tuple[float, float, float] | None
+    limits: Limits
+
+    @property
+    def non_inferior(self) -> bool | None:
+        """Whether it loses less than the margin against the best, or None where that cannot be told."""
+        return None if self.difference is None else self.difference[1] > -self.limits.margin
+
+    def frontier_rows(self) -> list[tuple[str, str, str, str]]:
+        """Return the frontier as a table: name, value, latency, size; the chosen one is marked."""
+        rows = []
+        for each in self.frontier:
+            mark = " <- chosen" if self.chosen is not None and each.row.key == self.chosen.row.key else ""
+            ms, mb = ("-" if cost is None else f"{cost:.4g}" for cost in (each.ms, each.mb))
+            rows.append((f"{each.row.label}{mark}", f"{each.value:.4f}", ms, mb))
+        return rows
+
+    def lines(self, board: Leaderboard) -> list[str]:
+        """Return sentences for a person."""
+        if self.chosen is None:
+            missing = "; ".join(clause for clause, _ in self.nearest.misses(self.limits))
+            return [f"nothing in the records keeps within the limits; nearest is {self.nearest.row.label}: {missing}"]
+        row = self.chosen.row
+        low, high = row.ci.get(self.metric, (None, None))
+        shown = "" if low is None else f" ({low:.4f} to {high:.4f})"
+        lines = [f"{row.label}, {row.track}: {self.metric} {self.chosen.value:.4f}{shown}, {_costs(self.chosen)}"]
+        if self.chosen.row.key == self.best.row.key:
+            lines.append("it is the best of the table; the limits cost nothing")
+        elif self.difference is not None:
+            loss, low, high = self.difference
+            verdict = "is not inferior" if self.non_inferior else "may be inferior"
+            lines.append(
+                f"the best without limits is {self.best.row.label}, {self.metric} {self.best.value:.4f},"
+                f" {_costs(self.best)}; the limits cost {-loss:.4f} ({-high:.4f} to {-low:.4f}, paired): it {verdict}"
+                f" at a margin of {self.limits.margin:g}"
+            )
+        lines.append(export_command(row, board))
+        return lines
+
+
+def choose(board: Leaderboard, limits: Limits, *, task: str | None = None, network: str | None = None) -> Choice:
+    """Return the best row of one table that keeps within limits.
+
+    Rows that nobody can ship are left out: the original, images restored elsewhere, partial and failed rows. Of equal
+    values the faster one is taken, then the smaller one.
+
+    Args:
+        board: The leaderboard.
+        limits: What to keep within.
+        task: Id of the task, where the board has several.
+        network: Id of the network behind, where the task has several.
+
+    Raises:
+        UsageError: If several tables could be meant.
+        DataError: If the table holds nothing that could ship, or what ranks it is better when it is less.
+    """
+    rows = [row for row in board.rows if row.status == "ok" and not row.partial]
+    rows = [row for row in rows if row.role not in ("oracle", "precomputed")]
+    rows = _of("--task", rows, [row.task for row in rows], task)
+    rows = _of("--network", rows, [row.classifier or "none" for row in rows], network)
+    asked = [(row, task_type_of(board, row.task)) for row in rows]
+    candidates = [candidate for row, kind in asked if (candidate := _candidate(row, kind)) is not None]
+    if not candidates:
+        raise DataError("the records hold no whole row that could be shipped; run `srbench eval` without --limit")
+    candidates.sort(key=_order)
+    name = ranking_name(candidates[0].row, asked[0][1])
+    if name is None or not metric(name).higher_is_better:
+        raise DataError(f"this table is ranked by {name}, of which less is better; choose knows what more is better of")
+    within = [candidate for candidate in candidates if not candidate.misses(limits)]
+    chosen = within[0] if within else None
+    nearest = min(candidates, key=lambda each: (sum(share for _, share in each.misses(limits)), _order(each)))
+    return Choice(
+        metric=name,
+        chosen=chosen,
+        nearest=nearest,
+        best=candidates[0],
+        frontier=tuple(each for each in candidates if not any(_beats(other, each) for other in candidates)),
+        difference=None if chosen is None else _difference(board, chosen, candidates[0], name),
+        limits=limits,
+    )
+
+
+def export_command(row: Row, board: Leaderboard) -> str:
+    """Return the command that writes a row as a file; the LR size where the protocol fixes it."""
+    fields = board.tasks[row.task]["protocol"]["fields"]
+    crop, scale, side = fields["hr"].get("crop"), fields["lr"].get("scale"), fields["lr"].get("lr_side")
+    lr = side or (int(scale * crop + 1e-9) if scale and crop else "N")
+    parts = [f"srbench export {row.method}"]
+    parts += [f"--weights {row.representative or row.weights}"] if row.weights else []
+    parts += [f"--classifier {row.classifier}"] if row.classifier else []
+    parts += [f"--lr-size {lr}", f"--protocol {board.tasks[row.task]['protocol']['name']}", "--out m.onnx"]
+    return " ".join(parts)
+
+
+def _of(option: str, rows: list[Row], names: Sequence[str], wanted: str | None) -> list[Row]:
+    known = sorted(set(names))
+    if wanted is None:
+        if len(known) > 1:
+            raise UsageError(f"the records hold several tables; choose one with {option}: {', '.join(known)}")
+        return rows
+    if wanted not in known:
+        raise UsageError(f"{option} {wanted} is not in the records; they hold {', '.join(known) or 'nothing'}")
+    return [row for row, name in zip(rows, names, strict=True) if name == wanted]
+
+
+def _candidate(row: Row, task_type: TaskType) -> Candidate | None:
+    value, parameters = ranking_value(row, task_type), row["parameters"]
+    if value is None:
+        return None
+    mb = None if parameters is None else parameters * _BYTES_A_PARAMETER / 1e6
+    return Candidate(row, value, row["latency_ms"], mb)
+
+
+def _order(candidate: Candidate) -> tuple[float, float, float, str]:
+    """Return what sorts candidates: the best value first, of equal ones the faster, then the smaller."""
+    ms, mb = (np.inf if cost is None else cost for cost in (candidate.ms, candidate.mb))
+    return -candidate.value, ms, mb, candidate.row.label
+
+
+def _beats(other: Candidate, each: Candidate) -> bool:
+    mine, its = _order(other)[:3], _order(each)[:3]
+    return mine != its and all(a <= b for a, b in zip(mine, its, strict=True))
+
+
+def _difference(board: Leaderboard, chosen: Candidate, best: Candidate, name: str) -> tuple[float, float, float] | None:
+    draws = [board.draws.get(candidate.row.key, {}).get(name) for candidate in (chosen, best)]
+    if draws[0] is None or draws[1] is None:
+        return None
+    low, high = interval(draws[0] - draws[1])
+    return chosen.value - best.value, low, high
+
+
+def _costs(candidate: Candidate) -> str:
+    ms = "unknown latency" if candidate.ms is None else f"{candidate.ms:.4g} ms an image"
+    return ms if candidate.mb is None else f"{ms}, {candidate.mb:.4g} MB of parameters"
