@@ -14,6 +14,7 @@ from srbench.methods.lr_student import LrStudent
 from torch import nn
 
 from srbench import evaluate, train, weights
+from srbench.compute.timing import count_macs
 from srbench.errors import UsageError
 from srbench.networks.classifiers import Classifier, ClassifierInfo
 from srbench.networks.loading import load_classifier
@@ -205,6 +206,13 @@ def test_the_chosen_size_travels_with_the_weights_and_is_seen_in_an_evaluation(p
         assert records[name].metrics["accuracy"].value is not None
         assert records[name].metrics["psnr"].value is None
     assert "chooses its own size" in records["fixres"].metrics["psnr"].reason
+    network = load_classifier("tiny")
+    at_own = count_macs(network, torch.empty(1, 3, 16, 16))
+    assert records["fixres"].classifier.macs == at_own
+    assert records["original"].classifier.macs == count_macs(network, torch.empty(1, 3, 48, 48)) > 4 * at_own
+    rows = {row.method: row["total_macs"] for row in board.board.rows if row.status == "ok"}
+    assert rows["fixres"] == at_own and rows["bilinear"] == rows["original"]
+    assert rows["lr_student"] == rows["original"]  # half the side, and the first stride removed
 
 
 def classifier_of(network: nn.Module, side: int | None = None) -> Classifier:

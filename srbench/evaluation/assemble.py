@@ -73,12 +73,14 @@ class Scored:
         sums: What was added up over the samples.
         costs: What restoring costs, where it was measured.
         timing: What the cell took.
+        network_macs: Multiply-accumulates an image of the network that decides, where they were counted.
     """
 
     samples: pd.DataFrame
     sums: Mapping[str, NDArray[Any]]
     costs: Costs | None
     timing: TimingPart
+    network_macs: int | None = None
 
 
 def make_record(
@@ -118,7 +120,9 @@ def make_record(
         environment=surroundings.environment,
         numerics=surroundings.numerics,
         method=method_part(cell.loaded, scored.costs if scored is not None else None),
-        classifier=classifier_part(network.classifier, cell.key.track),
+        classifier=classifier_part(
+            network.classifier, cell.key.track, macs=scored.network_macs if scored is not None else None
+        ),
         dataset=dataset_part(source, surroundings.hr_store, protocol, decode_s=surroundings.decode_s),
         metrics={},
         per_class=per_class,
@@ -179,7 +183,9 @@ def _parameters(loaded: LoadedMethod) -> dict[str, Any]:
     return dict(loaded.weights.parameters) if loaded.weights else {}
 
 
-def classifier_part(classifier: Classifier | None, track: Literal["frozen", "adapted"]) -> ClassifierPart | None:
+def classifier_part(
+    classifier: Classifier | None, track: Literal["frozen", "adapted"], *, macs: int | None
+) -> ClassifierPart | None:
     """Return the classifier as a record holds it."""
     if classifier is None:
         return None
@@ -194,6 +200,7 @@ def classifier_part(classifier: Classifier | None, track: Literal["frozen", "ada
         std=info.std,
         n_classes=info.n_classes,
         track=track,
+        macs=macs,
     )
 
 

@@ -65,6 +65,7 @@ class Stopwatches:
         self._sr_size = protocol.sr_size(self._hr.shape[-2], self._hr.shape[-1])
         self._costs: dict[object, Costs] = {}
         self._classify: dict[str, Spread] = {}
+        self._network_macs: dict[tuple[int, tuple[int, ...]], int | None] = {}
 
     @torch.inference_mode()
     def restoring(self, loaded: LoadedMethod) -> Costs:
@@ -97,6 +98,21 @@ class Stopwatches:
                 timing = self._measure(lambda: classifier(self._hr), 1)
             self._classify[classifier.id] = milliseconds(timing)
         return self._classify[classifier.id]
+
+    @torch.inference_mode()
+    def network_macs(self, loaded: LoadedMethod | None, network: torch.nn.Module | None) -> int | None:
+        """Return the multiply-accumulates of a classifier on an image as it is shown to it, None without one."""
+        if network is None:
+            return None
+        seen = self._hr
+        if loaded is not None:
+            chooses = loaded.method is not None and loaded.cls.info.output != "hr"
+            shape = (*seen.shape[:2], *self._sr_size)
+            seen = self._restore(loaded, self._lr(seen)) if chooses else seen.new_empty(shape)
+        known = id(network), tuple(seen.shape)
+        if known not in self._network_macs:
+            self._network_macs[known] = count_macs(network, seen)
+        return self._network_macs[known]
 
     @torch.inference_mode()
     def end_to_end(self, loaded: LoadedMethod | None, classifier: torch.nn.Module | None) -> Spread:

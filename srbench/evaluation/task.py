@@ -210,11 +210,12 @@ class _Task:
             if self._measures(cell) and cell.loaded is not None and cell.loaded.images is None:
                 costs = watches.restoring(cell.loaded)
             timing = self._timing(cell, watches, costs, sums, surroundings.decode_s)
+            macs = watches.network_macs(cell.loaded, cell.network) if self._evaluation.options.measure else None
         except Exception as error:  # noqa: BLE001 a method that fails when it is timed is a record; the others go on
             failure = Failure.of(error, "it was scored, but fails when it is timed: ")
             self._commit(surroundings, cell, "error", failure=failure)
             return
-        self._commit(surroundings, cell, "ok", scored=assemble.Scored(samples, sums, costs, timing))
+        self._commit(surroundings, cell, "ok", scored=assemble.Scored(samples, sums, costs, timing, macs))
 
     def _measures(self, cell: PlannedCell) -> bool:
         """Say whether a cell has a timing pass: what a method costs is measured at the protocol's own size alone."""

@@ -174,6 +174,13 @@ def interval_names() -> tuple[str, ...]:
     return tuple(row.name for row in all_metrics() if row.interval is not None)
 
 
+def _total_macs(record: Record) -> float | None:
+    """Return what the method and the network behind take for one image; the original takes the network alone."""
+    behind = record.classifier.macs if record.classifier is not None else None
+    restoring = 0.0 if record.cell.method == ORACLE else record.method.macs
+    return None if behind is None or restoring is None else restoring + behind
+
+
 def bare_row(record: Record) -> Row:
     """Return the row of a record without its samples: what it is, and what it cost."""
     timing = record.timing
@@ -185,6 +192,7 @@ def bare_row(record: Record) -> Row:
         "images_per_s": timing.throughput.median if timing.throughput else None,
         "parameters": record.method.n_parameters,
         "macs": record.method.macs,
+        "total_macs": _total_macs(record),
         "peak_memory_mb": timing.peak_memory_mb,
     }
     return Row(

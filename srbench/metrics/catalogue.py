@@ -464,6 +464,11 @@ _BUILT_IN = (
     MetricInfo("images_per_s", "images\n/ s", "images a second", True, "cost", style="significant", priority=14),
     MetricInfo("parameters", "para-\nmeters", "parameters", False, "cost", style="scaled", priority=15),
     MetricInfo("macs", "MACs /\nimage", "multiply-accumulates", False, "cost", style="scaled", priority=16),
+    MetricInfo(
+        *("total_macs", "MACs\nin all", "multiply-accumulates of method and network", False, "cost"),
+        style="scaled",
+        priority=9,
+    ),
     MetricInfo("peak_memory_mb", "peak\nMB", "peak memory", False, "cost", unit="MB", style="significant", priority=17),
 )
 

@@ -131,7 +131,12 @@ class MethodPart:
 
 @dataclass(frozen=True)
 class ClassifierPart:
-    """The classifier: where it comes from, the hash of its weights, and how it normalises."""
+    """The classifier: where it comes from, the hash of its weights, how it normalises, and what one image takes.
+
+    Attributes:
+        macs: Multiply-accumulates of the network that decides, on one image as it is shown to it; None where they were
+            not counted.
+    """
 
     id: str
     library: str
@@ -142,6 +147,7 @@ class ClassifierPart:
     std: tuple[float, ...]
     n_classes: Positive
     track: Track
+    macs: Count | None = dataclasses.field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True)

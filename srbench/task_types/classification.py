@@ -69,16 +69,8 @@ class Classification(TaskType):
         *("best_input_sizes", "accuracy_best", "accuracy_best_ci", "gap_over_free", "p_best_size"),
         *("rank_ci", "p_holm", "fixed", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5"),
         *("auc", "auc_ci", "agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original"),
-        *(
-            "latency_p10_ms",
-            "images_per_s",
-            "parameters",
-            "macs",
-            "peak_memory_mb",
-            "ece",
-            "logit_mse_to_hr",
-            "kl_to_hr",
-        ),
+        *("latency_p10_ms", "images_per_s", "parameters", "macs", "total_macs", "peak_memory_mb", "ece"),
+        *("logit_mse_to_hr", "kl_to_hr"),
     )
     essential = ("cross_entropy", "psnr", "accuracy", "total_time_s")
     chooses_input_size = True
