@@ -46,7 +46,8 @@ from srbench.weights import Card
 
 N, SIDE = 66, 24
 HALF = "[lr]\nscale = 0.5\n"
-ALWAYS = ["original", "bilinear", "none", "retrained"]  # the last one is skipped until there are weights for it
+ADAPTED = ("adabn", "fixres", "lr_student", "retrained")  # controls that are skipped until there are weights for them
+ALWAYS = ["original", "bilinear", "adabn", "fixres", "lr_student", "none", "retrained"]
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_all_methods_stand_in_the_table(images, card, protocol, tmp_path):
     interpolations = {"nearest", "bilinear", "bicubic", "bicubic_opencv", "bicubic_pillow", "lanczos", "area"}
     assert ok == interpolations | {"original", "none"}
     assert result.failed == []
-    for name in ("esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir", "rdn", "srgan"):
+    for name in ("esrgan", "darionet", "learned_resizer", "muller", "sr4ir", "rdn", "srgan", *ADAPTED):
         skipped = record(result, name)
         assert skipped.status == "skipped"
         assert "no weights fit this task" in skipped.reason and f"--weights {name}=FILE" in skipped.reason
@@ -193,7 +194,7 @@ def test_one_name_or_number_alone_is_a_list_of_one(images, card, protocol, tmp_p
 
 def test_a_result_is_one_line_and_in_a_notebook_the_table(run):
     result = run("bilinear")
-    assert repr(result) == f"<EvaluationResult in {result.out}: 3 ok, 1 skipped; .leaderboard is the table>"
+    assert repr(result) == f"<EvaluationResult in {result.out}: 3 ok, 4 skipped; .leaderboard is the table>"
     page = result._repr_html_()
     accuracy = f"{row(result, 'bilinear')['accuracy']:.4f}"
     (line,) = [line for line in page.splitlines() if re.search(r"<td[^>]*>bilinear *</td>", line)]
@@ -713,7 +714,7 @@ def test_classifier_that_fails_is_a_record_for_each_method(run, tmp_path, card):
     assert {each.cell.classifier for each in result.failed} == {"vit"} and len(result.failed) == 3
     assert all("classifier vit fails on HR: AssertionError" in each.reason for each in result.failed)
     fine = [cell.record for cell in result.cells if cell.record.cell.classifier == "dummy"]
-    assert [each.status for each in fine if each.cell.method != "retrained"] == ["ok"] * 3
+    assert [each.status for each in fine if each.cell.method not in ADAPTED] == ["ok"] * 3
 
 
 def test_classifier_that_returns_nan_is_a_record(run, tmp_path, card):

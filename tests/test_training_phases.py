@@ -92,8 +92,9 @@ def test_the_method_is_stepped_first_and_the_classifier_on_what_it_then_makes(ru
     assert both.history["loss"].iloc[-1] == pytest.approx(
         sum(both.history[f"loss_{name}"].iloc[-1] for name in ("l1", "logits", "ce_sr")), rel=1e-6
     )
+    base, changed = load_classifier("tiny").network.state_dict(), loaded.classifier_state
     for key, value in expected.network.state_dict().items():
-        torch.testing.assert_close(loaded.classifier_state[key], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(changed.get(key, base[key]), value, rtol=1e-4, atol=1e-6)
     assert all(parameter.requires_grad for parameter in both.network.parameters())
 
 

@@ -95,11 +95,13 @@ class MethodRun(Trainee):
         self._method.recipe = run.recipe
         self._method.prepare(run.protocol)
         self._classifier: Classifier | None = None
+        self._folded: list[nn.Module] = []
         for network in (*teachers, *judges):
             network.to(self._device)
             freeze(network)
         if teachers and run.recipe.track == "adapted":
             self._classifier = self._adapted(teachers[0], self._started)
+            self._folded = list(folded_norms(self._classifier))
         if self._device.type == "cpu":  # oneDNN convolves a tenth faster in this order
             for each in (self._method, self._classifier, *teachers, *judges):
                 if each is not None:
@@ -173,7 +175,7 @@ class MethodRun(Trainee):
         self._method.train()
         if self._classifier is not None:
             self._classifier.train(self.recipe.classifier_train_mode)
-            for norm in folded_norms(self._classifier):
+            for norm in self._folded:
                 norm.eval()  # what statistics of a batch would make of it is another network
 
     def step(self, batch: Batch) -> Mapping[str, Tensor]:
