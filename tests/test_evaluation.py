@@ -424,9 +424,11 @@ def test_sr_that_does_not_stand_at_hr_size_says_so(run, protocol):
 
 
 def test_degradation_that_does_nothing_is_flagged(run, protocol, tmp_path):
-    folder = make_images(tmp_path / "small", 3, side=8)
+    folder = make_images(tmp_path / "small", 1, side=8)
+    for path in make_images(tmp_path / "large", 2, side=24).rglob("*.png"):
+        path.rename(folder / path.parent.name / f"large-{path.name}")
     result = run(data=f"folder:{folder}", protocol=protocol("[hr]\nresize = 24\ncrop = 24\n[lr]\nlr_side = 8\n", "up"))
-    assert record(result, "bilinear").dataset.n_not_degraded == 9
+    assert record(result, "bilinear").dataset.n_not_degraded == 3
     assert record(run(), "bilinear").dataset.n_not_degraded == 0
 
 

@@ -107,7 +107,7 @@ def upscale(
 ) -> None:
     """Enlarge images of any size, or every image of a dataset, which `srbench eval --precomputed` takes as a row."""
     of_data = {"--split": split, "--protocol": protocol, "--scale": scale, "--limit": limit}
-    of_images = {"--factor": factor, "--tile": tile, "--classifier": classifier, "--max-megapixels": max_megapixels}
+    of_images = {"--tile": tile, "--classifier": classifier, "--max-megapixels": max_megapixels}
     if (data is None) == (not images):
         raise UsageError("give images or folders of them, or data with --data SPEC, and not both")
     for option, value in (of_data if data is None else of_images).items():
@@ -121,6 +121,7 @@ def upscale(
             split=split,
             protocol=protocol,
             scale=scale,
+            factor=factor,
             weights=weights,
             limit=limit,
             device=device,

@@ -50,7 +50,7 @@ def open_source(spec: str, split: str | None = None) -> Source:
         if user_path(spec).exists():
             raise UsageError(
                 f"--data {spec} is a path; say how to read it: folder:{spec} (one folder per class)"
-                f" or images:{spec} (without labels)"
+                f" or images:{spec} (without labels), or small:{spec} where they were never large"
             )
         raise UnknownNameError("dataset", name, known)
     info, module = known[name]
@@ -79,6 +79,17 @@ def is_paired(spec: str) -> bool:
     """Say whether LR is part of a dataset, so that none is made of HR."""
     info = _info(spec)
     return info is not None and info.paired
+
+
+def is_small(spec: str) -> bool:
+    """Say whether the images of a dataset are LR as they are, so that there is no HR."""
+    info = _info(spec)
+    return info is not None and info.small
+
+
+def with_originals() -> str:
+    """Name the kinds of data that have large originals, for messages."""
+    return ", ".join(info.syntax for info in list_datasets() if not info.small and not info.paired)
 
 
 def _info(spec: str) -> DatasetInfo | None:

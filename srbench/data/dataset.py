@@ -25,6 +25,7 @@ class DatasetInfo:
         labels: What the data say of an image: "classes", "ratings", "none", or "classes or none".
         protocol: Name of the protocol that scores it where none is named.
         paired: Whether LR is part of the data.
+        small: Whether the images are LR as they are, so that there is no HR.
         task_type: What a network is asked for, a name of `srbench.task_types`.
     """
 
@@ -36,6 +37,7 @@ class DatasetInfo:
     labels: str = "classes"
     protocol: str = "clean"
     paired: bool = False
+    small: bool = False
     task_type: str = "classification"
 
     @property

@@ -127,6 +127,7 @@ class Source(ABC):
         note: A caution that must stand wherever the numbers appear, or "".
         paired: Whether `read_lr` gives real LR images; HR then keeps its own geometry, which the LR fits.
         factor: HR side / LR side of real pairs, else None.
+        small: Whether the images are LR as they are, so that there is no HR; `read` then gives LR.
         task_type: What a network is asked for, a name of `srbench.task_types`.
     """
 
@@ -139,6 +140,7 @@ class Source(ABC):
     note: str = ""
     paired: bool = False
     factor: int | None = None
+    small: bool = False
     task_type: str = "classification"
 
     @property

@@ -123,7 +123,7 @@ def make_record(
         classifier=classifier_part(
             network.classifier, cell.key.track, macs=scored.network_macs if scored is not None else None
         ),
-        dataset=dataset_part(source, surroundings.hr_store, protocol, decode_s=surroundings.decode_s),
+        dataset=dataset_part(source, surroundings.hr_store, protocol, cell, decode_s=surroundings.decode_s),
         metrics={},
         per_class=per_class,
         score_histograms=histograms,
@@ -204,7 +204,9 @@ def classifier_part(
     )
 
 
-def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol, *, decode_s: float) -> DatasetPart:
+def dataset_part(
+    source: Source, hr_store: HRStore, protocol: Protocol, cell: PlannedCell, *, decode_s: float
+) -> DatasetPart:
     """Return the samples as a record holds them."""
     return DatasetPart(
         name=source.name,
@@ -221,13 +223,13 @@ def dataset_part(source: Source, hr_store: HRStore, protocol: Protocol, *, decod
         task_type=source.task_type,
         decode_s=decode_s,
         n_one_channel=int((hr_store.stored_channels == 1).sum()),
-        sr_side=sr_side(hr_store, protocol),
+        sr_side=cell.own_side or sr_side(hr_store, protocol),
     )
 
 
 def not_degraded(hr_store: HRStore, protocol: Protocol) -> int:
     """Count the samples whose source was already at or below the LR size, so that degrading takes nothing away."""
-    if hr_store.lr_shapes is not None or protocol.lr.none:
+    if protocol.lr.given or protocol.lr.none:
         return 0
     sizes, counts = np.unique(np.hstack([hr_store.shapes, hr_store.source_shapes]), axis=0, return_counts=True)
     return sum(
@@ -237,9 +239,21 @@ def not_degraded(hr_store: HRStore, protocol: Protocol) -> int:
     )
 
 
+def enlarged_beyond_lr(hr_store: HRStore, protocol: Protocol) -> NDArray[np.int64]:
+    """Return `(n, 2)`, shortest sides of LR and HR, of the images that were enlarged to HR and are smaller than LR."""
+    if protocol.lr.given or protocol.lr.none:
+        return np.empty((0, 2), dtype=np.int64)
+    hr, source = hr_store.shapes.min(axis=1), hr_store.source_shapes.min(axis=1)
+    lr = np.array([min(protocol.lr.lr_size(height, width)) for height, width in hr_store.shapes.tolist()])
+    fake = (source < hr) & (source <= lr)
+    return np.stack([lr[fake], hr[fake]], axis=1)
+
+
 def why_no_quality(cell: PlannedCell, protocol: Protocol) -> str | None:
     """Return why a cell has no PSNR and SSIM, or None if it has."""
     loaded = cell.loaded
+    if protocol.is_small:
+        return "the images are small by nature, so there is no ground truth"
     if cell.key.input_size is not None:
         return "PSNR and SSIM belong to the protocol's own input size"
     if protocol.lr.none:

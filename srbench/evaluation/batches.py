@@ -15,6 +15,7 @@ from srbench import metrics
 from srbench.data.hr_cache import HRStore
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.options import PassSettings
+from srbench.evaluation.sizes import SMALL_SIDE, at_side
 from srbench.imaging.degrade import degrade
 from srbench.protocol import Protocol
 
@@ -27,19 +28,20 @@ class Batch:
         positions: Their places in the sample list, `(N,)` int64.
         rows: Their places in the chunk, `(N,)` int64, on the device.
         ids: Their ids.
-        hr: `(N, 3, H, W)`, RGB, float32, [0, 1].
+        hr: `(N, 3, H, W)`, RGB, float32, [0, 1]; None of images that are small by nature.
         lr: `(N, 3, h, w)`, RGB, float32, or None where no method needs it.
-        sr_size: Height and width of SR.
-        statistics: What PSNR and SSIM need of HR alone.
+        sr_size: Height and width of SR; those of LR where images are small by nature: each network says what it wants
+            of them.
+        statistics: What PSNR and SSIM need of HR alone; None without HR.
     """
 
     positions: NDArray[np.int64]
     rows: Tensor
     ids: list[str]
-    hr: Tensor
+    hr: Tensor | None
     lr: Tensor | None
     sr_size: tuple[int, int]
-    statistics: metrics.HrStatistics
+    statistics: metrics.HrStatistics | None
 
 
 class BatchReader:
@@ -67,7 +69,7 @@ class BatchReader:
 
     def batches(self, chunk: NDArray[np.int64], *, needs_lr: bool) -> Iterator[Batch]:
         """Yield the images at the positions of a chunk, batch by batch."""
-        groups = self._store.groups(chunk, self._settings.images_a_batch)
+        groups = self._store.groups(chunk, self._images_a_batch)
         row_of = {int(position): row for row, position in enumerate(chunk)}
         ahead = [self._reader.submit(self._read, group, lr=needs_lr) for group in groups[:1]]
         for number, positions in enumerate(groups):
@@ -78,6 +80,11 @@ class BatchReader:
             self._counters.hr_read += len(positions)
             self._counters.degraded += len(positions) if needs_lr else 0
             yield make_batch(positions, pixels, rows, self._store, self._protocol, self._settings, needs_lr=needs_lr)
+
+    def _images_a_batch(self, height: int, width: int) -> int:
+        """Return how many images of this stored size are computed at once: by the size at which networks see them."""
+        size = at_side((height, width), SMALL_SIDE) if self._protocol.is_small else (height, width)
+        return self._settings.images_a_batch(*size)
 
     def _read(self, positions: NDArray[np.int64], *, lr: bool) -> tuple[Tensor, Tensor | None]:
         return read_pixels(positions, self._store, self._settings, lr=lr)
@@ -112,8 +119,12 @@ def make_batch(
     needs_lr: bool,
 ) -> Batch:
     """Bring pixels `(N, 3, H, W)`, RGB, uint8, to the device, and degrade them where there is no real LR."""
-    hr = _to_float(pixels[0], settings.device)
+    rows = (rows.pin_memory() if settings.device.type == "cuda" else rows).to(settings.device, non_blocking=True)
     ids = [sample.id for sample in hr_store.samples.take(positions)]
+    hr = _to_float(pixels[0], settings.device)
+    sr_size = protocol.sr_size(hr.shape[-2], hr.shape[-1])
+    if protocol.is_small:
+        return Batch(positions, rows, ids, None, hr, sr_size, None)
     lr = None
     if needs_lr:
         real = pixels[1]
@@ -122,11 +133,10 @@ def make_batch(
             if real is not None
             else degrade(hr, protocol.lr, sample_ids=ids, seed=settings.seed, grey=settings.channels == 1)
         )
-    rows = (rows.pin_memory() if settings.device.type == "cuda" else rows).to(settings.device, non_blocking=True)
     score = protocol.score
     grey = torch.from_numpy(hr_store.stored_channels[positions] == 1) if score.channels == "y" else None
     statistics = metrics.HrStatistics(hr, channels=score.channels, crop_border=score.crop_border, grey=grey)
-    return Batch(positions, rows, ids, hr, lr, protocol.sr_size(hr.shape[-2], hr.shape[-1]), statistics)
+    return Batch(positions, rows, ids, hr, lr, sr_size, statistics)
 
 
 def _to_float(pixels: Tensor, device: torch.device) -> Tensor:

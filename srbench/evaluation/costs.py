@@ -14,9 +14,10 @@ from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
+from srbench.evaluation.sizes import SMALL_SIDE, at_side
 from srbench.files.strict import canonical_json
 from srbench.imaging.colour import to_channels
-from srbench.imaging.degrade import degrade, for_classifier
+from srbench.imaging.degrade import degrade, for_classifier, restore_size
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.records.schema import Spread
@@ -61,8 +62,10 @@ class Stopwatches:
         """
         self._source, self._store, self._protocol, self._settings = source, hr_store, protocol, settings
         self._index = [sample.id for sample in source.samples].index(hr_store.samples[0].id)
-        self._hr = hr_store.batch([0]).to(settings.device).float() / 255
+        self._hr = hr_store.batch([0]).to(settings.device).float() / 255  # LR, where images are small by nature
         self._sr_size = protocol.sr_size(self._hr.shape[-2], self._hr.shape[-1])
+        if protocol.is_small:
+            self._sr_size = at_side(self._sr_size, SMALL_SIDE)
         self._costs: dict[object, Costs] = {}
         self._classify: dict[str, Spread] = {}
         self._network_macs: dict[tuple[int, tuple[int, ...]], int | None] = {}
@@ -75,7 +78,7 @@ class Stopwatches:
             assert loaded.method is not None
             method = loaded.method
             one = self._lr(self._hr)
-            images = self._settings.images_a_batch(self._hr.shape[-2], self._hr.shape[-1])
+            images = self._settings.images_a_batch(*(self._sr_size if self._protocol.is_small else self._size))
             many = one.expand(images, -1, -1, -1).contiguous()
             single = self._measure(lambda: self._restore(loaded, one), 1)
             with peak_memory(self._settings.device, method, many) as peak:
@@ -92,10 +95,13 @@ class Stopwatches:
 
     @torch.inference_mode()
     def classifying(self, classifier: Classifier) -> Spread:
-        """Return milliseconds an image of a classifier alone, at batch 1, on HR."""
+        """Return milliseconds an image of a classifier alone, at batch 1, on HR, or on images of its own size."""
         if classifier.id not in self._classify:
+            image = self._hr
+            if self._protocol.is_small:
+                image = restore_size(image, at_side(self._size, classifier.usual_side), self._protocol.sr)
             with self._settings.numerics.active():
-                timing = self._measure(lambda: classifier(self._hr), 1)
+                timing = self._measure(lambda: classifier(image), 1)
             self._classify[classifier.id] = milliseconds(timing)
         return self._classify[classifier.id]
 
@@ -128,7 +134,13 @@ class Stopwatches:
 
         return milliseconds(self._measure(once, 1))
 
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._hr.shape[-2], self._hr.shape[-1]
+
     def _lr(self, hr: Tensor) -> Tensor:
+        if self._protocol.is_small:
+            return hr
         real = self._store.lr_batch([0])
         if real is not None:
             return real.to(self._settings.device).float() / 255

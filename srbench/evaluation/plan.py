@@ -13,7 +13,7 @@ from srbench.data.hr_cache import HRStore
 from srbench.data.source import sample_list_sha256
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.resolve import Evaluation
-from srbench.evaluation.sizes import further_sizes, lr_side, sr_side
+from srbench.evaluation.sizes import SMALL_SIDE, further_sizes, lr_side, sr_side
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
@@ -57,6 +57,8 @@ class PlannedCell:
         input_hash: Hash of everything that its values depend on.
         skip: Why it does not apply, or None.
         fresh: Whether it is stored, ok or skipped, for exactly these inputs.
+        own_side: Where images are small by nature: the shortest side to which they are enlarged for this classifier if
+            no other input size is asked for. None where HR gives the size.
         adapted: The classifier that was trained along with the method, where the cell has to be computed by it.
     """
 
@@ -67,12 +69,18 @@ class PlannedCell:
     input_hash: str
     skip: str | None
     fresh: bool
+    own_side: int | None = None
     adapted: nn.Module | None = field(default=None, repr=False)
 
     @property
     def is_missing(self) -> bool:
         """Whether the pass has to compute it."""
         return not self.fresh and self.skip is None
+
+    @property
+    def side(self) -> int | None:
+        """Shortest side of what the classifier receives, pixels; None where it is that of HR."""
+        return self.key.input_size if self.key.input_size is not None else self.own_side
 
     @property
     def network(self) -> nn.Module | None:
@@ -97,7 +105,8 @@ def plan_cells(evaluation: Evaluation, protocol: Protocol, hr_store: HRStore) ->
     for classifier in classifiers or [None]:
         scored = planner.scored(classifier)
         row = [planner.cell(loaded, scored) for loaded in evaluation.methods[protocol.fingerprint]]
-        own = [planner.cell(None, scored), *(cell for cell in row if not _stands_elsewhere(cell, row))]
+        original = [] if protocol.is_small else [planner.cell(None, scored)]
+        own = [*original, *(cell for cell in row if not _stands_elsewhere(cell, row))]
         cells += own
         for size in planner.further_sizes(classifier):
             cells += [planner.cell(cell.loaded, scored, size) for cell in own if cell.skip is None]
@@ -153,8 +162,11 @@ class _Planner:
         asked = listed(self._evaluation.options.input_sizes)
         if classifier is None or not asked:
             return ()
-        side = sr_side(self._hr, self._protocol)
         low = lr_side(self._hr, self._protocol)
+        if self._protocol.is_small:
+            high = max(classifier.usual_side, SMALL_SIDE)
+            return further_sizes(asked, low=low, high=high, own=classifier.usual_side)
+        side = sr_side(self._hr, self._protocol)
         return further_sizes(asked, low=low, high=side, own=classifier.info.input_size or side)
 
     def scored(self, classifier: Classifier | None) -> ScoredNetwork:
@@ -181,7 +193,8 @@ class _Planner:
             input_size=input_size,
         )
         folder = cell_folder(self._evaluation.out, key.task, key.classifier, key.method, key.weights, input_size)
-        input_hash = self._input_hash(loaded, classifier, skip, input_size)
+        own_side = classifier.usual_side if classifier is not None and self._protocol.is_small else None
+        input_hash = self._input_hash(loaded, classifier, skip, input_size or own_side)
         fresh = not self._evaluation.options.force and is_fresh(folder, input_hash)
         adapted = None
         if loaded is not None and loaded.track == "adapted" and skip is None and not fresh:
@@ -190,7 +203,7 @@ class _Planner:
             if network not in self._adapted:
                 self._adapted[network] = loaded.adapted_network(classifier)
             adapted = self._adapted[network]
-        return PlannedCell(key, loaded, scored, folder, input_hash, skip, fresh, adapted)
+        return PlannedCell(key, loaded, scored, folder, input_hash, skip, fresh, own_side, adapted)
 
     def _task_info(self, classifier: Classifier | None) -> TaskInfo:
         return TaskInfo(

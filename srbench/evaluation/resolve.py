@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from srbench.data.source import Source
 from srbench.errors import UnknownNameError, UsageError
 from srbench.evaluation.distributed import Ranks
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
-from srbench.evaluation.options import EvalOptions, PassSettings
+from srbench.evaluation.options import SWEEP, EvalOptions, PassSettings
 from srbench.evaluation.precomputed import open_precomputed
 from srbench.files.atomic import check_out_dir
 from srbench.files.paths import user_path
@@ -83,6 +84,8 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         base = load_protocol(default_protocol([options.data]))
     if source.factor is not None:
         base = base.of_pairs(source.factor)
+    if source.small:
+        base = base.of_small()
     scales = listed(options.scales)
     protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
     shifts = {protocol.fingerprint: _shifts(protocol, options.shifts) for protocol in protocols}
@@ -94,11 +97,13 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         # channels_last: the same sums in another order (1e-5 in the logits), 1.1 to 1.6 x as fast on a CPU
         classifier.to(device).to(memory_format=torch.channels_last)
         task_type(source.task_type).map_outputs(classifier.info, source)
+    if source.small and source.labelled and not listed(options.input_sizes):
+        options = dataclasses.replace(options, input_sizes=SWEEP)  # no size is given by the data
+    _check_input_sizes(options, classifiers, source)
     elsewhere = options.precomputed or {}
     if elsewhere and len(protocols) > 1:
         raise UsageError("--precomputed holds images of one scale; give one --scale, and another call for each further")
     restored = open_precomputed(elsewhere, source, registry, limit=options.limit)
-    _check_input_sizes(options, classifiers, source)
     methods = {
         protocol.fingerprint: [
             *choose(
@@ -206,6 +211,12 @@ def _classifiers(specs: Sequence[str], source: Source) -> list[Classifier]:
     if not specs:
         if source.name == "demo":
             specs = demo_classifiers()
+        elif source.small:
+            raise UsageError(
+                f"{source.spec!r} holds images that are small by nature, so there is nothing to compare pixels with:"
+                " only a classifier can tell methods apart; give --classifier SPEC (a name of `srbench list"
+                " classifiers`, or a TOML card)"
+            )
         elif source.labelled and not source.paired:  # pairs have their image metrics in any case
             raise UsageError(
                 f"the data {source.spec!r} is labelled, so a classifier is needed to score it;"

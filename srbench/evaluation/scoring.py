@@ -24,7 +24,7 @@ from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, ScoredNetwork
 from srbench.evaluation.rows import CellRows, Stopwatch
-from srbench.evaluation.sizes import at_side
+from srbench.evaluation.sizes import at_side, square
 from srbench.evaluation.thumbnails import PENDING_BYTES, Images, ThumbnailBuffer, ThumbnailSelector
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import for_classifier, for_metric, restore_size
@@ -119,7 +119,7 @@ def run_pass(
 class _Targets:
     """What one classifier's logits of a chunk are held against."""
 
-    hr: HrLogits
+    hr: HrLogits | None  # None where there is no HR
     data: Tensor | None  # what the data say, as the task type has it, (len(chunk), ...), on the device
 
 
@@ -205,7 +205,9 @@ class _Pass:
             try:
                 data = scored.task_type.targets(self._store.samples.take(chunk), scored.outputs)
                 targets[scored.id] = _Targets(
-                    HrLogits(scored.classifier, chunk, self._store, self._settings, self._counters),
+                    None
+                    if self._protocol.is_small
+                    else HrLogits(scored.classifier, chunk, self._store, self._settings, self._counters),
                     None if data is None else torch.from_numpy(data).to(self._settings.device),
                 )
             except Exception as error:  # noqa: BLE001 a classifier that fails is a record; the others go on
@@ -215,7 +217,7 @@ class _Pass:
     def _classify_hr(self, cells: Sequence[PlannedCell], batch: Batch, targets: Mapping[str | None, _Targets]) -> None:
         """Classify the original images, once for all methods, where the logits are not known from another run."""
         for network, target in targets.items():
-            if any(cell.scored.id == network for cell in self._alive(cells)):
+            if target.hr is not None and any(cell.scored.id == network for cell in self._alive(cells)):
                 try:
                     target.hr.add(batch)
                 except Exception as error:  # noqa: BLE001 as above
@@ -223,7 +225,7 @@ class _Pass:
 
     def _finish_hr(self, cells: Sequence[PlannedCell], targets: Mapping[str | None, _Targets]) -> None:
         for network, target in targets.items():
-            if any(cell.scored.id == network for cell in self._alive(cells)):
+            if target.hr is not None and any(cell.scored.id == network for cell in self._alive(cells)):
                 try:
                     target.hr.flush()
                 except ContractError as error:
@@ -242,7 +244,7 @@ class _Pass:
         loaded = cells[0].loaded
         by_size: dict[int | None, list[PlannedCell]] = {}
         for cell in cells:
-            by_size.setdefault(cell.key.input_size, []).append(cell)
+            by_size.setdefault(cell.side, []).append(cell)
         try:
             restored = None if loaded is None else RestoredBatch(loaded, batch, self._protocol, self._settings)
         except Exception as error:  # noqa: BLE001 a method that fails is a record; the others go on
@@ -264,6 +266,7 @@ class _Pass:
 
     def _original(self, batch: Batch, side: int | None) -> _Seen:
         """Return HR, at an input size by the protocol's kernel."""
+        assert batch.hr is not None
         if side is None:
             return _Seen(batch.hr, _quality_of_hr(batch, self._protocol))
         with Stopwatch(self._settings.device) as watch:
@@ -307,7 +310,12 @@ class _Pass:
         if cell.network is None:
             return None, []
         if cell.loaded is None and cell.key.input_size is None:
-            return targets[cell.scored.id].hr.logits[batch.rows], []
+            known = targets[cell.scored.id].hr
+            assert known is not None  # without HR there is no original
+            return known.logits[batch.rows], []
+        insisted = cell.scored.classifier.info.input_size if cell.scored.classifier is not None else None
+        if self._protocol.is_small and insisted is not None and insisted == min(image.shape[-2:]):
+            image = square(image, insisted)
         with Stopwatch(self._settings.device) as watch, self._settings.numerics.active():
             logits = cell.network(image)
         self._counters.add(self._counters.sr_classified, f"{_name(cell.loaded)} {cell.scored.id}", len(batch.ids))
@@ -345,7 +353,7 @@ class RestoredBatch:
         if loaded.images is not None:
             with watch:
                 sr = loaded.images.batch(batch.ids).to(settings.device)
-                self._native = to_channels(to_channels(sr, settings.channels), batch.hr.shape[1])
+                self._native = to_channels(to_channels(sr, settings.channels), 3)
             self._watches = (watch,)
         elif loaded.method is not None and serves_all_sizes(loaded.method):
             self._native, self._watches = self._run(batch.sr_size, watch), (watch,)
@@ -387,13 +395,16 @@ def _scored(logits: Tensor, scored: ScoredNetwork, batch: Batch, targets: Mappin
     target = targets[scored.id]
     assert scored.outputs is not None
     data = None if target.data is None else target.data[batch.rows]
-    return scored.task_type.columns(logits, target.hr.logits[batch.rows], data, scored.outputs)
+    hr_logits = None if target.hr is None else target.hr.logits[batch.rows]
+    return scored.task_type.columns(logits, hr_logits, data, scored.outputs)
 
 
 def _quality(sr: Tensor, batch: Batch, protocol: Protocol, *, output: str) -> tuple[Tensor, dict[str, Any]]:
     """Return SR as a classifier sees it, and what it is worth as an image."""
     seen = for_classifier(sr, protocol)
-    if output != "hr" or tuple(sr.shape[-2:]) != tuple(batch.hr.shape[-2:]) or protocol.lr.none:
+    if batch.hr is None or batch.statistics is None or output != "hr" or protocol.lr.none:
+        return seen, {}
+    if tuple(sr.shape[-2:]) != tuple(batch.hr.shape[-2:]):
         return seen, {}
     same = (protocol.sr.clamp, protocol.sr.round) == (protocol.score.clamp, protocol.score.round)
     compared = seen if same else for_metric(sr, protocol)

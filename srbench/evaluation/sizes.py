@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from torch import Tensor
 
 from srbench.data.hr_cache import HRStore
 from srbench.evaluation.options import SWEEP
 from srbench.protocol import Protocol
 
+SMALL_SIDE = 256  # pixels; images that are small by nature are swept up to it at least
 STEP = 32  # of a sweep, pixels: the stride of most classifiers
 
 
@@ -48,6 +50,12 @@ def at_side(size: tuple[int, int], side: int) -> tuple[int, int]:
     short = min(size)
     height, width = (max(side, round(each * side / short)) for each in size)
     return height, width
+
+
+def square(image: Tensor, side: int) -> Tensor:
+    """Return the square of this side in the middle of `(N, C, H, W)`, whose shortest side it is."""
+    top, left = ((each - side) // 2 for each in image.shape[-2:])
+    return image[..., top : top + side, left : left + side]
 
 
 def _median(sides: Sequence[int]) -> int:

@@ -16,7 +16,7 @@ from srbench.compute.process import give_back_freed_memory
 from srbench.compute.progress import track
 from srbench.data.hr_cache import HRStore, build_hr_store, fill_hr_cache
 from srbench.data.metadata import sample_columns
-from srbench.errors import SrbenchError, UsageError
+from srbench.errors import DataError, SrbenchError, UsageError
 from srbench.evaluation import assemble, thumbnails
 from srbench.evaluation.batches import single
 from srbench.evaluation.costs import Costs, Stopwatches
@@ -84,6 +84,7 @@ def _open_hr_store(evaluation: Evaluation, protocol: Protocol, counters: Counter
     if ranks.world > 1 and ranks.is_first:
         ranks.wait()
     counters.decoded += hr_store.decoded
+    _check_originals(hr_store, protocol, evaluation.options.data)
     if not len(hr_store):
         raise SrbenchError(f"none of the images of {source.spec!r} could be read; look at the files")
     score = protocol.score
@@ -96,6 +97,25 @@ def _open_hr_store(evaluation: Evaluation, protocol: Protocol, counters: Counter
             )
         hr_store = hr_store.subset(whole)
     return hr_store
+
+
+def _check_originals(hr_store: HRStore, protocol: Protocol, data: str) -> None:
+    """Refuse data most of whose originals would be made by enlarging images that are smaller than their LR.
+
+    Raises:
+        DataError: Saying how such images are scored.
+    """
+    fake = assemble.enlarged_beyond_lr(hr_store, protocol)
+    if 2 * len(fake) <= len(hr_store):
+        return
+    lr, hr = (int(np.median(sides)) for sides in (fake[:, 0], fake[:, 1]))
+    kind, _, path = data.partition(":")
+    small = f"score them as they are with --data small:{path}" if kind in ("folder", "images") else "choose others"
+    raise DataError(
+        f"--data {data}: {len(fake)} of {len(hr_store)} images are no larger than the LR that protocol"
+        f" {protocol.name!r} makes ({lr} pixels): originals of {hr} pixels would be made by enlarging them, so that"
+        f" every figure would be of resizing to and fro; {small}, or keep their size with --protocol native"
+    )
 
 
 class _Task:
@@ -346,7 +366,7 @@ def images_of(
     """
     batch = single(position, hr_store, protocol, settings)
     if loaded is None:
-        assert batch.lr is not None
+        assert batch.lr is not None and batch.hr is not None
         return {"hr": thumbnails.to_pixels(batch.hr), "lr": thumbnails.to_pixels(batch.lr)}
     sr, _ = RestoredBatch(loaded, batch, protocol, settings).at(batch.sr_size)
     check_finite(loaded.name, sr)

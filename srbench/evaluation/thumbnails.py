@@ -214,7 +214,7 @@ class ThumbnailBuffer:
     def add(self, cells: Sequence[PlannedCell], sr: Tensor, batch: Batch) -> None:
         """Add a batch of one method, `(N, 3, H, W)`, RGB, float32, [0, 1], as these cells' classifiers see it."""
         cells = [cell for cell in cells if cell.scored.id in self._selectors]
-        if not cells or not keeps_pixels(cells[0]) or max(batch.hr.shape[-2:]) > MAX_SIDE:
+        if not cells or not keeps_pixels(cells[0]) or batch.hr is None or max(batch.hr.shape[-2:]) > MAX_SIDE:
             return
         images = {"sr": sr}
         if cells[0].loaded is None:

@@ -21,11 +21,23 @@ FEW_SAMPLES = 100
 WIDE_LATENCY = 1.5  # 90th percentile / 10th; repeats on an idle machine differ by a few percent
 
 
+def cautions(board: Leaderboard, task: str) -> list[str]:
+    """Return what a reader must know before a table's numbers; it begins the notes, and a terminal shows it above."""
+    dataset = board.tasks[task]["dataset"]
+    if not dataset["n_not_degraded"]:
+        return []
+    return [
+        f"{dataset['n_not_degraded']} of {dataset['n']} {plural(dataset['unit'])} are already at or below the LR size:"
+        " the degradation does nothing to them; images that were never large are scored as small:PATH"
+    ]
+
+
 def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     """Return the sentences that must stand below a table."""
     about = board.tasks[task]
     dataset, unit = about["dataset"], plural(about["dataset"]["unit"])
-    lines = [dataset["note"]] if dataset["note"] else []
+    lines = cautions(board, task)
+    lines += [dataset["note"]] if dataset["note"] else []
     lines += _mark_notes(rows)
     lines += _interval_notes(board, rows, unit)
     lines += _place_notes(rows)
@@ -41,11 +53,6 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
         named = ", ".join(dataset["unreadable"])
         more = ", ..." if dataset["n_unreadable"] > len(dataset["unreadable"]) else ""
         lines.append(f"unreadable and left out of every row: {dataset['n_unreadable']} ({named}{more})")
-    if dataset["n_not_degraded"]:
-        lines.append(
-            f"{dataset['n_not_degraded']} of {dataset['n']} {unit} are already at or below the LR size:"
-            " the degradation does nothing to them"
-        )
     one_channel = dataset.get("n_one_channel", 0)  # boards of before it was counted do not say
     if one_channel and about["protocol"]["fields"].get("score", {}).get("channels") == "y":
         lines.append(f"{one_channel} of {dataset['n']} {unit} are stored with one channel, which is taken as Y itself")

@@ -123,7 +123,6 @@ def slice_tables(
     known: dict[str, None] = {}
     for task in dict.fromkeys(row.task for row in rows):
         ours = [cell for cell in kept if cell.record.cell.task == task and cell.record.status == "ok"]
-        ours = [cell for cell in ours if cell.record.cell.input_size is None]
         frames = [frame for cell in ours[:1] if (frame := read_columns(cell.folder.parent.parent)) is not None]
         for frame in frames:
             present = [name for name in frame.columns if name != "sample_id"]
@@ -186,7 +185,7 @@ def _metric(classifier: str | None, asked: TaskType) -> tuple[str, str]:
     averaged = {
         info.name: info.name if info.value is not None else info.columns[-1].name
         for info in metrics_of(asked.name)
-        if info.averaged and not info.compared
+        if info.averaged
     }
     names = [] if classifier is None else [name for name in asked.ranks if name in averaged]
     name = next(iter(names), "psnr")

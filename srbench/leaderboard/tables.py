@@ -24,7 +24,7 @@ from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import Leaderboard, Row
 from srbench.leaderboard.fitting import fitted, label_limit
 from srbench.leaderboard.grids import Grid
-from srbench.leaderboard.notes import notes
+from srbench.leaderboard.notes import cautions, notes
 from srbench.leaderboard.shift_grid import shift_grid
 from srbench.leaderboard.shifts import degraded_tasks
 from srbench.leaderboard.slice_grid import slice_grid
@@ -138,9 +138,11 @@ def render(
         asked = task_type_of(board, task)
         heading, wanted = title(board, task, classifier, rows), filled_columns(rows, asked)
         table, left_out = _narrowed(heading, rows, wanted, width=width)
-        lines = notes(board, task, rows) + lacking
+        first = cautions(board, task)
+        lines = notes(board, task, rows)[len(first) :] + lacking
         if left_out:
             lines.append(f"{left_out} are in {where}; a wider terminal shows them")
+        shown += [Text(f"caution: {line}", style="yellow") for line in first]
         shown += [table, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
         for grid in beside.get((task, classifier), []):
             shown += grid.rendered(width=width, where="leaderboard.md")

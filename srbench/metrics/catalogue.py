@@ -34,6 +34,7 @@ ESSENTIAL_PRIORITY = 11
 _CLASSES = ("classification",)
 _RATINGS = ("iqa",)
 _LABEL, _PRED, _HR_PRED = (SampleColumn(name, "int32") for name in ("label", "pred", "hr_pred"))
+_CONFIDENCE = SampleColumn("confidence")
 _RATING, _SCORE = SampleColumn("mean_rating"), SampleColumn("mean_score")
 
 
@@ -62,6 +63,14 @@ def _correlation(columns: Columns, name: str) -> float | None:
     plcc, srcc = correlations(score, rating)
     value = srcc if name == "srcc" else plcc
     return value if math.isfinite(value) else None
+
+
+def _unlabelled_confidence(columns: Columns) -> float | None:
+    """Return the mean confidence where no label tells what it is worth; with labels the calibration error does."""
+    confidence = columns["confidence"]
+    if columns["label"] is not None or confidence is None or np.isnan(confidence).any():
+        return None
+    return mean_of(confidence)
 
 
 def _best_accuracy(columns: Columns) -> float | None:
@@ -229,6 +238,32 @@ _BUILT_IN = (
         absence="elsewhere",
     ),
     MetricInfo(
+        "same_as_bilinear",
+        "decides as\nbilinear",
+        "share of decisions that are bilinear's",
+        True,
+        "network",
+        _CLASSES,
+        (_PRED,),
+        share=True,
+        priority=1,
+        interval="difference",
+        interval_shown="beside",
+        interval_priority=2,
+        compared=True,
+    ),
+    MetricInfo(
+        "confidence",
+        "confi-\ndence",
+        "mean confidence",
+        True,
+        "network",
+        _CLASSES,
+        (_CONFIDENCE,),
+        value=_unlabelled_confidence,
+        priority=3,
+    ),
+    MetricInfo(
         "recovered_gap",
         "recovered\ngap",
         "recovered gap",
@@ -262,6 +297,33 @@ _BUILT_IN = (
         interval_shown="beside",
         interval_priority=5,
         test="intervals",
+        compared=True,
+    ),
+    MetricInfo(
+        "accuracy_best_delta",
+        "against\nbest bilinear",
+        "difference to bilinear, both at their best input sizes",
+        True,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        share=True,
+        style="signed",
+        priority=2,
+        interval="difference",
+        interval_shown="within",
+        compared=True,
+    ),
+    MetricInfo(
+        "p_best_holm",
+        "p of that\n(Holm)",
+        "p against bilinear at its best input size",
+        False,
+        "network",
+        _CLASSES,
+        (_LABEL, _PRED),
+        style="p",
+        priority=7,
         compared=True,
     ),
     MetricInfo(
@@ -335,7 +397,7 @@ _BUILT_IN = (
         False,
         "network",
         _CLASSES,
-        (_LABEL, _PRED, SampleColumn("confidence")),
+        (_LABEL, _PRED, _CONFIDENCE),
         share=True,
         value=_calibration,
         priority=18,

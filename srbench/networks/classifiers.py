@@ -18,6 +18,7 @@ from srbench.errors import DataError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.resample import resize
 
+USUAL_SIDE = 224  # pixels, of most networks trained on ImageNet
 NAMESPACE = "classifiers"  # of their weights; methods have their own names as theirs
 
 
@@ -84,6 +85,15 @@ class Classifier(nn.Module):
     def id(self) -> str:
         """Name in tables and folders."""
         return self.info.id
+
+    @property
+    def usual_side(self) -> int:
+        """Side that it was made for, pixels: what it insists on, what timm says of it, else 224."""
+        if self.info.input_size is not None:
+            return self.info.input_size
+        said = getattr(self.network, "pretrained_cfg", None) or {}
+        size = said.get("test_input_size") or said.get("input_size")
+        return int(min(size[-2:])) if size else USUAL_SIDE
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits `(N, n_classes)` of images `(N, 3, H, W)`, RGB, or `(N, 1, H, W)`, float, [0, 1]."""

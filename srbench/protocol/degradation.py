@@ -95,7 +95,8 @@ class Degradation:
         quality: Quality of the codec (1..100), or its range.
         jpeg_quality: Short for the codec "jpeg" at this quality.
         eight_bit: LR is clamped and rounded to 8 bits.
-        given: LR is the data's own (real pairs); nothing is made of HR, and of the fields only `scale` has a meaning.
+        given: LR is the data's own; nothing is made of HR, and of the fields only `scale` has a meaning: that of real
+            pairs, None for images that are small by nature.
         first: First order of a second-order degradation, at the size of HR; the fields above but for the size are not
             used then, and LR has 8 bits.
         second: Its second order, before the image has its size.
@@ -122,7 +123,7 @@ class Degradation:
 
     def lr_size(self, height: int, width: int) -> tuple[int, int]:
         """Return the LR size in pixels, (height, width), for an HR size in pixels."""
-        if self.none:
+        if self.none or (self.given and self.scale is None):
             return height, width
         if self.lr_side is not None:
             short = min(height, width)
@@ -171,7 +172,7 @@ class Degradation:
     def problem(self) -> str | None:
         """Return what contradicts what, or None: the field, and what it needs."""
         sizes = [self.scale is not None, self.lr_side is not None, self.none]
-        if sum(sizes) != 1:
+        if sum(sizes) != 1 and (any(sizes) or not self.given):
             return "[lr] needs exactly one of scale, lr_side and none = true"
         if self.jpeg_quality is not None and (self.codec is not None or self.quality is not None):
             return 'lr.jpeg_quality is short for codec = "jpeg" with quality; give one of the two'

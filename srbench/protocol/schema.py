@@ -127,8 +127,15 @@ class Protocol:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
+    def is_small(self) -> bool:
+        """Whether it scores images that are LR as they are: there is no HR, and no scale."""
+        return self.lr.given and self.lr.scale is None
+
+    @property
     def scale_label(self) -> str:
-        """The degradation's size as a short word for ids and tables: "0.32", "56px", "1"."""
+        """The degradation's size as a short word for ids and tables: "0.32", "56px", "1", "small"."""
+        if self.is_small:
+            return "small"
         if self.lr.none:
             return "1"
         return f"{self.lr.lr_side}px" if self.lr.lr_side is not None else f"{self.lr.scale:.6g}"
@@ -152,6 +159,11 @@ class Protocol:
         Raises:
             ProtocolError: If the protocol fixes its scale, or the scale is not in (0, 1].
         """
+        if self.is_small:
+            raise ProtocolError(
+                f"images that are small by nature are LR as they are, so --scale {scale:g} cannot apply;"
+                " leave --scale out"
+            )
         if self.lr.given:
             raise ProtocolError(
                 f"the LR of real pairs is given, at scale {self.scale_label}, so --scale {scale:g} cannot apply;"
@@ -173,7 +185,7 @@ class Protocol:
             ProtocolError: If there is no LR to degrade, or it is the data's own.
         """
         if self.lr.given or self.lr.none:
-            why = "the LR of real pairs is given" if self.lr.given else f"protocol {self.name!r} has no LR"
+            why = "the LR is the data's own" if self.lr.given else f"protocol {self.name!r} has no LR"
             raise ProtocolError(f"{why}, so no further degradation can apply; leave --shift out")
         kept = {name: getattr(self.lr, name) for name in ("scale", "lr_side", "kernel", "antialias", "border")}
         shifted = dataclasses.replace(self, description=other.description, lr=dataclasses.replace(other.lr, **kept))
@@ -194,6 +206,20 @@ class Protocol:
                 f"protocol {self.name!r} has no LR, so it cannot score real pairs; choose the protocol 'clean'"
             )
         return dataclasses.replace(self, hr=Geometry(), lr=Degradation(scale=1 / factor, given=True))
+
+    def of_small(self) -> Protocol:
+        """Return this protocol for images that are LR as they are: nothing is cropped or degraded, there is no HR.
+
+        What follows is the same: the kernel that brings a network's output to size, clamping and rounding.
+
+        Raises:
+            ProtocolError: If the protocol has no LR.
+        """
+        if self.lr.none:
+            raise ProtocolError(
+                f"protocol {self.name!r} has no LR, so it cannot score images that are small by nature; choose 'clean'"
+            )
+        return dataclasses.replace(self, hr=Geometry(), lr=Degradation(given=True))
 
 
 _PARTS = ("hr", "sr", "score")

@@ -238,8 +238,10 @@ class TaskType(ABC):
     # --- scoring
 
     @abstractmethod
-    def columns(self, scores: Tensor, hr_scores: Tensor, target: Tensor | None, answers: OutputMap) -> BatchResult:
-        """Hold scores `(N, K)` of SR against those of HR, and against the targets where there are some."""
+    def columns(
+        self, scores: Tensor, hr_scores: Tensor | None, target: Tensor | None, answers: OutputMap
+    ) -> BatchResult:
+        """Hold scores `(N, K)` of SR against those of HR and against the targets, where there are some."""
 
     def per_class(
         self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None

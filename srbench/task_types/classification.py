@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from srbench import metrics
 from srbench.errors import UsageError
 from srbench.metrics.info import MetricInfo
-from srbench.metrics.stats import LEVEL, bootstrap_f1, gap_interval, mcnemar_exact
+from srbench.metrics.stats import LEVEL, bootstrap_f1, bootstrap_means, gap_interval, holm, mcnemar_exact
 from srbench.records.samples import score_columns
 from srbench.records.schema import BASELINE, MAX_SCORE_CLASSES, ORACLE, ClassPart, Metric, Record
 from srbench.task_types.base import (
@@ -66,7 +66,8 @@ class Classification(TaskType):
     ranks = ("accuracy_best", "accuracy", "agreement")  # with several input sizes, rows are ranked at the best one
     shown: ClassVar[tuple[str, ...]] = (
         *("rank", "method", "accuracy", "accuracy_ci", "accuracy_delta", "recovered_gap", "latency_ms"),
-        *("best_input_sizes", "accuracy_best", "accuracy_best_ci", "gap_over_free", "p_best_size"),
+        *("best_input_sizes", "accuracy_best", "accuracy_best_ci", "accuracy_best_delta", "p_best_holm"),
+        *("gap_over_free", "p_best_size", "same_as_bilinear", "same_as_bilinear_ci", "confidence"),
         *("rank_ci", "p_holm", "fixed", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5"),
         *("auc", "auc_ci", "agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original"),
         *("latency_p10_ms", "images_per_s", "parameters", "macs", "total_macs", "peak_memory_mb", "ece"),
@@ -124,7 +125,9 @@ class Classification(TaskType):
 
     # --- scoring
 
-    def columns(self, scores: Tensor, hr_scores: Tensor, target: Tensor | None, answers: OutputMap) -> BatchResult:
+    def columns(
+        self, scores: Tensor, hr_scores: Tensor | None, target: Tensor | None, answers: OutputMap
+    ) -> BatchResult:
         """Return predictions on SR and HR, how sure and how right they are, and how far apart the scores."""
         import torch
 
@@ -132,18 +135,19 @@ class Classification(TaskType):
         present = None
         if answers.present is not None:
             present = torch.from_numpy(answers.present).to(logits.device)
-            logits, hr_logits = logits[:, present], hr_logits[:, present]
+            logits, hr_logits = logits[:, present], None if hr_logits is None else hr_logits[:, present]
 
         def named(index: Tensor) -> Tensor:
             return present[index] if present is not None else index
 
         columns: dict[str, Tensor] = {
             "pred": named(logits.argmax(1)),
-            "hr_pred": named(hr_logits.argmax(1)),
             "confidence": metrics.confidence(logits),
-            "logit_mse_to_hr": metrics.logit_mse(logits, hr_logits),
-            "kl_to_hr": metrics.kl_to_hr(logits, hr_logits),
         }
+        if hr_logits is not None:
+            columns["hr_pred"] = named(hr_logits.argmax(1))
+            columns["logit_mse_to_hr"] = metrics.logit_mse(logits, hr_logits)
+            columns["kl_to_hr"] = metrics.kl_to_hr(logits, hr_logits)
         probabilities = logits.softmax(1)
         kept = probabilities if logits.shape[1] <= MAX_SCORE_CLASSES else None
         sums: dict[str, Tensor] = {}
@@ -232,6 +236,9 @@ class Classification(TaskType):
         baseline = paired.baseline_index
         if baseline is not None and (baseline, "accuracy") in paired.resampled:
             _differences(paired, baseline, comparison)
+            _best_differences(paired, baseline, comparison)
+        elif baseline is not None and paired.cells[baseline].whole["label"] is None:
+            _same_decisions(paired, baseline, comparison)
         _fixed_and_broken(paired, comparison)
         _gaps(paired, comparison, "recovered_gap", of="accuracy")
         _gaps(paired, comparison, "gap_over_free", of="accuracy_best")
@@ -282,6 +289,12 @@ def _class_table(samples: pd.DataFrame, answers: OutputMap) -> pd.DataFrame:
     return metrics.per_class_table(
         samples["label"].to_numpy(dtype=np.int64), samples["pred"].to_numpy(dtype=np.int64), names
     )
+
+
+def is_small(record: Record) -> bool:
+    """Say whether a record is of images that are small by nature, so that there is no original."""
+    lr = record.protocol.fields.get("lr", {})
+    return bool(lr.get("given")) and lr.get("scale") is None
 
 
 # --- names of classes --------------------------------------------------------------------------------------------
@@ -362,6 +375,57 @@ def _fixed_and_broken(paired: PairedCells, comparison: Comparison) -> None:
                 comparison.values[index][f"broken{end}"] = int((theirs & ~own).sum())
 
 
+def _best_differences(paired: PairedCells, baseline: int, comparison: Comparison) -> None:
+    """Fill in the differences to bilinear where both stand at their best input size, with interval and p."""
+    base = paired.values[baseline].get("accuracy_best")
+    if base is None:
+        return
+    for index, values in enumerate(paired.values):
+        if "accuracy_best" in values:
+            comparison.values[index]["accuracy_best_delta"] = values["accuracy_best"] - base
+            delta = paired.resampled[index, "accuracy_best"] - paired.resampled[baseline, "accuracy_best"]
+            comparison.put_draws(index, "accuracy_best_delta", delta, shown=index != baseline)
+    for index, p in _p_at_best(paired, baseline).items():
+        comparison.values[index]["p_best_holm"] = p
+
+
+def _correct_at_best(cell: CellSamples) -> NDArray[np.bool_] | None:
+    right = cell.floats.get("accuracy_best")
+    return None if right is None else right > 0.5
+
+
+def _same_decisions(paired: PairedCells, baseline: int, comparison: Comparison) -> None:
+    """Fill in which share of the decisions is bilinear's: without labels nothing tells which of two is right."""
+    base = paired.cells[baseline].whole["pred"]
+    for index, cell in enumerate(paired.cells):
+        own = cell.whole["pred"]
+        if base is None or own is None:
+            continue
+        same = (own == base).astype(np.float64)
+        comparison.values[index]["same_as_bilinear"] = float(same.mean())
+        if index != baseline:
+            drawn = bootstrap_means(same[:, None], draws=paired.draws, seed=paired.seed)
+            put_interval(comparison.ci[index], "same_as_bilinear", drawn[:, 0], LEVEL)
+
+
+def _p_at_best(paired: PairedCells, baseline: int) -> dict[int, float | None]:
+    """Holm-corrected McNemar p against bilinear, both at their best input size; one family a track."""
+    base = _correct_at_best(paired.cells[baseline])
+    corrected: dict[int, float | None] = {}
+    for track in ("frozen", "adapted"):
+        family = [
+            index
+            for index, cell in enumerate(paired.cells)
+            if cell.record.cell.track == track and index != baseline and cell.competes
+        ]
+        raw = []
+        for index in family:
+            own = _correct_at_best(paired.cells[index])
+            raw.append(None if own is None or base is None else mcnemar_exact(own, base))
+        corrected.update(zip(family, holm(raw), strict=True))
+    return corrected
+
+
 def _gaps(paired: PairedCells, comparison: Comparison, name: str, *, of: str) -> None:
     """Fill in how far each row has come from bilinear's accuracy to the original's, or why there is no such share.
 
@@ -375,6 +439,8 @@ def _gaps(paired: PairedCells, comparison: Comparison, name: str, *, of: str) ->
     for index, values in enumerate(paired.values):
         if of not in values:
             continue
+        if is_small(paired.cells[index].record):
+            continue  # there is no original, and never was; one note of the data says so
         if oracle is None or baseline is None:
             comparison.notes[index][name] = (
                 f"it needs ok rows {ORACLE!r} and {BASELINE!r} of the same task and classifier"

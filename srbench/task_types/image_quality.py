@@ -110,15 +110,18 @@ class ImageQuality(TaskType):
 
     # --- scoring
 
-    def columns(self, scores: Tensor, hr_scores: Tensor, target: Tensor | None, answers: OutputMap) -> BatchResult:
+    def columns(
+        self, scores: Tensor, hr_scores: Tensor | None, target: Tensor | None, answers: OutputMap
+    ) -> BatchResult:
         """Return the mean scores of SR and HR, the mean rating, and the distance of the distributions."""
         probabilities = scores.double().softmax(dim=1)
         columns = {
             "mean_score": mean_rating(probabilities).float(),
-            "hr_mean_score": mean_rating(hr_scores.double().softmax(dim=1)).float(),
-            "logit_mse_to_hr": metrics.logit_mse(scores, hr_scores),
-            "kl_to_hr": metrics.kl_to_hr(scores, hr_scores),
         }
+        if hr_scores is not None:
+            columns["hr_mean_score"] = mean_rating(hr_scores.double().softmax(dim=1)).float()
+            columns["logit_mse_to_hr"] = metrics.logit_mse(scores, hr_scores)
+            columns["kl_to_hr"] = metrics.kl_to_hr(scores, hr_scores)
         if target is not None:
             columns["mean_rating"] = mean_rating(target.double()).float()
             columns["emd"] = earth_movers(scores, target).float()

@@ -14,7 +14,7 @@ from lightning.fabric import Fabric
 from srbench import weights
 from srbench.compute.numerics import Numerics
 from srbench.compute.progress import track
-from srbench.data.catalogue import default_protocol, is_paired
+from srbench.data.catalogue import default_protocol, is_paired, is_small, with_originals
 from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.files.atomic import check_out_dir
@@ -117,6 +117,7 @@ def prepare_run(options: TrainOptions, *, recipe: Recipe, recipe_name: str, out:
     Raises:
         UsageError: If something is wrong.
     """
+    _check_originals(options)
     protocol = choose_protocol(options.protocol, options.scale, data=options.data)
     folder = user_path(options.out) if options.out is not None else Path("out") / "train" / out
     _check_patches(recipe, protocol)
@@ -160,6 +161,17 @@ def open_images(run: PreparedRun, sources: Sequence[Source], labels: LabelMap | 
     if fabric.is_global_zero:
         fabric.barrier()
     return images
+
+
+def _check_originals(options: TrainOptions) -> None:
+    """Refuse data that are small by nature."""
+    small = [spec for spec in [*options.data, options.val or ""] if is_small(spec)]
+    if small:
+        raise UsageError(
+            f"--data {small[0]}: these images were never large, and training needs large originals, at which a teacher"
+            f" looks and of which LR is made; data that have them are {with_originals()}: train on one that shows the"
+            " same kind of thing, and score the result on the small images with `srbench eval`"
+        )
 
 
 def _check_patches(recipe: Recipe, protocol: Protocol) -> None:

@@ -36,6 +36,7 @@ from srbench.records.schema import hash_inputs
 from srbench.registry import Registry
 from srbench.restore import check_finite
 
+_SMALL_FACTOR = 4
 MADE = ".srbench-upscale"  # hidden, so that it is no image: what the images beside it were made by
 
 
@@ -77,6 +78,7 @@ def upscale_data(
     split: str | None = None,
     protocol: str | None = None,
     scale: float | None = None,
+    factor: float | None = None,
     weights: str | None = None,
     limit: int | None = None,
     device: str = "auto",
@@ -96,6 +98,7 @@ def upscale_data(
         split: Name of the split, or None for the dataset's own default.
         protocol: Name of a preset or a file; None is the dataset's own.
         scale: LR side / HR side; None keeps the protocol's own.
+        factor: Enlargement of images that are small by nature, a whole number; None is 4. Others have their HR size.
         weights: Name or file of the method's weights; None takes those on this computer if only one set can be meant.
         limit: Take only so many images.
         device: "auto", "cpu" or "cuda".
@@ -114,11 +117,16 @@ def upscale_data(
     conventions = load_protocol(protocol or default_protocol([data]))
     if source.factor is not None:
         conventions = conventions.of_pairs(source.factor)
+    if source.small:
+        conventions = conventions.of_small()
     if scale is not None:
         conventions = conventions.at_scale(scale)
+    enlargement = _enlargement(factor, small=source.small)
     ref = choose_weights(method, cls, weights, None)
     loaded = load_method(method, cls, ref, conventions)
     assert loaded.method is not None
+    if loaded.method.info.output == "own":
+        raise UsageError(f"method {method!r} chooses the size of its images itself, so they cannot stand at SR size")
     task = TaskInfo(name=source.name, protocol=conventions, channels=source.channels)
     reason = loaded.method.skip(task)
     if reason is not None:
@@ -131,7 +139,7 @@ def upscale_data(
         hr_store = build_hr_store(source, conventions.hr, limit=limit, advance=advance)
     suffix = _suffix(conventions, loaded)
     names = file_names([sample.id for sample in hr_store.samples], suffix)
-    made = _made(loaded, conventions, hr_store, seed)
+    made = _made(loaded, conventions, hr_store, seed, enlargement)
     there = _claim(folder, names, made)
     numerics = Numerics.of(where, "fp32")
     settings = PassSettings(device=where, numerics=numerics, batch_size=None, seed=seed, channels=source.channels)
@@ -143,7 +151,8 @@ def upscale_data(
     ):
         reader = BatchReader(hr_store, conventions, settings, Counters(), thread)
         for batch in reader.batches(missing, needs_lr=True) if len(missing) else ():
-            sr, _ = RestoredBatch(loaded, batch, conventions, settings).at(batch.sr_size)
+            height, width = (side * enlargement for side in batch.sr_size)
+            sr, _ = RestoredBatch(loaded, batch, conventions, settings).at((height, width))
             check_finite(method, sr)
             if suffix == ".png":
                 sr = round_8bit(sr)
@@ -156,6 +165,22 @@ def upscale_data(
     if hr_store.unreadable:
         notes.append(f"{len(hr_store.unreadable)} images could not be read: {hr_store.unreadable[0][1]}")
     return DatasetResult(folder, len(missing), len(there), method, loaded.label, suffix, notes=tuple(notes))
+
+
+def _enlargement(factor: float | None, *, small: bool) -> int:
+    """Return how many times the size of a sample's SR its file is: 1 but for images that are small by nature.
+
+    Raises:
+        UsageError: If a factor is given where HR has the size, or is no whole number.
+    """
+    if not small:
+        if factor is not None:
+            raise UsageError(f"--factor {factor:g}: SR stands at HR size, which the data give; leave --factor out")
+        return 1
+    whole = _SMALL_FACTOR if factor is None else factor
+    if whole != int(whole) or whole < 1:
+        raise UsageError(f"--factor takes a whole number of at least 1 for images small by nature, got {factor:g}")
+    return int(whole)
 
 
 def file_names(ids: Sequence[str], suffix: str) -> list[str]:
@@ -181,7 +206,7 @@ def _suffix(protocol: Protocol, loaded: LoadedMethod) -> str:
     return ".png" if all(rounded) else ".npy"
 
 
-def _made(loaded: LoadedMethod, protocol: Protocol, hr_store: HRStore, seed: int) -> str:
+def _made(loaded: LoadedMethod, protocol: Protocol, hr_store: HRStore, seed: int, enlargement: int) -> str:
     """Return the hash of everything that the images depend on."""
     weights = loaded.weights
     return hash_inputs(
@@ -193,6 +218,7 @@ def _made(loaded: LoadedMethod, protocol: Protocol, hr_store: HRStore, seed: int
             "samples": hr_store.key,
             "protocol": protocol.fingerprint,
             "seed": seed,
+            "enlargement": enlargement,
         }
     )
 

@@ -37,8 +37,8 @@ SPLIT_FOLDERS = ("train", "val", "valid", "validation", "test")
 _NO_IMAGES = "holds no images (.jpg, .png, .tif, .webp, .bmp, .npy ...)"
 
 
-def open_folder(argument: str, split: str | None) -> FileSource:
-    """Open one folder per class, images at any depth below.
+def open_folder(argument: str, split: str | None, *, kind: str = "folder") -> FileSource:
+    """Open one folder per class, images at any depth below; `kind` is the word of the SPEC.
 
     Where the folders directly inside are named as splits (train, val, test ..., in any case) and hold class folders,
     the split names the folder; otherwise "all", or a split by the hash of the id.
@@ -48,11 +48,11 @@ def open_folder(argument: str, split: str | None) -> FileSource:
             or a class has lost all its images because none can be read.
         UsageError: If the split does not exist, or must be chosen.
     """
-    spec = f"folder:{argument}"
+    spec = f"{kind}:{argument}"
     path, value_range = split_range(argument, spec)
     root = existing_folder(Path(path), spec)
     name = folder_name(root)
-    stored_spec = f"folder:{name}{range_note(value_range)}"
+    stored_spec = f"{kind}:{name}{range_note(value_range)}"
     splits = split_folders(root, spec)
     if splits:
         if split is None:
@@ -82,14 +82,14 @@ def open_folder(argument: str, split: str | None) -> FileSource:
     )
 
 
-def open_images(argument: str, split: str | None) -> FileSource:
-    """Open every image at any depth below a folder, without labels.
+def open_images(argument: str, split: str | None, *, kind: str = "images") -> FileSource:
+    """Open every image at any depth below a folder, without labels; `kind` is the word of the SPEC.
 
     Raises:
         DataError: If there is no such folder, or it holds no images.
         UsageError: If the split does not exist.
     """
-    spec = f"images:{argument}"
+    spec = f"{kind}:{argument}"
     path, value_range = split_range(argument, spec)
     root = existing_folder(Path(path), spec)
     name = folder_name(root)
@@ -106,7 +106,7 @@ def open_images(argument: str, split: str | None) -> FileSource:
         labels=None,
         classes=None,
         name=name,
-        spec=f"images:{name}{range_note(value_range)}",
+        spec=f"{kind}:{name}{range_note(value_range)}",
         split=split,
         note=files.note,
         value_range=value_range,
