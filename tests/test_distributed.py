@@ -236,6 +236,7 @@ def test_two_processes_find_what_one_finds(tmp_path, own_folders, monkeypatch):
         "measure": False,
         "progress": False,
         "device": "cpu",
+        "input_sizes": [SIDE - 4],
     }
     alone = evaluate(["bicubic", "area"], **filled, out=tmp_path / "alone")
     words = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(filled | {"out": str(tmp_path / "two")})]
@@ -254,19 +255,19 @@ def test_two_processes_find_what_one_finds(tmp_path, own_folders, monkeypatch):
     n = 3 * PER_CLASS
     for rank, output in enumerate(outputs):
         first, second = json.loads(output)
-        assert first["rank"] == second["rank"] == rank and (first["cells"], second["cells"]) == (5, 6)
+        assert first["rank"] == second["rank"] == rank and (first["cells"], second["cells"]) == (12, 14)
         # both tell what both have done together: everything, once
         assert (first["decoded"], first["hr_read"], first["degraded"]) == (n, n, n)
         assert first["hr_classified"] == {"dummy": n}
-        assert first["restored"] == dict.fromkeys(("bilinear", "none", "bicubic"), n)
-        assert second["restored"] == {"area": n} and (second["decoded"], second["hr_classified"]) == (0, {})
+        assert first["restored"] == {"bilinear": 2 * n, "none": n, "bicubic": 2 * n}
+        assert second["restored"] == {"area": 2 * n} and (second["decoded"], second["hr_classified"]) == (0, {})
     cells, problems = find_records([tmp_path / "two"])
     assert problems == []
-    of_two = {cell.record.cell.method: cell for cell in cells if cell.record.status == "ok"}
-    of_one = {cell.record.cell.method: cell for cell in alone.cells if cell.record.status == "ok"}
+    of_two = {cell.record.cell: cell for cell in cells if cell.record.status == "ok"}
+    of_one = {cell.record.cell: cell for cell in alone.cells if cell.record.status == "ok"}
     assert of_two.keys() == of_one.keys()
-    for method, cell in of_one.items():
-        pd.testing.assert_frame_equal(of_two[method].samples(), cell.samples(), rtol=1e-5, atol=1e-6)
-        assert of_two[method].thumbnails().keys() == cell.thumbnails().keys()
+    for key, cell in of_one.items():
+        pd.testing.assert_frame_equal(of_two[key].samples(), cell.samples(), rtol=1e-5, atol=1e-6)
+        assert of_two[key].thumbnails().keys() == cell.thumbnails().keys()
     assert len({cell.record.dataset.decode_s for cell in of_two.values()}) == 1
     assert not list((tmp_path / "two").rglob("*.tmp")) and not list((tmp_path / "two").rglob(".partial"))

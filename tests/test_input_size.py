@@ -26,6 +26,8 @@ from srbench.leaderboard.board import Leaderboard
 from srbench.metrics.stats import cross_fitted, mcnemar_exact, second_half
 from srbench.networks.loading import load_classifier
 from srbench.records.cells import cell_folder, find_records, load_cell
+from srbench.report import write_report
+from srbench.report.figures import draw_all
 
 SIDE, N = 64, 60
 PROTOCOL = "[lr]\nscale = 0.25\n"
@@ -343,6 +345,33 @@ def test_without_a_sweep_no_row_says_anything_of_sizes(tmp_path) -> None:
         and row["notes"].keys().isdisjoint({"accuracy_best", "gap_over_free"})
     )
     assert "best size" not in tables.markdown(board)
+
+
+def test_the_report_draws_accuracy_against_size_and_marks_the_best(tmp_path) -> None:
+    hard = np.random.default_rng(2).permutation(200) / 200
+    for method, levels in {
+        "original": {None: 0.9, 160: 0.8, 128: 0.7},
+        "bilinear": {None: 0.4, 160: 0.6, 128: 0.5},
+        "bicubic": {None: 0.45, 160: 0.5, 128: 0.6},
+    }.items():
+        for side, level in levels.items():
+            sized(tmp_path, method, side, hard < level)
+    sized(tmp_path, "lanczos", None, hard < 0.5)
+    cells = find_records([tmp_path])[0]
+    board = leaderboard.build(cells, draws=50)
+    (drawn,) = [each for each in draw_all(board, cells) if each.section == "input-size"]
+    series = {each["method"]: each for each in drawn.data["series"]}
+    assert set(series) == {"original", "bilinear", "bicubic"}
+    points = {each["size"]: each for each in series["bilinear"]["points"]}
+    assert [points[size]["accuracy"] for size in (128, 160, 256)] == [0.5, 0.6, 0.4]
+    assert points[160]["low"] < 0.6 < points[160]["high"] and points[160]["p"] < 0.01 and points[256]["p"] is None
+    assert (series["bilinear"]["best_input_sizes"], series["bicubic"]["best_input_sizes"]) == ([160, 160], [128, 128])
+    svg = drawn.svg()
+    assert "bilinear: 60.0 % at 160" in svg and "bicubic: 60.0 % at 128" in svg
+    assert "256 pixels" in drawn.caption and "1 image" not in drawn.caption
+    write_report([tmp_path], progress=False)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "At which size the classifier looks" in page and "best size" in page
 
 
 def test_a_cell_of_other_weights_does_not_join(tmp_path) -> None:

@@ -104,8 +104,9 @@ def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:
     yield Column("rank", "#", written_rank, 0)
     yield Column("rank_ci", "place\n95 %", written_places, RANK_INTERVAL_PRIORITY)
     yield Column("method", "method", row_name, 0, "left")
-    yield Column("best_input_sizes", "best\nsize", best_sizes, 3)
     metrics = tuple(metrics)
+    if any(info.name == "accuracy_best" for info in metrics):
+        yield Column("best_input_sizes", "best\nsize", best_sizes, 3)
     behind = {info.second for info in metrics}
     for info in metrics:
         if info.name in behind:

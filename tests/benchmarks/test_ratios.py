@@ -7,6 +7,7 @@ drown it, in CPU time.
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import statistics
 import subprocess
@@ -46,6 +47,7 @@ class Work:
     methods: tuple[str, ...]
     weights: dict[str, list[str]]
     limit: int | None = None
+    sizes: tuple[int, ...] = ()  # input sizes beside the protocol's own
 
 
 @pytest.fixture
@@ -63,6 +65,7 @@ def harness(work: Work, out) -> Callable[[], None]:
             classifiers=[work.card],
             weights=work.weights,
             limit=work.limit,
+            input_sizes=work.sizes,
             device="cpu",
             out=out,
             force=True,
@@ -74,12 +77,14 @@ def harness(work: Work, out) -> Callable[[], None]:
     return run
 
 
-def bare(work: Work, *, shared: bool = False) -> Callable[[], None]:
+def bare(work: Work, *, shared: bool = False, metrics_too: bool = True) -> Callable[[], None]:
     """Return a loop over tensors that lie in memory: networks and metrics, and nothing that a harness is for.
 
     HR, LR, the scores of HR and the labels are made beforehand. Metrics are those that srbench offers to anybody, one
     call a method and batch. With `shared`, what PSNR and SSIM need of HR alone is made once for all methods, which is
-    the fastest loop that gives these numbers.
+    the fastest loop that gives these numbers. Without `metrics_too` it restores and classifies alone.
+
+    At further input sizes a network of fixed factor does not run again, and HR is classified there too.
     """
     source = open_source(work.data)
     protocol = load_protocol("demo" if source.name == "demo" else "clean")
@@ -107,10 +112,22 @@ def bare(work: Work, *, shared: bool = False) -> Callable[[], None]:
     def run():
         for hr, lr, hr_logits, target in batches:
             common = metrics.HrStatistics(hr) if shared else None
+            size = (hr.shape[-2], hr.shape[-1])
+            for side in work.sizes:
+                classifier(round_8bit(restore_size(hr, (side, side), protocol.sr)))
             for each in taking_part:
                 network = adapted.get(id(each), classifier)
-                reference = common or metrics.HrStatistics(hr)
-                one_method(each, network, reference, (hr.shape[-2], hr.shape[-1]), lr, hr_logits, target, protocol)
+                assert each.method is not None
+                sr = each.method(lr, size)
+                if metrics_too:
+                    reference = common or metrics.HrStatistics(hr)
+                    one_method(each, network, reference, size, sr, hr_logits, target, protocol)
+                else:
+                    network(round_8bit(restore_size(sr, size, protocol.sr)) if each.method.info.output == "hr" else sr)
+                for side in work.sizes if each.method.info.output == "hr" else ():
+                    if each.method.info.factor == "any":
+                        sr = each.method(lr, (side, side))
+                    network(round_8bit(restore_size(sr, (side, side), protocol.sr)))
 
     return run
 
@@ -120,13 +137,12 @@ def one_method(
     network: Classifier,
     reference: metrics.HrStatistics,
     size: tuple[int, int],
-    lr: Tensor,
+    sr: Tensor,
     hr_logits: Tensor,
     target: Tensor,
     protocol: Protocol,
 ) -> list[Tensor]:
     assert loaded.method is not None
-    sr = loaded.method(lr, size)
     found = []
     if loaded.method.info.output == "hr":
         sr = round_8bit(restore_size(sr, size, protocol.sr))
@@ -224,6 +240,19 @@ def test_harness_over_bare_loop_on_500_photographs(benchmark, real, tmp_path, no
 def test_harness_over_bare_loop_around_esrgan(benchmark, real, tmp_path, no_statistics, blocks, features, images):
     work = photographs(real, ("esrgan",), save_esrgan(tmp_path, blocks, features), limit=images)
     ratio(benchmark, harness(work, tmp_path / "out"), bare(work), of=OF, rounds=2)
+
+
+@pytest.mark.real
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("images", [40])
+def test_six_input_sizes_over_one_restoration_and_six_classifications(benchmark, real, tmp_path, no_statistics, images):
+    work = photographs(real, ("esrgan",), save_esrgan(tmp_path, 2, 32), limit=images)
+    work = dataclasses.replace(work, sizes=(96, 128, 160, 192, 224))
+    of = "one pass over 6 input sizes / bare restoring, classifying and metrics; strictly without metrics"
+    ratio(
+        benchmark, harness(work, tmp_path / "out"), bare(work), of=of, rounds=2, stricter=bare(work, metrics_too=False)
+    )
+    assert benchmark.extra_info["strict_cpu_ratio"] <= 1.10
 
 
 @pytest.mark.timeout(1800)
