@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from srbench.cli import shipping
-from srbench.cli.terminal import Device, Plugins, show, waiting
+from srbench.cli.terminal import Device, Plugins, show, waiting, weights_by_method
 from srbench.compute.process import prepare_process
 from srbench.errors import SrbenchError, UsageError
 from srbench.files.paths import user_path
@@ -160,7 +160,7 @@ def eval_(
     from srbench.protocol import parse_scale
 
     scales = [parse_scale(text) for text in scale or []]
-    by_method = _weights(weights or [])
+    by_method = weights_by_method(weights or [])
     with waiting("loading torch, methods and classifiers"):
         from srbench.evaluation import evaluate
         from srbench.records.schema import BASELINE
@@ -370,7 +370,7 @@ def bench(
     plugin: Plugins = None,
 ) -> None:
     """Measure how fast methods run, and which share of the device's speed they reach; all of them if none is named."""
-    by_method = _weights(weights or [])
+    by_method = weights_by_method(weights or [])
     with waiting("loading torch, methods and classifiers"):
         from srbench import bench as speed
         from srbench.bench.table import render
@@ -457,16 +457,6 @@ def _print_board(board: Any, out: Path, *, verbose: bool) -> None:
     from srbench.leaderboard.tables import render
 
     show(render(board, width=Console().width, where=str(out / "leaderboard.csv"), verbose=verbose))
-
-
-def _weights(pairs: list[str]) -> dict[str, list[str]]:
-    by_method: dict[str, list[str]] = {}
-    for pair in pairs:
-        method, separator, spec = pair.partition("=")
-        if not separator or not method or not spec:
-            raise UsageError(f"--weights takes METHOD=NAME or METHOD=FILE, got {pair!r}")
-        by_method.setdefault(method, []).append(spec)
-    return by_method
 
 
 def _folders(pairs: list[str]) -> dict[str, Path]:

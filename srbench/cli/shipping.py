@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from srbench.cli.terminal import Device, Plugins, show, table, waiting
+from srbench.cli.terminal import Device, Plugins, show, table, waiting, weights_by_method
 from srbench.errors import UsageError
 
 
@@ -219,9 +219,65 @@ def choose(
         raise typer.Exit(1)
 
 
+def rate(
+    data: Annotated[str, typer.Option(help="SPEC of a labelled dataset.")],
+    classifier: Annotated[str, typer.Option("--classifier", "--network", help="SPEC of the network.")],
+    side: Annotated[list[int], typer.Option(help="Shortest side of what is sent, pixels; repeatable.")],
+    codec: Annotated[list[str] | None, typer.Option(help="jpeg, webp or avif; repeatable; jpeg if left out.")] = None,
+    quality: Annotated[
+        list[int] | None, typer.Option(help="Quality from 1 to 100; repeatable; 30, 60 and 90 if left out.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="What restores smaller images; repeatable; bilinear if left out.")
+    ] = None,
+    weights: Annotated[list[str] | None, typer.Option(help="METHOD=NAME or METHOD=FILE; repeatable.")] = None,
+    at_least: Annotated[
+        list[float] | None, typer.Option(help="Accuracy whose cheapest setting is wanted; repeatable.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Name of the split.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Name of a preset, or a TOML file.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Take only so many images.")] = None,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Folder of rate.json and rate.svg.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Hold accuracy against bytes: every side and quality, restored and classified; what should be sent?"""
+    with waiting("loading torch, methods and the network"):
+        from srbench.evaluation.rate import rate as measure
+    result = measure(
+        method or ["bilinear"],
+        data=data,
+        classifier=classifier,
+        sides=side,
+        codecs=codec or ["jpeg"],
+        qualities=quality or [30, 60, 90],
+        split=split,
+        protocol=protocol,
+        weights=weights_by_method(weights or []),
+        limit=limit,
+        device=device,
+        out=out,
+        plugins=plugin or (),
+    )
+    if out is not None:
+        from srbench.report.rate import draw_rate
+
+        draw_rate(result, out / "rate.svg")
+    show([table(("frontier", "bytes", "accuracy", "95 %", "input size"), result.rows())])
+    for reference, other, share in result.deltas():
+        typer.echo(f"BD-rate: {other} needs {100 * share:+.1f} % bytes against {reference} at equal accuracy")
+    for wanted in at_least or []:
+        cheapest = result.cheapest(wanted)
+        found = "no setting reaches it"
+        if cheapest is not None:
+            found = f"{cheapest.setting.label}, {cheapest.point[0]:,.0f} bytes"
+        typer.echo(f"cheapest for accuracy {wanted:g}: {found}")
+
+
 COMMANDS: dict[str, Callable[..., Any]] = {
     "upscale": upscale,
     "export": export,
     "identify-resize": identify_resize,
     "choose": choose,
+    "rate": rate,
 }

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from srbench.errors import UsageError
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="File of a further method; repeatable.")]
 
@@ -38,3 +40,18 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
     for row in rows:
         made.add_row(*row)
     return made
+
+
+def weights_by_method(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Return the names and files of `--weights METHOD=NAME`, by method.
+
+    Raises:
+        UsageError: If one has another form.
+    """
+    by_method: dict[str, list[str]] = {}
+    for pair in pairs:
+        method, separator, spec = pair.partition("=")
+        if not separator or not method or not spec:
+            raise UsageError(f"--weights takes METHOD=NAME or METHOD=FILE, got {pair!r}")
+        by_method.setdefault(method, []).append(spec)
+    return by_method
