@@ -22,7 +22,7 @@ METHODS = REGISTRY.working()
 def test_no_method_is_broken():
     assert REGISTRY.problems == {}
     trainable = {"esrgan", "darionet", "learned_resizer", "retrained", "muller", "sr4ir", "rdn", "srgan"}
-    assert {"bilinear", "none"} | trainable <= set(METHODS)
+    assert {"bilinear", "none", "adabn", "fixres", "lr_student"} | trainable <= set(METHODS)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -245,6 +245,24 @@ def test_training_that_moves_the_teacher_is_found():
 
     failed = _failed(_method(recipes={"only": Recipe(losses={"l2": 1.0})}, training_step=training_step))
     assert "frozen teacher" in failed["training by only"]
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        (lambda batch, classifier: None, "leaves the statistics of batch norms as they are"),
+        (lambda batch, classifier: classifier(batch.lr), None),
+        (lambda batch, classifier: (classifier(batch.lr), classifier[0].weight.add_(1.0)), "changed ['weight']"),
+    ],
+)
+def test_a_recipe_without_losses_moves_statistics_and_nothing_else(step, words):
+    def training_step(self, batch, teacher, classifier):
+        step(batch, classifier)
+        return {}
+
+    recipes = {"only": Recipe(norm_steps=2, track="adapted")}
+    failed = _failed(_method(recipes=recipes, training_step=training_step))
+    assert failed == {} if words is None else words in failed["estimating by only"]
 
 
 def test_constructors_that_a_card_cannot_hold_are_found():

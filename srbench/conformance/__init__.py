@@ -75,3 +75,5 @@ def _checks(subject: Subject) -> Iterator[tuple[str, Callable[[Subject], str]]]:
             yield f"training by {title}", training.lowers_the_losses(recipe)
             yield f"bf16 training by {title}", arithmetic.bf16_training(recipe)
             yield f"cuda training by {title}", arithmetic.cuda_training(recipe)
+        for title, recipe in training.without_losses(subject.cls.recipes):
+            yield f"estimating by {title}", training.estimates_statistics(recipe)

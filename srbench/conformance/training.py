@@ -17,6 +17,7 @@ from srbench.method import Batch, Method
 from srbench.protocol import Restoration, load_protocol
 from srbench.restore import restore
 from srbench.training.losses import UnitScaler
+from srbench.training.norms import estimating
 from srbench.training.recipe import Recipe
 
 CLASSES = 5
@@ -30,6 +31,12 @@ def distinct(recipes: Mapping[str, Recipe]) -> list[tuple[str, Recipe]]:
         if isinstance(recipe, Recipe) and recipe.losses:
             groups.setdefault((tuple(sorted(recipe.losses)), recipe.track), []).append(name)
     return [(", ".join(names), recipes[names[0]]) for names in groups.values()]
+
+
+def without_losses(recipes: Mapping[str, Recipe]) -> list[tuple[str, Recipe]]:
+    """Return one of the recipes that take no optimiser step, named after all of them; none where there are none."""
+    names = [name for name, recipe in recipes.items() if isinstance(recipe, Recipe) and not recipe.losses]
+    return [(", ".join(names), recipes[names[0]])] if names else []
 
 
 @dataclass(frozen=True)
@@ -51,12 +58,12 @@ class Trial:
     batch: Batch
 
     @classmethod
-    def of(cls, subject: Subject, recipe: Recipe) -> Trial:
-        """Build it reproducibly, on the CPU."""
+    def of(cls, subject: Subject, recipe: Recipe, *, norm: bool = False) -> Trial:
+        """Build it reproducibly, on the CPU; with `norm` the classifiers have a batch norm."""
         method = subject.build().train()
         method.recipe = recipe
         method.prepare(load_protocol("clean"))
-        teacher = toy_classifier(subject.cls.info.channels).eval().requires_grad_(False)
+        teacher = toy_classifier(subject.cls.info.channels, norm=norm).eval().requires_grad_(False)
         classifier: nn.Module | None = None
         if recipe.track == "adapted":
             in_turn = bool(recipe.classifier_losses)  # then the shell freezes it while the method is stepped
@@ -147,6 +154,30 @@ def lowers_the_losses(recipe: Recipe) -> Callable[[Subject], str]:
     return run
 
 
+def estimates_statistics(recipe: Recipe) -> Callable[[Subject], str]:
+    """Return the check that a recipe without losses moves batch-norm statistics, and nothing else."""
+
+    def run(subject: Subject) -> str:
+        trial = Trial.of(subject, recipe, norm=True)
+        trained = trial.classifier if trial.classifier is not None else trial.method
+        before = {key: value.clone() for key, value in trained.state_dict().items()}
+        with estimating(trained), torch.no_grad():
+            terms = trial.method.training_step(trial.batch, trial.teacher, trial.classifier)
+        require(not terms, f"training_step returned {sorted(terms)} where the recipe has no losses; return {{}}")
+        moved = {
+            key.rpartition(".")[2] for key, value in trained.state_dict().items() if not torch.equal(value, before[key])
+        }
+        require(
+            {"running_mean", "running_var"} <= moved,
+            "training_step leaves the statistics of batch norms as they are; show the network its images",
+        )
+        others = sorted(moved - {"running_mean", "running_var", "num_batches_tracked"})
+        require(not others, f"training_step changed {others}; estimate statistics alone")
+        return "statistics of batch norms move, and nothing else"
+
+    return run
+
+
 def require_finite(name: str, value: Tensor) -> None:
     """Require that a term is finite."""
     require(bool(torch.isfinite(value)), f"the loss term {name!r} is {value.item()}; keep it finite")
@@ -199,11 +230,12 @@ def _step_helpers(trial: Trial, step_size: float) -> None:
                     parameter.sub_(step_size * gradient)
 
 
-def toy_classifier(channels: int) -> nn.Module:
+def toy_classifier(channels: int, *, norm: bool = False) -> nn.Module:
     """Return a small classifier of `(N, channels, H, W)`, reproducibly."""
     torch.manual_seed(3)
     return nn.Sequential(
         nn.Conv2d(channels, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8) if norm else nn.Identity(),
         nn.ReLU(),
         nn.Conv2d(8, 8, 3, padding=1),
         nn.ReLU(),
