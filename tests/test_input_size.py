@@ -317,6 +317,27 @@ def test_a_row_joins_its_cells(tmp_path) -> None:
     assert (net.rank, bilinear.rank, weak.rank) == (1, 2, 3)
 
 
+def test_fixed_broken_and_p_are_of_the_decisions_that_rank(tmp_path) -> None:
+    hard = np.random.default_rng(4).permutation(400) / 400
+    for method, levels in {
+        "original": {None: 0.9, 160: 0.8},
+        "bilinear": {None: 0.4, 160: 0.6},
+        "weak": {None: 0.55, 160: 0.5},
+    }.items():
+        for side, level in levels.items():
+            sized(tmp_path, method, side, hard < level)
+    board = leaderboard.build(find_records([tmp_path])[0], draws=200)
+    weak = next(row for row in board.rows if row.method == "weak")
+    # at the protocol's size it fixes 60 images; bilinear at its best size is right on 20 more
+    assert weak["accuracy_delta"] == pytest.approx(0.15) and weak["accuracy_best_delta"] == pytest.approx(-0.05)
+    assert (weak["fixed"], weak["broken"], weak["broken_original"]) == (0, 20, 140)
+    assert weak["p_holm"] == mcnemar_exact(hard < 0.55, hard < 0.4)
+    assert weak["p_best_holm"] == mcnemar_exact(hard < 0.5, hard < 0.6) and weak.ci["accuracy_best_delta"][1] < 0
+    assert weak.rank_interval == (2, 2) and not weak.tied and weak["best_delta"] == pytest.approx(-0.05)
+    power = board.power_of("photos-0.32", "net")
+    assert power is not None and power["discordance"] == pytest.approx(0.05)
+
+
 def test_rows_survive_json_and_stand_in_the_files(tmp_path) -> None:
     hard = np.random.default_rng(1).random(100)
     for method, levels in {"original": {None: 0.9, 160: 0.8}, "bilinear": {None: 0.4, 160: 0.6}}.items():

@@ -240,19 +240,20 @@ def _paired_rows(
     records = [each.cell.record for each in alone]
     separate = [Drawn(*each) for each in zip(done, drawn, comparison.p_values, strict=True)]
     shown = joined(separate, records, task_type, seed=seed)
-    done = _with_p([each.row for each in shown], [each.p_value for each in shown])
+    done = _with_p([each.row for each in shown], [each.p_values for each in shown], task_type)
     of_rows = [each.draws for each in shown]
     return placed(done, of_rows, task_type), comparison.tables, of_rows
 
 
-def _with_p(rows: Sequence[Row], p_values: Sequence[float | None]) -> list[Row]:
-    """Return rows with p against bilinear, Holm-corrected; the competing rows of a track are one family."""
+def _with_p(rows: Sequence[Row], p_values: Sequence[Mapping[str, float]], task_type: TaskType) -> list[Row]:
+    """Return rows with their p against bilinear, Holm-corrected; the competing rows of a track are one family a test."""
     done = list(rows)
-    for track in ("frozen", "adapted"):
-        family = [index for index, row in enumerate(rows) if row.track == track and row.competes]
-        for index, p in zip(family, holm([p_values[index] for index in family]), strict=True):
-            if p is not None:
-                done[index] = dataclasses.replace(rows[index], values={**rows[index].values, "p_holm": p})
+    for name in task_type.tests:
+        for track in ("frozen", "adapted"):
+            family = [index for index, row in enumerate(rows) if row.track == track and row.competes]
+            for index, p in zip(family, holm([p_values[index].get(name) for index in family]), strict=True):
+                if p is not None:
+                    done[index] = dataclasses.replace(done[index], values={**done[index].values, name: p})
     return done
 
 

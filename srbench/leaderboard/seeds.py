@@ -36,12 +36,12 @@ class Drawn:
     Attributes:
         row: The row.
         draws: Bootstrap draws of its metrics by name.
-        p_value: p against bilinear before Holm's correction, or None.
+        p_values: p against bilinear before Holm's correction, as `Comparison.p_values`.
     """
 
     row: Row
     draws: Mapping[str, Floats]
-    p_value: float | None
+    p_values: Mapping[str, float]
 
 
 def joined(rows: Sequence[Drawn], records: Sequence[Record], task_type: TaskType, *, seed: int) -> list[Drawn]:
@@ -114,7 +114,7 @@ def _join(ours: Sequence[Drawn], seeds: Sequence[int], task_type: TaskType, *, s
         seeds=each,
         representative=representative or first.weights,
     )
-    return Drawn(row, draws, _p_value(ours, draws.get(f"{name}_delta")))
+    return Drawn(row, draws, _p_values(ours, draws, task_type))
 
 
 def _mean_by_size(rows: Sequence[Row]) -> dict[str, float]:
@@ -144,13 +144,16 @@ def _resampled(ours: Sequence[Drawn], *, seed: int) -> dict[str, Floats]:
     return draws
 
 
-def _p_value(ours: Sequence[Drawn], difference: Floats | None) -> float | None:
+def _p_values(ours: Sequence[Drawn], draws: Mapping[str, Floats], task_type: TaskType) -> dict[str, float]:
     """Two-sided p of no difference to bilinear from the draws, since McNemar's test knows single decisions only."""
-    if difference is None or any(each.p_value is None for each in ours):
-        return None
-    known = difference[np.isfinite(difference)]
-    below, above = int((known <= 0).sum()), int((known >= 0).sum())
-    return min(1.0, 2.0 * (1 + min(below, above)) / (1 + len(known)))
+    found = {}
+    for name, difference in task_type.tests.items():
+        if difference not in draws or any(name not in each.p_values for each in ours):
+            continue
+        known = draws[difference][np.isfinite(draws[difference])]
+        below, above = int((known <= 0).sum()), int((known >= 0).sum())
+        found[name] = min(1.0, 2.0 * (1 + min(below, above)) / (1 + len(known)))
+    return found
 
 
 def _common_prefix(names: Sequence[str]) -> str:

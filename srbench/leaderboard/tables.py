@@ -5,10 +5,9 @@ Columns come from the catalogue of metrics.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -283,14 +282,15 @@ def filled_columns(rows: Sequence[Row], asked: TaskType) -> list[Column]:
         return column.filled(rows) or (answered and column.name in asked.essential)
 
     kept = [column for column in columns(asked.name) if keeps(column)]
+    if any(row["accuracy_best"] is not None for row in rows):
+        # rows are ranked at their best input size, and those columns go last
+        own = ("accuracy_ci", "accuracy_delta", "recovered_gap")
+        return [replace(column, priority=CORE_PRIORITY + 1) if column.name in own else column for column in kept]
     if answered:
         return kept
     # Without a network the images themselves are what is asked about, and their columns come first.
     first = [
-        dataclasses.replace(column, priority=1 + at)
-        for at, name in enumerate(OF_IMAGES)
-        for column in kept
-        if column.name == name
+        replace(column, priority=1 + at) for at, name in enumerate(OF_IMAGES) for column in kept if column.name == name
     ]
     named = {column.name for column in first}
     at = next((at + 1 for at, column in enumerate(kept) if column.name == "method"), 0)

@@ -134,7 +134,8 @@ class Comparison:
         values: Numbers by name.
         ci: Intervals by name.
         notes: Why a number is missing, by name.
-        p_values: p against bilinear before Holm's correction, None where a row belongs to no family of tests.
+        p_values: Names of p values (`TaskType.tests`) -> p against bilinear before Holm's correction; empty where a row
+            belongs to no family of tests.
         tables: Per-class tables.
         draws: Bootstrap draws of every value with an interval, by index of the cell and name of the metric, unless
             they are among `PairedCells.resampled`; rows of several seeds and the places of rows are made of them.
@@ -143,14 +144,15 @@ class Comparison:
     values: list[dict[str, Any]]
     ci: list[dict[str, Interval]]
     notes: list[dict[str, str]]
-    p_values: list[float | None]
+    p_values: list[dict[str, float]]
     tables: list[pd.DataFrame] = field(default_factory=list)
     draws: dict[tuple[int, str], Floats] = field(default_factory=dict)
 
     @classmethod
     def blank(cls, cells: int) -> Comparison:
         """Return one without values for this number of cells."""
-        return cls([{} for _ in range(cells)], [{} for _ in range(cells)], [{} for _ in range(cells)], [None] * cells)
+        values, ci, notes, p_values = ([{} for _ in range(cells)] for _ in range(4))
+        return cls(values, ci, notes, p_values)
 
     def put_draws(self, index: int, name: str, draws: Floats, *, shown: bool = True) -> None:
         """Add the draws of a value, and their interval where it is shown."""
@@ -171,6 +173,7 @@ class TaskType(ABC):
         further_columns: Stored columns of its samples that no metric is computed from.
         reads_scores: Whether the leaderboard reads the stored probabilities too.
         compared: Columns that `compare` and `truth` look at, beside those of averaged metrics.
+        tests: Name of a Holm-corrected p -> the difference to bilinear that it is about.
         ranks: Metrics that rank its rows; the first that a row has counts.
         shown: Columns that begin its tables, in order; those of further metrics follow.
         essential: Those of them that stay where others would be left out for being empty.
@@ -185,6 +188,7 @@ class TaskType(ABC):
     further_columns: ClassVar[tuple[SampleColumn, ...]] = ()
     reads_scores: ClassVar[bool] = False
     compared: ClassVar[tuple[str, ...]] = ()
+    tests: ClassVar[Mapping[str, str]] = {}
     ranks: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]] = ()
     essential: ClassVar[tuple[str, ...]] = ()

@@ -63,12 +63,12 @@ class Classification(TaskType):
     criterion = "accuracy"
     reads_scores = True
     compared = ("label", "pred")
+    tests: ClassVar[Mapping[str, str]] = {"p_holm": "accuracy_delta", "p_best_holm": "accuracy_best_delta"}
     ranks = ("accuracy_best", "accuracy", "agreement")  # with several input sizes, rows are ranked at the best one
     shown: ClassVar[tuple[str, ...]] = (
-        *("rank", "method", "accuracy", "accuracy_ci", "accuracy_delta", "recovered_gap", "latency_ms"),
-        *("best_input_sizes", "accuracy_best", "accuracy_best_ci", "accuracy_best_delta", "p_best_holm"),
-        *("gap_over_free", "p_best_size", "same_as_bilinear", "same_as_bilinear_ci", "confidence"),
-        *("rank_ci", "p_holm", "fixed", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5"),
+        *("rank", "method", "accuracy", "accuracy_ci", "accuracy_delta", "recovered_gap", "best_input_sizes"),
+        *("accuracy_best", "accuracy_best_ci", "accuracy_best_delta", "gap_over_free", "same_as_bilinear"),
+        *("same_as_bilinear_ci", "confidence", "latency_ms", "rank_ci", "p_best_holm", "p_holm", "fixed", "p_best_size", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5"),
         *("auc", "auc_ci", "agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original"),
         *("latency_p10_ms", "images_per_s", "parameters", "macs", "total_macs", "peak_memory_mb", "ece"),
         *("logit_mse_to_hr", "kl_to_hr"),
@@ -235,11 +235,11 @@ class Classification(TaskType):
                 comparison.ci[index]["auc"] = (min(low, 1.0), min(high, 1.0))
         baseline = paired.baseline_index
         if baseline is not None and (baseline, "accuracy") in paired.resampled:
-            _differences(paired, baseline, comparison)
-            _best_differences(paired, baseline, comparison)
+            _differences(paired, baseline, comparison, of="accuracy")
+            _differences(paired, baseline, comparison, of="accuracy_best")
         elif baseline is not None and paired.cells[baseline].whole["label"] is None:
             _same_decisions(paired, baseline, comparison)
-        _fixed_and_broken(paired, comparison)
+        _decisions(paired, comparison)
         _gaps(paired, comparison, "recovered_gap", of="accuracy")
         _gaps(paired, comparison, "gap_over_free", of="accuracy_best")
         _f1(paired, comparison)
@@ -348,45 +348,35 @@ def _auc_values(record: Record, frame: pd.DataFrame, label: NDArray[np.integer] 
     return metrics.auc_micro_values(scores, label) if fitting else None
 
 
-def _differences(paired: PairedCells, baseline: int, comparison: Comparison) -> None:
-    """Fill in the differences of the accuracy to bilinear's, with interval and p."""
-    base = paired.values[baseline].get("accuracy")
+def _differences(paired: PairedCells, baseline: int, comparison: Comparison, *, of: str) -> None:
+    """Fill in the differences of an accuracy to bilinear's, with their intervals."""
+    base = paired.values[baseline].get(of)
     for index, values in enumerate(paired.values):
-        if "accuracy" not in values or base is None:
+        if of not in values or base is None:
             continue
-        comparison.values[index]["accuracy_delta"] = values["accuracy"] - base
-        delta = paired.resampled[index, "accuracy"] - paired.resampled[baseline, "accuracy"]
-        comparison.put_draws(index, "accuracy_delta", delta, shown=index != baseline)
-    right = _correct(paired.cells[baseline])
-    for index, cell in enumerate(paired.cells):
-        own = _correct(cell)
-        if cell.competes and index != baseline and own is not None and right is not None:
-            comparison.p_values[index] = mcnemar_exact(own, right)
+        comparison.values[index][f"{of}_delta"] = values[of] - base
+        delta = paired.resampled[index, of] - paired.resampled[baseline, of]
+        comparison.put_draws(index, f"{of}_delta", delta, shown=index != baseline)
 
 
-def _fixed_and_broken(paired: PairedCells, comparison: Comparison) -> None:
-    """Count the samples on which a row and bilinear, or a row and the original, are not both right or both wrong."""
+def _decisions(paired: PairedCells, comparison: Comparison) -> None:
+    """Test the decisions of each row against bilinear's, and count where only one is right, also against the original.
+
+    What is counted are the decisions that rank the rows: with several input sizes, each row's at its best one.
+    """
+    own, best = ([right(cell) for cell in paired.cells] for right in (_correct, _correct_at_best))
     for end, reference in (("", paired.baseline_index), ("_original", paired.oracle_index)):
-        theirs = None if reference is None else _correct(paired.cells[reference])
         for index, cell in enumerate(paired.cells):
-            own = _correct(cell)
-            if index != reference and own is not None and theirs is not None:
-                comparison.values[index][f"fixed{end}"] = int((own & ~theirs).sum())
-                comparison.values[index][f"broken{end}"] = int((theirs & ~own).sum())
-
-
-def _best_differences(paired: PairedCells, baseline: int, comparison: Comparison) -> None:
-    """Fill in the differences to bilinear where both stand at their best input size, with interval and p."""
-    base = paired.values[baseline].get("accuracy_best")
-    if base is None:
-        return
-    for index, values in enumerate(paired.values):
-        if "accuracy_best" in values:
-            comparison.values[index]["accuracy_best_delta"] = values["accuracy_best"] - base
-            delta = paired.resampled[index, "accuracy_best"] - paired.resampled[baseline, "accuracy_best"]
-            comparison.put_draws(index, "accuracy_best_delta", delta, shown=index != baseline)
-    for index, p in _p_at_best(paired, baseline).items():
-        comparison.values[index]["p_best_holm"] = p
+            if reference is None or index == reference:
+                continue
+            for rights, name in ((own, "p_holm"), (best, "p_best_holm")):
+                ours, theirs = rights[index], rights[reference]
+                if ours is None or theirs is None:
+                    continue
+                comparison.values[index][f"fixed{end}"] = int((ours & ~theirs).sum())
+                comparison.values[index][f"broken{end}"] = int((theirs & ~ours).sum())
+                if cell.competes and reference == paired.baseline_index:
+                    comparison.p_values[index][name] = mcnemar_exact(ours, theirs)
 
 
 def _correct_at_best(cell: CellSamples) -> NDArray[np.bool_] | None:
@@ -406,24 +396,6 @@ def _same_decisions(paired: PairedCells, baseline: int, comparison: Comparison) 
         if index != baseline:
             drawn = bootstrap_means(same[:, None], draws=paired.draws, seed=paired.seed)
             put_interval(comparison.ci[index], "same_as_bilinear", drawn[:, 0], LEVEL)
-
-
-def _p_at_best(paired: PairedCells, baseline: int) -> dict[int, float | None]:
-    """Holm-corrected McNemar p against bilinear, both at their best input size; one family a track."""
-    base = _correct_at_best(paired.cells[baseline])
-    corrected: dict[int, float | None] = {}
-    for track in ("frozen", "adapted"):
-        family = [
-            index
-            for index, cell in enumerate(paired.cells)
-            if cell.record.cell.track == track and index != baseline and cell.competes
-        ]
-        raw = []
-        for index in family:
-            own = _correct_at_best(paired.cells[index])
-            raw.append(None if own is None or base is None else mcnemar_exact(own, base))
-        corrected.update(zip(family, holm(raw), strict=True))
-    return corrected
 
 
 def _gaps(paired: PairedCells, comparison: Comparison, name: str, *, of: str) -> None:
