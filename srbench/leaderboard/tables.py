@@ -112,7 +112,8 @@ def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:
             continue
         yield Column(info.name, info.header, partial(written, info), info.priority, metric=info)
         if info.interval_shown == "beside":
-            header = f"{info.header.partition(chr(10))[0]}\n95 %"
+            *above, last = info.header.split("\n")
+            header = "\n".join([*(above or [last]), "95 %"])
             show = partial(written_interval, info)
             yield Column(f"{info.name}_ci", header, show, info.interval_priority, metric=info)
 

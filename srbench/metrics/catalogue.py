@@ -284,7 +284,7 @@ _BUILT_IN = (
     ),
     MetricInfo(
         "accuracy_best",
-        "accuracy at\nbest size",
+        "accuracy\nat best\nsize",
         "accuracy at the best input size",
         True,
         "network",

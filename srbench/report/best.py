@@ -6,7 +6,7 @@ What ranks the rows is stricter: there the best row must be told from every othe
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ def leads(
     *,
     bootstrap: Mapping[str, Any],
     draws: Mapping[RowKey, Mapping[str, NDArray[np.float64]]] | None = None,
-    ranked_by: str = "accuracy",
+    ranked_by: Collection[str] = ("accuracy",),
     pooled_psnr: bool = False,
 ) -> list[Lead]:
     """Return the lead of every metric with a test in each track of one table; none where fewer than two rows have it.
@@ -73,7 +73,7 @@ def leads(
         cells: Stored cells by `Row.key`.
         bootstrap: draws, seed and level of the board.
         draws: The board's draws by `Row.key`; rows of several seeds are compared by them.
-        ranked_by: Metric that ranks the rows.
+        ranked_by: Metrics that can rank the rows; where rows are tied, none of them has a winner.
         pooled_psnr: Whether PSNR pools batches, so that its samples do not pair.
     """
     places: list[tuple[str, Row, Row]] = []
@@ -92,7 +92,7 @@ def leads(
     for column, best, second in places:
         ends = differences.get((column, best.key, second.key), _NOWHERE)
         followed = metric(column).tested_as or column
-        tied = tuple(row for row in rows if row.tied and row.track == best.track) if followed == ranked_by else ()
+        tied = tuple(row for row in rows if row.tied and row.track == best.track) if followed in ranked_by else ()
         if best[column] == second[column]:
             found.append(Lead(column, best, second, "equal", significant=False, tied=tied))
             continue

@@ -21,7 +21,7 @@ def findings(rows: Sequence[Row], leading: Sequence[Lead], ranked_by: str) -> li
     """
     by_method = {row.method: row for row in rows if row.track == "frozen" and row.status == "ok" and not row.partial}
     return [
-        [*(_tie(lead, ranked_by) if lead.tied else _winner(lead, ranked_by)), (_gap(lead, by_method), False)]
+        [*(_tie(lead, ranked_by) if lead.tied else _winner(lead, ranked_by)), (_gap(lead, by_method, ranked_by), False)]
         for lead in leading
         if lead.column == ranked_by
     ]
@@ -53,17 +53,20 @@ def _tie(lead: Lead, name: str) -> list[tuple[str, bool]]:
     return line
 
 
-def _gap(lead: Lead, by_method: Mapping[str, Row]) -> str:
+def _gap(lead: Lead, by_method: Mapping[str, Row], ranked_by: str) -> str:
     """Say how much of the gap the first row wins back, or nothing where there is no gap."""
     best, oracle, base = lead.best, by_method.get(ORACLE), by_method.get(BASELINE)
-    if best["recovered_gap"] is None or oracle is None or base is None:
+    swept = ranked_by == "accuracy_best"
+    gap, name = ("gap_over_free", ranked_by) if swept else ("recovered_gap", "accuracy")
+    if best[gap] is None or oracle is None or base is None:
         return ""
     subject = "The first of them" if lead.tied else "It"
-    ends = best.ci.get("recovered_gap")
+    ends = best.ci.get(gap)
     spelled = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+    sizes = ", each at its best input size" if swept else ""
     return (
-        f" {subject} wins back {best['recovered_gap']:.2f}{spelled} of the gap between {BASELINE}"
-        f" ({base['accuracy']:.3f}) and the {ORACLE} ({oracle['accuracy']:.3f})."
+        f" {subject} wins back {best[gap]:.2f}{spelled} of the gap between {BASELINE}"
+        f" ({base[name]:.3f}) and the {ORACLE} ({oracle[name]:.3f}){sizes}."
     )
 
 

@@ -100,7 +100,14 @@ def page_table(
     kind = tables.task_type_of(board, task)
     shown = [row for row in rows if row.status == "ok"]
     ranked_by = _sorted_by(shown, kind)
-    leading = leads(rows, by_key, bootstrap=board.bootstrap, draws=board.draws, ranked_by=ranked_by, pooled_psnr=pooled)
+    leading = leads(
+        rows,
+        by_key,
+        bootstrap=board.bootstrap,
+        draws=board.draws,
+        ranked_by=(ranked_by, *kind.ranks),
+        pooled_psnr=pooled,
+    )
     best = {(lead.best.key, lead.column) for lead in leading if lead.significant}
     wanted = _columns(rows, kind)
     return Table(
@@ -176,7 +183,7 @@ def _cell(column: tables.Column, row: Row, best: set[Any], value_range: tuple[fl
     value = _value(column, row)
     ci = row.ci.get(name)
     interval = None if column.metric is None or ci is None else texts.written_interval(column.metric, row)
-    if name == "rank" and row.rank_interval is not None:
+    if name == "rank" and row.rank_interval is not None and len(set(row.rank_interval)) > 1:
         interval = texts.written_places(row)
     return Cell(
         column=name,
