@@ -37,7 +37,7 @@ from srbench.leaderboard.texts import (
     written_places,
     written_rank,
 )
-from srbench.metrics.catalogue import CORE_PRIORITY, metric, metrics_of
+from srbench.metrics.catalogue import CORE_PRIORITY, metrics_of
 from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
 
@@ -300,7 +300,7 @@ def filled_columns(rows: Sequence[Row], asked: TaskType) -> list[Column]:
 
 def has_answers(rows: Sequence[Row], asked: TaskType) -> bool:
     """Say whether a network's answers were held against what the data say in any of the rows."""
-    names = [name for name in asked.essential if metric(name).group == "network"]
+    names = [name for name in asked.essential if name in asked.ranks]
     return any(row[name] is not None for row in rows for name in names)
 
 
