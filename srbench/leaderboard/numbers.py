@@ -246,7 +246,7 @@ def _paired_rows(
 
 
 def _with_p(rows: Sequence[Row], p_values: Sequence[Mapping[str, float]], task_type: TaskType) -> list[Row]:
-    """Return rows with their p against bilinear, Holm-corrected; the competing rows of a track are one family a test."""
+    """Return rows with their p against bilinear, Holm-corrected: the competing rows of a track are a family."""
     done = list(rows)
     for name in task_type.tests:
         for track in ("frozen", "adapted"):

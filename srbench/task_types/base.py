@@ -151,8 +151,12 @@ class Comparison:
     @classmethod
     def blank(cls, cells: int) -> Comparison:
         """Return one without values for this number of cells."""
-        values, ci, notes, p_values = ([{} for _ in range(cells)] for _ in range(4))
-        return cls(values, ci, notes, p_values)
+        return cls(
+            [{} for _ in range(cells)],
+            [{} for _ in range(cells)],
+            [{} for _ in range(cells)],
+            [{} for _ in range(cells)],
+        )
 
     def put_draws(self, index: int, name: str, draws: Floats, *, shown: bool = True) -> None:
         """Add the draws of a value, and their interval where it is shown."""

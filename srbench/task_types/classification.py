@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from srbench import metrics
 from srbench.errors import UsageError
 from srbench.metrics.info import MetricInfo
-from srbench.metrics.stats import LEVEL, bootstrap_f1, bootstrap_means, gap_interval, holm, mcnemar_exact
+from srbench.metrics.stats import LEVEL, bootstrap_f1, bootstrap_means, gap_interval, mcnemar_exact
 from srbench.records.samples import score_columns
 from srbench.records.schema import BASELINE, MAX_SCORE_CLASSES, ORACLE, ClassPart, Metric, Record
 from srbench.task_types.base import (
@@ -68,10 +68,11 @@ class Classification(TaskType):
     shown: ClassVar[tuple[str, ...]] = (
         *("rank", "method", "accuracy", "accuracy_ci", "accuracy_delta", "recovered_gap", "best_input_sizes"),
         *("accuracy_best", "accuracy_best_ci", "accuracy_best_delta", "gap_over_free", "same_as_bilinear"),
-        *("same_as_bilinear_ci", "confidence", "latency_ms", "rank_ci", "p_best_holm", "p_holm", "fixed", "p_best_size", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5"),
-        *("auc", "auc_ci", "agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original"),
-        *("latency_p10_ms", "images_per_s", "parameters", "macs", "total_macs", "peak_memory_mb", "ece"),
-        *("logit_mse_to_hr", "kl_to_hr"),
+        *("same_as_bilinear_ci", "confidence", "latency_ms", "rank_ci", "p_best_holm", "p_holm", "fixed"),
+        *("p_best_size", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5", "auc", "auc_ci"),
+        *("agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original", "latency_p10_ms"),
+        *("images_per_s", "parameters", "macs", "total_macs", "peak_memory_mb", "ece", "logit_mse_to_hr"),
+        *("kl_to_hr",),
     )
     essential = ("cross_entropy", "psnr", "accuracy", "total_time_s")
     chooses_input_size = True
