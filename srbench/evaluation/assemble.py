@@ -119,9 +119,12 @@ def make_record(
         code=surroundings.code,
         environment=surroundings.environment,
         numerics=surroundings.numerics,
-        method=method_part(cell.loaded, scored.costs if scored is not None else None),
+        method=method_part(cell.loaded, scored.costs if scored is not None else None, trained_on=cell.trained_on[1]),
         classifier=classifier_part(
-            network.classifier, cell.key.track, macs=scored.network_macs if scored is not None else None
+            network.classifier,
+            cell.key.track,
+            macs=scored.network_macs if scored is not None else None,
+            trained_on=cell.trained_on[0],
         ),
         dataset=dataset_part(source, surroundings.hr_store, protocol, cell, decode_s=surroundings.decode_s),
         metrics={},
@@ -150,7 +153,7 @@ def protocol_part(protocol: Protocol) -> ProtocolPart:
     return ProtocolPart(protocol.name, protocol.fingerprint, protocol.fields)
 
 
-def method_part(loaded: LoadedMethod | None, costs: Costs | None) -> MethodPart:
+def method_part(loaded: LoadedMethod | None, costs: Costs | None, *, trained_on: int = 0) -> MethodPart:
     """Return the method as a record holds it; None is the original."""
     if loaded is None:
         return MethodPart(
@@ -174,6 +177,7 @@ def method_part(loaded: LoadedMethod | None, costs: Costs | None) -> MethodPart:
         n_parameters=parameters_of(loaded),
         macs=None if costs is None or costs.macs is None else float(costs.macs),
         citation=info.citation,
+        trained_on=trained_on,
     )
 
 
@@ -184,7 +188,7 @@ def _parameters(loaded: LoadedMethod) -> dict[str, Any]:
 
 
 def classifier_part(
-    classifier: Classifier | None, track: Literal["frozen", "adapted"], *, macs: int | None
+    classifier: Classifier | None, track: Literal["frozen", "adapted"], *, macs: int | None, trained_on: int = 0
 ) -> ClassifierPart | None:
     """Return the classifier as a record holds it."""
     if classifier is None:
@@ -201,6 +205,7 @@ def classifier_part(
         n_classes=info.n_classes,
         track=track,
         macs=macs,
+        trained_on=trained_on,
     )
 
 

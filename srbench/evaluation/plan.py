@@ -12,6 +12,7 @@ from torch import nn
 from srbench.data.hr_cache import HRStore
 from srbench.data.source import sample_list_sha256
 from srbench.evaluation.loaded_methods import LoadedMethod
+from srbench.evaluation.overlap import trained_ids
 from srbench.evaluation.resolve import Evaluation
 from srbench.evaluation.sizes import SMALL_SIDE, further_sizes, lr_side, sr_side
 from srbench.method import TaskInfo
@@ -21,6 +22,7 @@ from srbench.records.cells import cell_folder, is_fresh
 from srbench.records.schema import BASELINE, ORACLE, CellKey, hash_inputs
 from srbench.registry import listed
 from srbench.task_types import OutputMap, TaskType, task_type
+from srbench.weights import Card
 
 ORACLE_VERSION = "1"
 
@@ -60,6 +62,7 @@ class PlannedCell:
         own_side: Where images are small by nature: the shortest side to which they are enlarged for this classifier if
             no other input size is asked for. None where HR gives the size.
         adapted: The classifier that was trained along with the method, where the cell has to be computed by it.
+        trained_on: How many of the samples the classifier was trained on, and how many the method.
     """
 
     key: CellKey
@@ -71,6 +74,7 @@ class PlannedCell:
     fresh: bool
     own_side: int | None = None
     adapted: nn.Module | None = field(default=None, repr=False)
+    trained_on: tuple[int, int] = (0, 0)
 
     @property
     def is_missing(self) -> bool:
@@ -155,6 +159,7 @@ class _Planner:
     def __init__(self, evaluation: Evaluation, protocol: Protocol, hr_store: HRStore) -> None:
         self._evaluation, self._protocol, self._hr = evaluation, protocol, hr_store
         self._task = task_id(evaluation, protocol, hr_store)
+        self._trained: dict[int, frozenset[str]] = {}  # by the card of the weights
         self._adapted: dict[tuple[int, str | None], nn.Module] = {}  # one for all input sizes
 
     def further_sizes(self, classifier: Classifier | None) -> tuple[int, ...]:
@@ -194,7 +199,12 @@ class _Planner:
         )
         folder = cell_folder(self._evaluation.out, key.task, key.classifier, key.method, key.weights, input_size)
         own_side = classifier.usual_side if classifier is not None and self._protocol.is_small else None
-        input_hash = self._input_hash(loaded, classifier, skip, input_size or own_side)
+        trained_on = (
+            self._trained_on(classifier.card if classifier is not None else None),
+            self._trained_on(loaded.weights.ref.card if loaded is not None and loaded.weights is not None else None),
+        )
+        size = input_size or own_side
+        input_hash = self._input_hash(loaded, classifier, skip, input_size=size, trained_on=trained_on)
         fresh = not self._evaluation.options.force and is_fresh(folder, input_hash)
         adapted = None
         if loaded is not None and loaded.track == "adapted" and skip is None and not fresh:
@@ -203,7 +213,7 @@ class _Planner:
             if network not in self._adapted:
                 self._adapted[network] = loaded.adapted_network(classifier)
             adapted = self._adapted[network]
-        return PlannedCell(key, loaded, scored, folder, input_hash, skip, fresh, own_side, adapted)
+        return PlannedCell(key, loaded, scored, folder, input_hash, skip, fresh, own_side, adapted, trained_on)
 
     def _task_info(self, classifier: Classifier | None) -> TaskInfo:
         return TaskInfo(
@@ -215,8 +225,24 @@ class _Planner:
             channels=self._evaluation.source.channels,
         )
 
+    def _trained_on(self, card: Card | None) -> int:
+        """Count the samples that weights were trained on."""
+        if card is None:
+            return 0
+        if id(card) not in self._trained:
+            evaluation = self._evaluation
+            self._trained[id(card)] = trained_ids(card, evaluation.source, evaluation.options.data)
+        ids = self._trained[id(card)]
+        return sum(sample.id in ids for sample in self._hr.samples) if ids else 0
+
     def _input_hash(
-        self, loaded: LoadedMethod | None, classifier: Classifier | None, skip: str | None, input_size: int | None
+        self,
+        loaded: LoadedMethod | None,
+        classifier: Classifier | None,
+        skip: str | None,
+        *,
+        input_size: int | None,
+        trained_on: tuple[int, int],
     ) -> str:
         weights = loaded.weights if loaded is not None else None
         settings = self._evaluation.settings
@@ -236,6 +262,7 @@ class _Planner:
             }
             # not a part of colour data's hash, nor of the protocol's own size, so that the cells of before stay fresh
             | ({} if settings.channels == 3 else {"channels": settings.channels})
+            | ({} if not any(trained_on) else {"trained_on": list(trained_on)})
             | ({} if loaded is None or loaded.images is None else {"images": loaded.images.sha256})
             | ({} if input_size is None else {"input_size": input_size})
         )

@@ -19,6 +19,7 @@ from srbench.errors import UnknownNameError, UsageError
 from srbench.evaluation.distributed import Ranks
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.options import SWEEP, EvalOptions, PassSettings
+from srbench.evaluation.overlap import held_out, trained_ids
 from srbench.evaluation.precomputed import open_precomputed
 from srbench.files.atomic import check_out_dir
 from srbench.files.paths import user_path
@@ -89,7 +90,6 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
     scales = listed(options.scales)
     protocols = [base.at_scale(scale) for scale in dict.fromkeys(scales)] if scales else [base]
     shifts = {protocol.fingerprint: _shifts(protocol, options.shifts) for protocol in protocols}
-    metadata, unmatched = _metadata(options, source)
     out = user_path(options.out) if options.out is not None else Path("out") / source.name
     check_out_dir(out)
     classifiers = _classifiers(listed(options.classifiers), source)
@@ -97,6 +97,16 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         # channels_last: the same sums in another order (1e-5 in the logits), 1.1 to 1.6 x as fast on a CPU
         classifier.to(device).to(memory_format=torch.channels_last)
         task_type(source.task_type).map_outputs(classifier.info, source)
+    said = [line for classifier in classifiers for line in _matched_by_position(classifier, source)]
+    trained = {each.id: trained_ids(each.card, source, options.data) for each in classifiers}
+    if options.split is None and (tested := held_out(source, options.data, trained.values())) is not None:
+        learned = ", ".join(name for name, ids in trained.items() if ids)
+        said.append(
+            f"{learned} was trained on a part of {source.spec}, so its test split is scored;"
+            f" --split all scores all {len(source.samples)} images"
+        )
+        source = tested
+    metadata, unmatched = _metadata(options, source)
     if source.small and source.labelled and not listed(options.input_sizes):
         options = dataclasses.replace(options, input_sizes=SWEEP)  # no size is given by the data
     _check_input_sizes(options, classifiers, source)
@@ -143,8 +153,19 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
             channels=source.channels,
         ),
         ranks=ranks,
-        warnings=(*unmatched, *(f"left out: {problem}" for problem in registry.problems.values())),
+        warnings=(*said, *unmatched, *(f"left out: {problem}" for problem in registry.problems.values())),
     )
+
+
+def _matched_by_position(classifier: Classifier, source: Source) -> list[str]:
+    """Say that labels were matched by their position, where a classifier does not name its outputs."""
+    if classifier.info.classes is not None or source.classes is None:
+        return []
+    first, last = source.classes[0], source.classes[-1]
+    return [
+        f"classifier {classifier.id} does not name its outputs: the data's {len(source.classes)} classes were matched"
+        f" by position, {first} with output 0 to {last} with output {len(source.classes) - 1}; a card can name them"
+    ]
 
 
 def _metadata(options: EvalOptions, source: Source) -> tuple[Metadata | None, list[str]]:

@@ -10,9 +10,10 @@ from srbench.compute.numerics import Numerics
 from srbench.leaderboard.board import Leaderboard
 from srbench.leaderboard.numbers import MINIMUM_BATCHES
 from srbench.leaderboard.ranks import ranking_name
-from srbench.leaderboard.rows import Row
+from srbench.leaderboard.rows import TRAINED_ON, Row
 from srbench.leaderboard.texts import ADAPTED_MARK, CONTROL_MARK, TIE_MARK, formatted, plural
 from srbench.metrics.catalogue import all_metrics, metric
+from srbench.metrics.stats.chance import chance_level, is_at_chance
 from srbench.records.schema import BASELINE, ORACLE
 from srbench.task_types import task_type
 
@@ -21,22 +22,11 @@ FEW_SAMPLES = 100
 WIDE_LATENCY = 1.5  # 90th percentile / 10th; repeats on an idle machine differ by a few percent
 
 
-def cautions(board: Leaderboard, task: str) -> list[str]:
-    """Return what a reader must know before a table's numbers; it begins the notes, and a terminal shows it above."""
-    dataset = board.tasks[task]["dataset"]
-    if not dataset["n_not_degraded"]:
-        return []
-    return [
-        f"{dataset['n_not_degraded']} of {dataset['n']} {plural(dataset['unit'])} are already at or below the LR size:"
-        " the degradation does nothing to them; images that were never large are scored as small:PATH"
-    ]
-
-
 def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     """Return the sentences that must stand below a table."""
     about = board.tasks[task]
     dataset, unit = about["dataset"], plural(about["dataset"]["unit"])
-    lines = cautions(board, task)
+    lines = cautions(board, task, rows)
     lines += [dataset["note"]] if dataset["note"] else []
     lines += _mark_notes(rows)
     lines += _interval_notes(board, rows, unit)
@@ -64,6 +54,52 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
             if row.status == status:
                 reasons.setdefault(row.reason or "", []).append(row.label)
         lines += [f"{status}: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+    return lines
+
+
+def cautions(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    """Return what may make a table worthless; it begins the notes, and a terminal shows it above."""
+    about = board.tasks[task]
+    dataset, unit = about["dataset"], plural(about["dataset"]["unit"])
+    n, lines = dataset["n"], []
+    if dataset["n_not_degraded"]:
+        lines.append(
+            f"{dataset['n_not_degraded']} of {n} {unit} are already at or below the LR size: the degradation does"
+            " nothing to them; images that were never large are scored as small:PATH"
+        )
+    for classifier in dict.fromkeys(row.classifier for row in rows):
+        network = about["classifiers"].get(classifier, {})
+        if trained_on := network.get("trained_on", 0):
+            lines.append(
+                f"classifier {classifier} was trained on {trained_on} of these {n} {unit}, so its accuracy here is"
+                " none on new ones; score what was held out with --split test"
+            )
+    by_count: dict[str, list[str]] = {}
+    for row in rows:
+        if TRAINED_ON in row.notes:
+            by_count.setdefault(row.notes[TRAINED_ON], []).append(row.label)
+    for count, labels in by_count.items():
+        lines.append(f"trained on {count} of these {n} {unit}: {', '.join(labels)}; score what was held out")
+    return lines + _chance_cautions(board, task, rows)
+
+
+def _chance_cautions(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+    """Say that a classifier guesses on the original images."""
+    about, lines = board.tasks[task], []
+    for row in rows:
+        accuracy, network = row["accuracy"], about["classifiers"].get(row.classifier)
+        if row.role != "oracle" or accuracy is None or network is None:
+            continue
+        table = board.per_class
+        ours = table[(table["task"] == task) & (table["classifier"] == row.classifier) & (table["method"] == ORACLE)]
+        present = about["protocol"]["fields"].get("score", {}).get("logits") == "present"
+        outputs = about["dataset"]["n_classes"] if present else network["n_classes"]
+        chance = chance_level([int(each) for each in ours["support"]], outputs)
+        if is_at_chance(accuracy, row.n, chance):
+            lines.append(
+                f"classifier {row.classifier} is at chance on the original images: accuracy {accuracy:.3f}, where"
+                f" guessing gives {chance:.3f}; differences between methods mean nothing: train it, look at its labels"
+            )
     return lines
 
 

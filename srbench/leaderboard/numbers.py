@@ -112,6 +112,8 @@ def _describe(cells: Sequence[StoredCell]) -> dict[str, Any]:
         if part is not None and part.id not in classifiers and cell.record.cell.track == "frozen":
             entry = dataclasses.asdict(part)
             del entry["track"]
+            if not entry["trained_on"]:
+                del entry["trained_on"]
             classifiers[part.id] = {**entry, "mean": list(part.mean), "std": list(part.std)}
     return {
         "protocol": dataclasses.asdict(record.protocol),
@@ -273,7 +275,7 @@ def _own_row(cell: CellSamples, task_type: TaskType) -> Row:
         if cap is not None and 0 < each.n_infinite < each.n:
             counts = f"count as {cap:g} {metric(name).unit}"
             notes[f"exact.{name}"] = f"{each.n_infinite} of {each.n} are exact and {counts}"
-    return dataclasses.replace(bare, values={**bare.values, **values}, notes=notes)
+    return dataclasses.replace(bare, values={**bare.values, **values}, notes={**bare.notes, **notes})
 
 
 def _pools_batches(cell: CellSamples) -> bool:

@@ -14,6 +14,7 @@ from srbench.records.schema import NO_WEIGHTS, ORACLE, Record
 from srbench.task_types import Interval
 
 # task, method, weights, classifier, track
+TRAINED_ON = "trained_on"  # among a row's notes: on how many of the samples its weights were trained
 RowKey = tuple[str, str, str | None, str | None, str]
 
 
@@ -66,7 +67,7 @@ class Row:
         values: Name of a metric -> its value; a metric that does not apply is not in it.
         ci: Name of a metric -> (low, high), its 95 % paired bootstrap interval.
         notes: Name of a value that is missing -> why; "ci.NAME" for an interval; "exact.NAME" says of an image metric
-            with a cap how many images are exact.
+            with a cap how many images are exact; "trained_on" says on how many samples the weights were trained.
         accuracy_by_size: Input size in pixels -> accuracy there, the protocol's own among them; empty without a sweep.
             Its intervals are in `ci` as "accuracy_by_size.SIZE".
         p_by_size: Input size -> exact McNemar p of that accuracy against the one at the protocol's own size.
@@ -207,4 +208,5 @@ def bare_row(record: Record) -> Row:
         partial=record.partial,
         n=record.dataset.n if record.status == "ok" else 0,
         values={name: value for name, value in costs.items() if value is not None},
+        notes={TRAINED_ON: str(record.method.trained_on)} if record.method.trained_on else {},
     )

@@ -139,11 +139,11 @@ def render(
         asked = task_type_of(board, task)
         heading, wanted = title(board, task, classifier, rows), filled_columns(rows, asked)
         table, left_out = _narrowed(heading, rows, wanted, width=width)
-        first = cautions(board, task)
+        first = cautions(board, task, rows)
         lines = notes(board, task, rows)[len(first) :] + lacking
         if left_out:
             lines.append(f"{left_out} are in {where}; a wider terminal shows them")
-        shown += [Text(f"caution: {line}", style="yellow") for line in first]
+        shown += [Text(f"caution: {line}", style="bold yellow") for line in first]
         shown += [table, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
         for grid in beside.get((task, classifier), []):
             shown += grid.rendered(width=width, where="leaderboard.md")
@@ -160,8 +160,10 @@ def markdown(board: Leaderboard) -> str:
     beside = _beside(board)
     for task, classifier, rows in groups(board):
         text = _whole_table(board, task, rows, "pipe")
-        lines = "\n".join(f"- {line}" for line in notes(board, task, rows))
-        parts.append(f"## {title(board, task, classifier, rows)}\n\n{text}\n\n{lines}\n")
+        first = cautions(board, task, rows)
+        said = "".join(f"**Caution:** {line}\n\n" for line in first)
+        lines = "\n".join(f"- {line}" for line in notes(board, task, rows)[len(first) :])
+        parts.append(f"## {title(board, task, classifier, rows)}\n\n{said}{text}\n\n{lines}\n")
         for grid in beside.get((task, classifier), []):
             lines = "\n".join(f"- {line}" for line in grid.notes)
             parts.append(f"### {grid.title}\n\n{grid.as_text('pipe')}\n\n{lines}\n")
@@ -178,9 +180,12 @@ def html(board: Leaderboard) -> str:
         if task in hidden:
             continue
         rows, lacking = _with_weights(all_rows)
-        lines = "".join(f"<li>{escape(line)}</li>" for line in [*notes(board, task, rows), *lacking])
+        first = cautions(board, task, rows)
+        said = "".join(f"<p>caution: {escape(line)}</p>" for line in first)
+        below = [*notes(board, task, rows)[len(first) :], *lacking]
+        lines = "".join(f"<li>{escape(line)}</li>" for line in below)
         heading = escape(title(board, task, classifier, rows))
-        parts.append(f"<h4>{heading}</h4>{_whole_table(board, task, rows, 'html')}<ul>{lines}</ul>")
+        parts.append(f"<h4>{heading}</h4>{said}{_whole_table(board, task, rows, 'html')}<ul>{lines}</ul>")
         for grid in beside.get((task, classifier), []):
             lines = "".join(f"<li>{escape(line)}</li>" for line in grid.notes)
             parts.append(f"<h4>{escape(grid.title)}</h4>{grid.as_text('html')}<ul>{lines}</ul>")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from srbench.errors import DataError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.resample import resize
+from srbench.weights import Card
 
 USUAL_SIDE = 224  # pixels, of most networks trained on ImageNet
 NAMESPACE = "classifiers"  # of their weights; methods have their own names as theirs
@@ -66,15 +67,16 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, info: ClassifierInfo, network: nn.Module) -> None:
+    def __init__(self, info: ClassifierInfo, network: nn.Module, card: Card | None = None) -> None:
         """Wrap a network; it is put into eval mode.
 
         Args:
             info: What identifies it.
             network: Maps normalised `(N, in_chans, H, W)` to `(N, n_classes)`.
+            card: What is known of its training, where it was trained by srbench.
         """
         super().__init__()
-        self.info = info
+        self.info, self.card = info, card
         self.network = network
         shape = (1, len(info.mean), 1, 1)
         self.register_buffer("mean", torch.tensor(info.mean, dtype=torch.float32).view(shape), persistent=False)

@@ -99,7 +99,7 @@ def _from_trained(spec: str) -> Classifier:
         classes=tuple(extra["classes"]) if extra.get("classes") else None,
         n_classes=_outputs(network, extra.get("in_chans", 3), extra.get("input_size"), origin=ref.path.name),
     )
-    return Classifier(info, network)
+    return Classifier(info, network, ref.card)
 
 
 def _from_library(spec: str, library: str, name: str) -> Classifier:

@@ -115,7 +115,10 @@ class WeightsPart:
 
 @dataclass(frozen=True)
 class MethodPart:
-    """The method: what its `MethodInfo` says, its constructor's arguments, its weights and its size."""
+    """The method: what its `MethodInfo` says, its constructor's arguments, its weights and its size.
+
+    `trained_on` is the number of samples of the task that its weights were trained on.
+    """
 
     name: str
     role: Literal["baseline", "network", "control", "precomputed", "oracle"]
@@ -127,6 +130,7 @@ class MethodPart:
     n_parameters: Count | None
     macs: float | None
     citation: str
+    trained_on: Count = dataclasses.field(default=0, metadata=ADDED)
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,7 @@ class ClassifierPart:
     Attributes:
         macs: Multiply-accumulates of the network that decides, on one image as it is shown to it; None where they were
             not counted.
+        trained_on: Samples of the task that it was trained on.
     """
 
     id: str
@@ -148,6 +153,7 @@ class ClassifierPart:
     n_classes: Positive
     track: Track
     macs: Count | None = dataclasses.field(default=None, metadata=ADDED)
+    trained_on: Count = dataclasses.field(default=0, metadata=ADDED)
 
 
 @dataclass(frozen=True)

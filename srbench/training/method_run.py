@@ -23,6 +23,7 @@ from srbench.networks.classifiers import Classifier, label_map
 from srbench.registry import Registry
 from srbench.restore import restore
 from srbench.training.batch import blurred, to_images, training_degradation
+from srbench.training.cautions import about_outcome, about_train_mode, sample_images
 from srbench.training.crops import RawBatch
 from srbench.training.fabric import sum_of_ranks
 from srbench.training.images import ImageSet, task_type_of
@@ -96,12 +97,18 @@ class MethodRun(Trainee):
         self._method.prepare(run.protocol)
         self._classifier: Classifier | None = None
         self._folded: list[nn.Module] = []
+        self._notes: tuple[str, ...] = ()
         for network in (*teachers, *judges):
             network.to(self._device)
             freeze(network)
         if teachers and run.recipe.track == "adapted":
             self._classifier = self._adapted(teachers[0], self._started)
             self._folded = list(folded_norms(self._classifier))
+            if run.recipe.classifier_train_mode:
+                images = sample_images(self.images).to(self._device)
+                remedy = "freeze them with --set classifier_train_mode=false, or training breaks it"
+                who = f"classifier {teachers[0].id}"
+                self._notes = tuple(about_train_mode(self._classifier, images, who=who, remedy=remedy))
         if self._device.type == "cpu":  # oneDNN convolves a tenth faster in this order
             for each in (self._method, self._classifier, *teachers, *judges):
                 if each is not None:
@@ -149,7 +156,8 @@ class MethodRun(Trainee):
             classifier_state=self._changed_classifier(),
             started=self._started,
         )
-        return to_result(run, outcome, saved=saved, network=self._method)
+        notes = [*self._notes, *about_outcome(outcome.epoch, outcome.steps, outcome.criterion)]
+        return to_result(run, outcome, saved=saved, network=self._method, notes=tuple(notes))
 
     def _changed_classifier(self) -> dict[str, Tensor] | None:
         """Return the tensors of the classifier trained along that are no longer those of the frozen one."""

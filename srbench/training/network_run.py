@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from srbench import weights
 from srbench.errors import SrbenchError, UsageError
@@ -24,8 +25,10 @@ from srbench.networks.classifiers import NAMESPACE as CLASSIFIERS
 from srbench.networks.classifiers import Classifier, ClassifierInfo
 from srbench.networks.loading import create_network
 from srbench.training.batch import blurred, to_images, training_degradation
+from srbench.training.cautions import about_chance, about_outcome, about_train_mode, sample_images
 from srbench.training.crops import RawBatch
 from srbench.training.images import task_type_of
+from srbench.training.norms import batch_norms, folded_norms
 from srbench.training.prepare import PreparedRun, open_images
 from srbench.training.recipe import Recipe, load_recipe
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
@@ -65,6 +68,7 @@ class NetworkRun(Trainee):
         self._classes = self._task_type.classes_of(run.data)
         self._pretrained = False
         self._notes: tuple[str, ...] = ()
+        self._frozen_norms: list[_BatchNorm] = []
         self.images = open_images(run, run.data, self._indices, scored=False)
         self._val_images = open_images(run, run.val, self._indices, scored=True)
         for images in (self.images, self._val_images):
@@ -73,6 +77,12 @@ class NetworkRun(Trainee):
         torch.manual_seed(run.options.seed)
         self._started: weights.WeightsFile | None = None
         self._classifier = self._build(library, architecture, in_chans)
+        if self._started is not None or self._pretrained:
+            said = about_train_mode(
+                self._classifier, sample_images(self.images), who=self.who, remedy="they stay frozen in this training"
+            )
+            self._frozen_norms = batch_norms(self._classifier) if said else folded_norms(self._classifier)
+            self._notes += tuple(said)
         self._degradation = training_degradation(run.protocol)
         self._validation = NetworkValidation(
             network=self._classifier,
@@ -109,7 +119,12 @@ class NetworkRun(Trainee):
             val_images=self._val_images,
             started=self._started,
         )
-        return to_result(run, outcome, saved=saved, network=self._classifier, notes=self._notes)
+        notes = [
+            *self._notes,
+            *about_outcome(outcome.epoch, outcome.steps, outcome.criterion),
+            *about_chance(outcome.metrics, self._val_images.labels, len(self._classes)),
+        ]
+        return to_result(run, outcome, saved=saved, network=self._classifier, notes=tuple(notes))
 
     # --- what the loop asks for
 
@@ -122,8 +137,10 @@ class NetworkRun(Trainee):
         return {"classifier": self.recipe.lr}
 
     def train_mode(self) -> None:
-        """Put the classifier into train mode."""
+        """Put the classifier into train mode, but for batch norms whose statistics are not those of its features."""
         self._classifier.train()
+        for norm in self._frozen_norms:
+            norm.eval()  # what statistics of a batch would make of it is another network
 
     def make_batch(self, raw: RawBatch) -> Batch:
         """Return HR, LR and labels."""
