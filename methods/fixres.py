@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from srbench.errors import TrainingError, UsageError
 from srbench.imaging.resample import resize
+from srbench.imaging.sizes import at_side
 from srbench.method import Batch, MethodInfo
 from srbench.training.network_behind import last_layer
 from srbench.training.norms import batch_norms
@@ -75,8 +76,7 @@ class FixRes(Trainable):
         """Resize `(N, C, h, w)`, RGB, float, [0, 1], to the proportions of `size`, the shortest side `input_size`."""
         if not self.input_size:
             return resize(lr, size, "bilinear")
-        height, width = (max(1, round(side * self.input_size / min(size))) for side in size)
-        return resize(lr, (height, width), "bilinear")
+        return resize(lr, at_side(size, self.input_size), "bilinear")
 
     def choose_parameters(self, input_sizes: Sequence[int], score: Callable[[], float]) -> Mapping[str, Any]:
         """Choose the input size at which the network behind, as it is, scores best; the smaller one of equals."""

@@ -20,7 +20,8 @@ from record_factory import commit, make_record, make_samples
 from srbench import evaluate, leaderboard
 from srbench.errors import UsageError
 from srbench.evaluation import EvalOptions
-from srbench.evaluation.sizes import at_side, further_sizes, sweep
+from srbench.evaluation.sizes import further_sizes
+from srbench.imaging.sizes import at_side, sweep
 from srbench.leaderboard import tables
 from srbench.leaderboard.board import Leaderboard
 from srbench.metrics.stats import cross_fitted, mcnemar_exact, second_half

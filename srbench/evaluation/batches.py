@@ -15,8 +15,9 @@ from srbench import metrics
 from srbench.data.hr_cache import HRStore
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.options import PassSettings
-from srbench.evaluation.sizes import SMALL_SIDE, at_side
+from srbench.evaluation.sizes import SMALL_SIDE
 from srbench.imaging.degrade import degrade
+from srbench.imaging.sizes import at_side
 from srbench.protocol import Protocol
 
 

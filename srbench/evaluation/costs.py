@@ -14,10 +14,11 @@ from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
-from srbench.evaluation.sizes import SMALL_SIDE, at_side
+from srbench.evaluation.sizes import SMALL_SIDE
 from srbench.files.strict import canonical_json
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade, for_classifier, restore_size
+from srbench.imaging.sizes import at_side
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.records.schema import Spread

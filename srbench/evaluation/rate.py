@@ -21,11 +21,11 @@ from srbench.data.catalogue import default_protocol, open_source
 from srbench.data.hr_cache import HRStore, build_hr_store
 from srbench.errors import DataError, UsageError
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
-from srbench.evaluation.sizes import at_side, sweep
 from srbench.files.atomic import check_out_dir, write_json
 from srbench.imaging.compression import decode, encode
 from srbench.imaging.degrade import degrade, for_classifier, restore_size
 from srbench.imaging.resample import to_uint8
+from srbench.imaging.sizes import at_side, sweep
 from srbench.metrics.stats import bootstrap_means, cross_fitted, interval, second_half
 from srbench.metrics.stats.bd_rate import Point, bd_rate, frontier
 from srbench.networks.classifiers import Classifier, label_map

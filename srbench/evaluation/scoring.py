@@ -24,10 +24,11 @@ from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, ScoredNetwork
 from srbench.evaluation.rows import CellRows, Stopwatch
-from srbench.evaluation.sizes import at_side, square
+from srbench.evaluation.sizes import square
 from srbench.evaluation.thumbnails import PENDING_BYTES, Images, ThumbnailBuffer, ThumbnailSelector
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import for_classifier, for_metric, restore_size
+from srbench.imaging.sizes import at_side
 from srbench.metrics.catalogue import image_columns
 from srbench.protocol import Protocol
 from srbench.records.schema import ORACLE

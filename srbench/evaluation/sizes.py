@@ -9,10 +9,10 @@ from torch import Tensor
 
 from srbench.data.hr_cache import HRStore
 from srbench.evaluation.options import SWEEP
+from srbench.imaging.sizes import sweep
 from srbench.protocol import Protocol
 
 SMALL_SIDE = 256  # pixels; images that are small by nature are swept up to it at least
-STEP = 32  # of a sweep, pixels: the stride of most classifiers
 
 
 def sr_side(hr_store: HRStore, protocol: Protocol) -> int:
@@ -27,11 +27,6 @@ def lr_side(hr_store: HRStore, protocol: Protocol) -> int:
     return _median([min(protocol.lr.lr_size(height, width)) for height, width in hr_store.shapes.tolist()])
 
 
-def sweep(low: int, high: int) -> tuple[int, ...]:
-    """Return the multiples of 32 above `low`, up to `high`, ascending."""
-    return tuple(range((low // STEP + 1) * STEP, high + 1, STEP))
-
-
 def further_sizes(asked: Sequence[int | str], *, low: int, high: int, own: int) -> tuple[int, ...]:
     """Return the input sizes beside the protocol's own, ascending, each once.
 
@@ -43,13 +38,6 @@ def further_sizes(asked: Sequence[int | str], *, low: int, high: int, own: int) 
     """
     sizes = {size for each in asked for size in (sweep(low, high) if each == SWEEP else (int(each),))}
     return tuple(sorted(sizes - {own}))
-
-
-def at_side(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return (height, width) with this shortest side and the same aspect, to the nearest pixel."""
-    short = min(size)
-    height, width = (max(side, round(each * side / short)) for each in size)
-    return height, width
 
 
 def square(image: Tensor, side: int) -> Tensor:

@@ -18,6 +18,7 @@ from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade, restore_size
+from srbench.imaging.sizes import at_side, sweep
 from srbench.method import Batch, Method
 from srbench.networks.classifiers import Classifier, label_map
 from srbench.registry import Registry
@@ -50,8 +51,6 @@ from srbench.training.validation import (
     is_higher_better,
     validation_batch,
 )
-
-_SIZE_STEP = 32  # pixels; most networks halve their maps five times
 
 
 class MethodRun(Trainee):
@@ -215,7 +214,7 @@ class MethodRun(Trainee):
         labels = self.images.labels
         own_size = (hr.shape[-2], hr.shape[-1])
         sr_size = self._run.protocol.sr_size(*own_size)
-        shown_size = _scaled(own_size, raw.input_size)
+        shown_size = own_size if raw.input_size is None else at_side(own_size, raw.input_size)
         shown = restore_size(seen_by_teacher, shown_size, self._run.protocol.sr)
         turn = raw.number % max(len(self._teachers), 1)
         teacher = self._teachers[turn] if self._teachers else None
@@ -336,7 +335,7 @@ class MethodRun(Trainee):
         protocol, hr_size = self._run.protocol, self._val_images.shapes[0].tolist()
         side = min(protocol.sr_size(*hr_size))
         lr_side = (protocol.effective_scale or 1.0) * min(hr_size)
-        return [*(size for size in range(_SIZE_STEP, side, _SIZE_STEP) if size > lr_side), side]
+        return [*sweep(int(lr_side), side - 1), side]
 
     def _score(self) -> float:
         fabric, recipe = self._run.fabric, self.recipe
@@ -409,14 +408,6 @@ class MethodRun(Trainee):
 
 def _identity(network: Classifier) -> dict[str, str]:
     return {"id": network.id, "sha256": network.info.weights_sha256}
-
-
-def _scaled(size: tuple[int, int], shortest: int | None) -> tuple[int, int]:
-    """Return a size whose shortest side is `shortest`, or the size itself without one."""
-    if shortest is None:
-        return size
-    height, width = (round(side * shortest / min(size)) for side in size)
-    return height, width
 
 
 def check_channels(name: str, method: Method, sources: Sequence[Source]) -> None:
