@@ -42,6 +42,7 @@ from srbench.metrics.info import MetricInfo
 from srbench.task_types import TaskType, task_type
 
 BAR_WIDTH = 8
+AT_OWN_SIZE = ("accuracy", "accuracy_ci", "accuracy_delta", "p_holm", "cross_entropy", "p_best_size")
 OF_IMAGES = ("psnr", "psnr_ci", "ssim")
 SHORTEST = 18  # characters of a row's name, however narrow the terminal
 RANK_INTERVAL_PRIORITY = 6
@@ -278,12 +279,24 @@ def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str)
     )
 
 
+def misleading(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Name the columns that are left out although they are filled: those of a size that is not the data's own.
+
+    Without an original no input size is; where there are several, only the best one is worth a column.
+    """
+    swept = any(row["accuracy_best_delta"] is not None for row in rows)
+    return AT_OWN_SIZE if swept and not any(row.role == "oracle" for row in rows) else ()
+
+
 def filled_columns(rows: Sequence[Row], asked: TaskType) -> list[Column]:
     """Return the columns that have something to show; the essential ones stay wherever a network answered."""
     answered = has_answers(rows, asked)
+    left_out = misleading(rows)
 
     def keeps(column: Column) -> bool:
         if column.name == "psnr_ci" and answered:  # the interval of the network's own number takes its place
+            return False
+        if column.name in left_out:
             return False
         return column.filled(rows) or (answered and column.name in asked.essential)
 

@@ -127,12 +127,14 @@ def page_table(
 
 def _columns(rows: Sequence[Row], kind: TaskType) -> list[tables.Column]:
     """Columns with something to show; intervals stand below their values."""
-    answered = tables.has_answers(rows, kind)
+    answered, left_out = tables.has_answers(rows, kind), tables.misleading(rows)
     ok = [row for row in rows if row.status == "ok"]
     return [
         column
         for column in tables.columns(kind.name)
-        if not column.is_interval and (column.filled(ok) or (answered and column.name in kind.essential))
+        if not column.is_interval
+        and column.name not in left_out
+        and (column.filled(ok) or (answered and column.name in kind.essential))
     ]
 
 
