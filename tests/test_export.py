@@ -42,6 +42,14 @@ def test_two_matrices_resize_as_resize_does(kernel, antialias, border):
         assert (got - wanted).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("kernel", ["bilinear", "bicubic"])
+def test_antialiased_enlargement_rounds_as_resize_does(kernel):
+    image = torch.randint(0, 256, (4, 3, 81, 81), generator=torch.Generator().manual_seed(2)).float() / 255
+    wanted = resample.to_uint8(resize(image, (256, 256), kernel))
+    with as_matrices(Matrices()):
+        assert torch.equal(resample.to_uint8(resize(image, (256, 256), kernel)), wanted)
+
+
 def test_the_matrix_of_an_enlargement_has_the_kernels_known_weights():
     matrix = resize_matrix(2, 4, "bilinear", antialias=False)
     assert matrix.tolist() == [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]
