@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srbench.leaderboard import Leaderboard, Row, build
-from srbench.leaderboard.texts import row_name
+from srbench.leaderboard.texts import TIE_MARK, best_sizes, row_name, written_rank
 from srbench.records.cells import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.records.schema import Record
 from srbench.report.figures import draw_all
@@ -94,7 +94,11 @@ def fill_page(page: Path, board: Leaderboard, name: str, provenance: dict[str, o
         f" on {', '.join(provenance['devices'])}, {', '.join(provenance['dates'])};"  # type: ignore[arg-type]
         f" every column is in [results/{name}]({here}{name}/leaderboard.md). † control, ‡ classifier trained too."
     )
-    table = short_table(board) if drawn(board) else rated_table(board)
+    rows = drawn(board)
+    if any(row.accuracy_by_size for row in rows):
+        table = swept_table(rows)
+    else:
+        table = short_table(board) if rows else rated_table(board)
     text = between(text, f"table:{name}", f"{table}\n\n{made}")
     for figure in figures:
         text = between(text, f"picture:{name}", f"![accuracy against latency on {name}]({here}{name}/{figure})")
@@ -119,8 +123,7 @@ def short_table(board: Leaderboard) -> str:
     for name in names:
         rows = {row.classifier: row for row in drawn(board) if row_name(row) == name}
         first = next(iter(rows.values()))
-        psnr = "inf" if first["psnr"] == float("inf") else f"{first['psnr']:.2f}" if first["psnr"] is not None else "–"
-        cells = [name, psnr]
+        cells = [name, _psnr(first)]
         for classifier in classifiers:
             row = rows.get(classifier)
             cells += (
@@ -130,6 +133,35 @@ def short_table(board: Leaderboard) -> str:
             )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def swept_table(rows: Sequence[Row]) -> str:
+    """Return rows at several input sizes as Markdown: the first network in full, of the others the gap over free."""
+    networks = list(dict.fromkeys(row.classifier for row in rows))
+    first, *others = ([row for row in rows if row.classifier == network] for network in networks)
+    (own,) = first[0].accuracy_by_size.keys() - first[0].p_by_size.keys()
+    head = ["#", "method", "PSNR dB", f"accuracy at {own}", "at the best size", "recovered gap", "gap over free"]
+    head += ["fixed / broken", *(f"{network}: at the best size | gap over free" for network in networks[1:])]
+    head = " | ".join(head).split(" | ")
+    lines = ["| " + " | ".join(head) + " |", "|" + "|".join([":--"] * 2 + ["--:"] * (len(head) - 2)) + "|"]
+    for row in first:
+        cells = [written_rank(row), row_name(row), _psnr(row), _number(row["accuracy"]), _best(row), _gap(row)]
+        cells += [
+            _gap(row, "gap_over_free"),
+            "–" if row["fixed"] is None else f"{row['fixed']:.0f} / {row['broken']:.0f}",
+        ]
+        for rest in others:
+            same = [each for each in rest if row_name(each) == row_name(row)]
+            cells += [_best(same[0]), _gap(same[0], "gap_over_free")] if same else ["–", "–"]
+        lines.append("| " + " | ".join(cells) + " |")
+    said = (
+        f"Behind every method stands {networks[0]}; sizes are the shortest side of what it sees, in pixels. The best"
+        " size, in brackets, is chosen on one half of the images for the other. Recovered gap: 0 is bilinear, 1 the"
+        f" original, both at {own}. Gap over free: the same, both at their best sizes. Fixed / broken: images that"
+        f" bilinear at {own} gets wrong and the row right, and the reverse. {TIE_MARK}: tied with the best. Square"
+        " brackets: 95 % intervals."
+    )
+    return "\n".join([*lines, "", said])
 
 
 def rated_table(board: Leaderboard) -> str:
@@ -154,11 +186,19 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _gap(row: Row) -> str:
-    if row["recovered_gap"] is None:
+def _psnr(row: Row) -> str:
+    return "–" if row["psnr"] is None else "inf" if row["psnr"] == float("inf") else f"{row['psnr']:.2f}"
+
+
+def _best(row: Row) -> str:
+    return "–" if row["accuracy_best"] is None else f"{row['accuracy_best']:.3f} ({best_sizes(row)})"
+
+
+def _gap(row: Row, name: str = "recovered_gap") -> str:
+    if row[name] is None:
         return "–"
-    ends = row.ci.get("recovered_gap")
-    return f"{row['recovered_gap']:.2f}" + (
+    ends = row.ci.get(name)
+    return f"{row[name]:.2f}" + (
         f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends and row.method not in {"original", "bilinear"} else ""
     )
 

@@ -21,8 +21,9 @@ from srbench.imaging.decode import decode
 from srbench.imaging.degrade import degrade, for_classifier
 from srbench.imaging.resample import resize
 from srbench.networks.classifiers import label_map
-from srbench.networks.loading import load_classifier
+from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.protocol import load_protocol
+from srbench.registry import Registry
 
 PIXELS = {
     "train": "223b6f5b8fa51be7b4b2766ecbcbaf72d6f0c4d1d8709b4d7a290beb8c0bef5a",
@@ -170,3 +171,23 @@ def test_shipped_classifiers_are_small_and_of_two_families():
     refs = [ref for ref in weights.local("classifiers") if ref.uri.startswith("package:")]
     assert len({ref.card.extra["name"] for ref in refs if "demo" in ref.card.tasks}) >= 2
     assert sum(ref.path.stat().st_size for ref in refs) < 4_000_000
+
+
+def test_no_method_is_without_weights_on_the_demo():
+    registry = Registry()
+    lacking = []
+    for name in registry.names():
+        cls = registry.get(name)
+        if cls.info.role == "baseline" or not cls.recipes:
+            continue
+        cards = [ref.card for ref in weights.local(name, cls.weights) if ref.card and "demo" in ref.card.tasks]
+        adapted = {card.teacher["id"] for card in cards if card.track == "adapted"}
+        if not any(card.track == "frozen" for card in cards):
+            lacking += [(name, network) for network in demo_classifiers() if network not in adapted]
+    assert not lacking, "such a method is a skipped row of every new user's first table"
+
+
+def test_the_weights_that_fill_the_demos_rows_are_small():
+    folder = Path(weights.__file__).parent / "shipped"
+    files = [path for name in ("muller", "rdn", "sr4ir", "srgan", "retrained") for path in (folder / name).iterdir()]
+    assert 0 < sum(path.stat().st_size for path in files) < 8_000_000
