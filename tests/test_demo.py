@@ -190,4 +190,4 @@ def test_no_method_is_without_weights_on_the_demo():
 def test_the_weights_that_fill_the_demos_rows_are_small():
     folder = Path(weights.__file__).parent / "shipped"
     files = [path for name in ("muller", "rdn", "sr4ir", "srgan", "retrained") for path in (folder / name).iterdir()]
-    assert 0 < sum(path.stat().st_size for path in files) < 8_000_000
+    assert 0 < sum(path.stat().st_size for path in files) < 8 * 2**20
