@@ -56,6 +56,7 @@ def bare(cards: list[str], recipe: Recipe, side: int) -> Callable[[], float]:
 
 
 @pytest.mark.real
+@pytest.mark.timeout(3600)
 def test_a_run_keeps_nine_tenths_of_a_bare_loops_speed(benchmark, real, tmp_path):
     # One input size, so that both sides do the same work whatever is drawn
     recipe = dataclasses.replace(Registry().get("darionet").recipes["photos"], input_sizes=(224,))
