@@ -1042,6 +1042,20 @@ def test_changed_weights_are_computed_anew(run, tmp_path, own_folders):
     assert record(third, "gain", "mine+offset-0.25").method.parameters == {"offset": 0.25}
 
 
+def test_equal_weights_under_two_names_are_timed_once(run, tmp_path, own_folders, monkeypatch):
+    monkeypatch.setattr(costs, "BUDGET_S", 0.001)
+    gain = trainable(tmp_path)
+    files = [tmp_path / f"{name}.safetensors" for name in ("first", "copy", "other")]
+    for file, value in zip(files, (1.0, 1.0, 0.5), strict=True):
+        save_gain(file, gain=value)
+    files[1].write_bytes(files[0].read_bytes())
+    given = [*map(str, files), f"{files[0]}?offset=0.25"]
+    result = run("gain", plugins=[gain], weights={"gain": given}, measure=True, limit=32)
+    labels = ("first", "copy", "other", "first+offset-0.25")
+    first, copy, other, offset = (record(result, "gain", label).timing.latency_ms for label in labels)
+    assert first == copy and len({first, other, offset}) == 3
+
+
 def test_two_files_of_one_name_are_refused(run, tmp_path, own_folders):
     gain = trainable(tmp_path)
     for number in range(2):

@@ -33,7 +33,7 @@ from srbench.leaderboard.latex import latex
 from srbench.leaderboard.ranks import ordered
 from srbench.metrics.catalogue import metric_names
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
-from srbench.records.schema import DatasetPart, Metric
+from srbench.records.schema import DatasetPart, Metric, Spread, TimingPart
 from srbench.task_types import classification
 
 FIXTURE = Path(__file__).parent / "fixtures" / "records-v2"
@@ -755,6 +755,21 @@ def test_a_mean_of_infinite_values_is_missing_with_its_reason(tmp_path: Path) ->
     assert row_of(board, "bilinear")["cross_entropy"] is not None
     assert "no cross-entropy for bicubic: 3 of 200 values are infinite" in tables.markdown(board)
     json.dumps(board.to_json(), allow_nan=False)
+
+
+# --- latencies -------------------------------------------------------------------------------------------------------
+
+
+def test_latencies_show_their_spread_and_a_busy_machine_is_named(tmp_path: Path) -> None:
+    for method, low, high in (("bilinear", 3.9, 4.3), ("bicubic", 3.0, 4.4), ("lanczos", 3.0, 4.51)):
+        timing = TimingPart(1.0, 1.25, latency_ms=Spread(4.0, low, high))
+        put(tmp_path, method, 0.5, timing=timing)
+    board = built(tmp_path)
+    assert (row_of(board, "bicubic")["latency_p10_ms"], row_of(board, "bicubic")["latency_p90_ms"]) == (3.0, 4.4)
+    text = tables.markdown(board)
+    assert "ms p10 / p90" in text and "| 3.00 / 4.51 |" in " ".join(text.split())
+    line = next(line for line in text.splitlines() if "the machine was busy" in line)
+    assert "lanczos (3.00 to 4.51)" in line and "bicubic" not in line and "bilinear" not in line
 
 
 # --- LaTeX -----------------------------------------------------------------------------------------------------------

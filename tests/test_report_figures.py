@@ -312,6 +312,8 @@ def test_cost_shows_the_rows_of_the_leaderboard(world: World, field: str) -> Non
         assert (point["method"], point["weights"], point["track"]) == (row.method, row.weights, row.track)
         assert (point["x"], point["y"]) == (row[field], row["accuracy"])
         assert (point["low"], point["high"]) == row.ci["accuracy"]
+        ends = (row["latency_p10_ms"], row["latency_p90_ms"]) if field == "latency_ms" else (None, None)
+        assert (point.get("x_low"), point.get("x_high")) == ends
         rivals = [each for each in known if each.track == row.track and each.role != "control"]
         beaten = any(
             rival[field] <= point["x"] and (rival["accuracy"] or 0) >= point["y"]
