@@ -303,8 +303,9 @@ def filled_columns(rows: Sequence[Row], asked: TaskType) -> list[Column]:
     kept = [column for column in columns(asked.name) if keeps(column)]
     if any(row["accuracy_best"] is not None for row in rows):
         # rows are ranked at their best input size, and those columns go last
-        own = ("accuracy_ci", "accuracy_delta", "recovered_gap")
-        return [replace(column, priority=CORE_PRIORITY + 1) if column.name in own else column for column in kept]
+        after = CORE_PRIORITY + 1
+        own = {"accuracy": 3, "accuracy_ci": after, "accuracy_delta": after, "recovered_gap": after}
+        return [replace(column, priority=own.get(column.name, column.priority)) for column in kept]
     if answered:
         return kept
     # Without a network the images themselves are what is asked about, and their columns come first.

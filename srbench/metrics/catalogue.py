@@ -319,7 +319,7 @@ _BUILT_IN = (
     ),
     MetricInfo(
         "p_best_holm",
-        "p of that\n(Holm)",
+        "p at best\n(Holm)",
         "p against bilinear at its best input size",
         False,
         "network",
