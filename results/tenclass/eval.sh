@@ -11,4 +11,4 @@ protocol=$PWD/results/tenclass/tenclass-96.toml
 cd out/tenclass
 export SRBENCH_WEIGHTS=$PWD/named
 srbench eval bicubic lanczos sr4ir darionet muller --data folder:real/tenclass/val --classifier lite0-ten \
-  --protocol "$protocol" --device cpu --out eval
+  --protocol "$protocol" --input-size sweep --device cpu --out eval
