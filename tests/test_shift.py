@@ -60,6 +60,7 @@ def test_each_degradation_is_a_column_and_the_worst_is_named(board):
         assert row.values == pytest.approx({name: ACCURACY[name][method] for name in ("blur", "noise")}, abs=0.01)
         assert all(low <= row.values[name] <= high for name, (low, high) in row.ci.items()) and len(row.ci) == 2
     assert (by_method["bilinear"].worst, by_method["darionet"].worst) == ("noise", "blur")
+    assert by_method["original"].worst is None  # it is never degraded
     (entry,) = json.loads(json.dumps(board[0].to_json()))["shifts"]
     stored = {row["method"]: row for row in entry["rows"]}
     assert stored["darionet"]["worst"] == {"name": "blur", "value": pytest.approx(0.3)}

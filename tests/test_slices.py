@@ -50,6 +50,7 @@ def test_each_slice_has_its_value_its_interval_and_its_number(folder):
     assert set(by_column) == {"camera", "iso"}  # those of --meta alone
     camera = by_column["camera"]
     assert [(each.name, each.n) for each in camera.slices] == [("phone", 20), ("reflex", 38)]
+    assert all(len(table.rows) == 3 for table in board.slices)
     assert camera.n_missing == 2 and camera.metric == "accuracy" and not camera.numeric
     rows = {row.row.method: row for row in camera.rows}
     assert rows["bilinear"].values == {"phone": 1.0, "reflex": 0.0}

@@ -21,7 +21,8 @@ class ShiftedRow:
         row: The row without further degradation.
         values: Name of a degradation -> the value of the metric under it; the undegraded one is not among them.
         ci: Name of a degradation -> its 95 % interval.
-        worst: Name of the degradation under which the value is worst, or None where not all are known.
+        worst: Name of the degradation under which the value is worst, or None where not all are known and for the
+            original, which is never degraded.
     """
 
     row: Row
@@ -144,7 +145,11 @@ def _table(
         }
         ci = {shift: other.ci[name] for shift, other in under.items() if other is not None and name in other.ci}
         pick = min if metric(name).higher_is_better else max
-        worst = pick(values, key=lambda shift: values[shift]) if len(values) == len(degraded) else None
+        worst = (
+            pick(values, key=lambda shift: values[shift])
+            if len(values) == len(degraded) and row.role != "oracle"
+            else None
+        )
         if values:
             joined.append(ShiftedRow(row, values, ci, worst))
     return ShiftTable(base, classifier, name, degraded, tuple(joined))

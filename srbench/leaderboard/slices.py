@@ -146,16 +146,18 @@ def _tables(
     cells = max(paired_groups(cells), key=lambda group: (not group[0].record.partial, len(group)))
     record = cells[0].record
     asked = task_type(record.dataset.task_type)
-    name, column = _metric(record.cell.classifier, asked)
+    candidates = _metrics(record.cell.classifier, asked)
     ids = cells[0].samples(["sample_id"])["sample_id"]
     by_key = {row.cell_key: row for row in rows}
-    found: list[tuple[Row, NDArray[np.floating]]] = []
+    known: list[tuple[Row, dict[str, NDArray[np.floating]]]] = []
     for cell, samples in zip(cells, aligned(cells, asked), strict=True):
         key = cell.record.cell
         row = by_key.get((key.task, key.method, key.weights, key.classifier, key.track))
-        values = samples.floats.get(column)
-        if row is not None and values is not None and np.isfinite(values).any():
-            found.append((row, counted(values, metric(name).cap)))
+        columns = {each: samples.floats.get(column) for each, column in candidates.items()}
+        if row is not None:
+            known.append((row, {each: v for each, v in columns.items() if v is not None and np.isfinite(v).any()}))
+    name = next((each for each in candidates if any(each in held for _, held in known)), "psnr")
+    found = [(row, counted(held[name], metric(name).cap)) for row, held in known if name in held]
     place = {id(row): at for at, row in enumerate(rows)}
     found.sort(key=lambda item: place[id(item[0])])
     tables = []
@@ -180,16 +182,15 @@ def _tables(
     return tables
 
 
-def _metric(classifier: str | None, asked: TaskType) -> tuple[str, str]:
-    """Return the metric of a table and the column of samples that holds what each adds to it."""
+def _metrics(classifier: str | None, asked: TaskType) -> dict[str, str]:
+    """Return what may be averaged, what ranks the rows first: metrics with the column that holds a sample's share."""
     averaged = {
         info.name: info.name if info.value is not None else info.columns[-1].name
         for info in metrics_of(asked.name)
         if info.averaged
     }
-    names = [] if classifier is None else [name for name in asked.ranks if name in averaged]
-    name = next(iter(names), "psnr")
-    return name, averaged[name]
+    names = [*(() if classifier is None else (name for name in asked.ranks if name in averaged)), "psnr"]
+    return {name: averaged[name] for name in names}
 
 
 def cut(texts: Sequence[str | None]) -> tuple[dict[str, NDArray[np.int64]], bool]:
