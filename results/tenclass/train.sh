@@ -31,7 +31,7 @@ fit() { # METHOD, NAME, SEED, RECIPE, then the words that are this run's own; 16
 
 # The classifier: EfficientNet-lite0 of ImageNet, whose batch norms hold their statistics; its last layer starts anew.
 once lite0-ten classifier tf_efficientnet_lite0 --init-from real/weights/tf_efficientnet_lite0.fp16.safetensors \
-  --recipe finetune --epochs 2 --set batch_size=16 --set lr=5e-4 --set augment.shift=0 --seed 0
+  --recipe finetune --epochs 5 --set batch_size=16 --set lr=5e-4 --set augment.shift=0 --seed 0
 
 quarter=(--epochs 1 --set steps_per_epoch=12)
 rest=(--epochs 1 --set steps_per_epoch=38)
