@@ -304,6 +304,12 @@ class Record:
         if self.status != "ok" and not self.reason:
             raise _ContradictionError(f"a record with status {self.status!r} needs a reason, got {self.reason!r}")
 
+    @property
+    def is_small(self) -> bool:
+        """Whether its images are small by nature, so that there is no original."""
+        lr = self.protocol.fields.get("lr", {})
+        return bool(lr.get("given")) and lr.get("scale") is None
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON types; an infinite metric becomes the string "inf"."""
         return typing.cast(dict[str, Any], _encode(self))

@@ -292,12 +292,6 @@ def _class_table(samples: pd.DataFrame, answers: OutputMap) -> pd.DataFrame:
     )
 
 
-def is_small(record: Record) -> bool:
-    """Say whether a record is of images that are small by nature, so that there is no original."""
-    lr = record.protocol.fields.get("lr", {})
-    return bool(lr.get("given")) and lr.get("scale") is None
-
-
 # --- names of classes --------------------------------------------------------------------------------------------
 
 
@@ -412,7 +406,7 @@ def _gaps(paired: PairedCells, comparison: Comparison, name: str, *, of: str) ->
     for index, values in enumerate(paired.values):
         if of not in values:
             continue
-        if is_small(paired.cells[index].record):
+        if paired.cells[index].record.is_small:
             continue  # there is no original, and never was; one note of the data says so
         if oracle is None or baseline is None:
             comparison.notes[index][name] = (
