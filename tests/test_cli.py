@@ -260,7 +260,7 @@ def test_version():
         ("eval bilinear --scale 2", "above 0 and at most 1, such as 0.32, got '2'"),
         ("eval bilinear --scale -1", "above 0 and at most 1"),
         ("eval bilinear --scale big", "--scale takes a number such as 0.32 or 1/3, got 'big'"),
-        ("eval bilinear --protocol nosuch", "no protocol named 'nosuch'; known: clean"),
+        ("eval bilinear --protocol qqqqqq", "no protocol named 'qqqqqq'; known: blur, camera, clean"),
         ("eval bilinear --protocol gone.toml", "there is no protocol file gone.toml"),
         ("eval bilinear --protocol sr-classic --scale 0.5 --data images:flat", "fixes its own LR size"),
         ("eval bilinear --classifier nosuch", "no classifier named 'nosuch'"),
@@ -353,11 +353,10 @@ def test_images_of_every_kind_are_handled(evaluate, tmp_path):
     assert {rows[name]["n"] for name in ("original", "bilinear", "bicubic", "bicubic_pillow", "lanczos")} == {13}
     one = json.loads(next(Path("o").rglob("bicubic@none/record.json")).read_text())
     assert one["dataset"]["n_unreadable"] == 0
-    # under `clean` the dot is enlarged like any small image, and flagged: its degradation takes nothing away
+    # `clean` would make originals of 256 pixels by enlarging all of them, the dot too
     clean = srbench("eval", "bicubic", "--data", f"images:{data}", "--out", "c")
-    assert clean.code == 0
-    record = json.loads(next(Path("c").rglob("bicubic@none/record.json")).read_text())
-    assert record["dataset"]["n"] == 13 and record["dataset"]["n_not_degraded"] == 13
+    assert clean.code == 2 and "13 of 13 images are no larger than the LR" in clean.sentence
+    assert f"small:{data}" in clean.sentence and not list(Path("c").glob("[!.]*"))
 
 
 def square_card(folder: Path) -> Path:

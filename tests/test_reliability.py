@@ -43,12 +43,19 @@ def quick(own_folders, monkeypatch, tmp_path):
     monkeypatch.setattr(costs, "BUDGET_S", 0.001)
     monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "half.toml").write_text("[lr]\nscale = 0.5\n")
 
 
 @pytest.fixture
 def run(images, card, tmp_path):
     def call(*methods, out=tmp_path / "out", **options):
-        settings = {"data": f"folder:{images}", "classifiers": str(card), "scales": 0.5, "progress": False, **options}
+        settings = {
+            "data": f"folder:{images}",
+            "classifiers": str(card),
+            "protocol": str(tmp_path / "half.toml"),
+            "progress": False,
+            **options,
+        }
         return evaluate(list(methods), out=out, **settings)
 
     return call

@@ -70,7 +70,7 @@ class Classification(TaskType):
         *("accuracy_best", "accuracy_best_ci", "accuracy_best_delta", "gap_over_free", "same_as_bilinear"),
         *("same_as_bilinear_ci", "confidence", "latency_ms", "rank_ci", "p_best_holm", "p_holm", "fixed"),
         *("p_best_size", "cross_entropy", "psnr", "psnr_ci", "total_time_s", "ssim", "top5", "auc", "auc_ci"),
-        *("agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original", "latency_p10_ms"),
+        *("agreement", "f1_macro", "f1_macro_delta", "best_delta", "fixed_original", "latency_p10_ms", "seed_sd"),
         *("images_per_s", "parameters", "macs", "total_macs", "peak_memory_mb", "ece", "logit_mse_to_hr"),
         *("kl_to_hr",),
     )

@@ -51,7 +51,19 @@ class ImageQuality(TaskType):
     ranks = ("srcc",)
     shown: ClassVar[tuple[str, ...]] = (
         *("rank", "method", "srcc", "srcc_ci", "srcc_delta", "plcc", "latency_ms", "rank_ci", "plcc_ci", "emd"),
-        *("psnr", "psnr_ci", "total_time_s", "ssim", "best_delta", "images_per_s", "parameters", "macs", "total_macs"),
+        *(
+            "psnr",
+            "psnr_ci",
+            "total_time_s",
+            "ssim",
+            "best_delta",
+            "latency_p10_ms",
+            "seed_sd",
+            "images_per_s",
+            "parameters",
+            "macs",
+            "total_macs",
+        ),
         *("peak_memory_mb", "logit_mse_to_hr", "kl_to_hr"),
     )
     essential = ("srcc", "plcc", "emd", "psnr", "total_time_s")
