@@ -228,18 +228,18 @@ def test_named_weights_must_be_what_they_are_declared_as(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
 
     def fetched(network: nn.Module) -> weights.WeightsRef:
-        path = save(folder / "named.pth", network.state_dict())
-        declared = weights.NamedWeights(
-            "https://example.org/named.pth", weights.file_sha256(path), "MIT", factor=4, architecture="ESRGAN"
-        )
+        path = save(tmp_path / "downloaded.pth", network.state_dict())
+        digest = weights.file_sha256(path)
+        path.rename(folder / f"named-{digest[:8]}.pth")
+        declared = weights.NamedWeights("https://example.org/named.pth", digest, "MIT", factor=4, architecture="ESRGAN")
         monkeypatch.setattr(ESRGAN, "weights", {"named": declared})
         return weights.find("esrgan", "named", ESRGAN.weights)
 
     good = fetched(RRDBNet(num_filters=4, num_blocks=1, scale=4))
     assert ESRGAN.from_weights(weights.load(good)).info.factor == 4
-    with pytest.raises(WeightsError, match=r"declared as ESRGAN x4, but named.pth holds ESRGAN x2"):
+    with pytest.raises(WeightsError, match=r"declared as ESRGAN x4, but named-[0-9a-f]{8}\.pth holds ESRGAN x2"):
         ESRGAN.from_weights(weights.load(fetched(RRDBNet(num_filters=4, num_blocks=1, scale=2))))
-    with pytest.raises(WeightsError, match=r"declared as ESRGAN x4, but named.pth holds Compact x4"):
+    with pytest.raises(WeightsError, match=r"declared as ESRGAN x4, but named-[0-9a-f]{8}\.pth holds Compact x4"):
         ESRGAN.from_weights(weights.load(fetched(Compact(num_feat=8, num_conv=2, upscale=4))))
 
 

@@ -108,7 +108,9 @@ class MethodRun(Trainee):
                 remedy = "freeze them with --set classifier_train_mode=false, or training breaks it"
                 who = f"classifier {teachers[0].id}"
                 self._notes = tuple(about_train_mode(self._classifier, images, who=who, remedy=remedy))
-        if self._device.type == "cpu":  # oneDNN convolves a tenth faster in this order
+        # oneDNN convolves a tenth faster in this order. Where a classifier learns too, its batch norms carry the other
+        # order of sums on from step to step, until two processes differ from one by more than rounding.
+        if self._device.type == "cpu" and run.recipe.track == "frozen":
             for each in (self._method, self._classifier, *teachers, *judges):
                 if each is not None:
                     each.to(memory_format=torch.channels_last)
