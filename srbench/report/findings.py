@@ -90,6 +90,6 @@ def bold_note(leading: Sequence[Lead]) -> list[str]:
         "bold: the best ranked row of its track, only where it is better than the next best by more than chance on the"
         " same samples: exact McNemar p < 0.05 for accuracy, top-5 and agreement (the gap and the difference to"
         f" {BASELINE} follow accuracy); a 95 % paired bootstrap interval of the difference without 0 for the other"
-        " means; for F1, and for a PSNR that pools batches, intervals that are apart. Where it is what ranks the rows,"
-        " no row may be tied with it either"
+        " means; for F1, accuracy at the best input size, and a PSNR that pools batches, intervals that are apart."
+        " Where it is what ranks the rows, no row may be tied with it either"
     ]
