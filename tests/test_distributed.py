@@ -22,7 +22,7 @@ from srbench import evaluate
 from srbench.data import hr_cache
 from srbench.data.catalogue import open_source
 from srbench.errors import SrbenchError, UsageError
-from srbench.evaluation import distributed
+from srbench.evaluation import distributed, options
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.distributed import Ranks, joined
 from srbench.protocol import Geometry
@@ -176,8 +176,8 @@ def test_processes_decode_disjoint_files_of_the_cache(tmp_path, own_folders, mon
     monkeypatch.setattr(hr_cache, "_CHUNK", 4)
     source = open_source(f"images:{make_images(tmp_path / 'photos', 6, side=SIDE)}")  # 18 images: five files
     read: list[int] = []
-    real = type(source).read
-    monkeypatch.setattr(type(source), "read", lambda self, index: read.append(index) or real(self, index))
+    real = type(source).read_stored
+    monkeypatch.setattr(type(source), "read_stored", lambda self, index: read.append(index) or real(self, index))
     counts = [hr_cache.fill_hr_cache(source, Geometry(), share=(rank, 2)) for rank in range(2)]
     assert counts == [10, 8] and sorted(read) == list(range(18))
     whole = hr_cache.build_hr_store(source, Geometry())
@@ -186,7 +186,7 @@ def test_processes_decode_disjoint_files_of_the_cache(tmp_path, own_folders, mon
 
 def test_only_the_first_process_tries_again_what_could_not_be_reached(tmp_path, own_folders, monkeypatch):
     source = open_source(f"images:{make_images(tmp_path / 'photos', 70, side=SIDE)}")
-    real = type(source).read
+    real = type(source).read_stored
 
     def unreachable(self, index):
         if index == 3:
@@ -194,7 +194,7 @@ def test_only_the_first_process_tries_again_what_could_not_be_reached(tmp_path, 
         return real(self, index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(source), "read", unreachable)
+        patch.setattr(type(source), "read_stored", unreachable)
         hr_cache.fill_hr_cache(source, Geometry(), share=(0, 1))
     other = hr_cache.build_hr_store(source, Geometry(), retry=False)
     assert (other.decoded, len(other), len(other.unreadable)) == (0, 209, 1)
@@ -238,6 +238,7 @@ def test_two_processes_find_what_one_finds(tmp_path, own_folders, monkeypatch):
         "device": "cpu",
         "input_sizes": [SIDE - 4],
     }
+    monkeypatch.setattr(options, "CHUNK", 8)  # as in the script: a batch's size decides how its logits are rounded
     alone = evaluate(["bicubic", "area"], **filled, out=tmp_path / "alone")
     words = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(filled | {"out": str(tmp_path / "two")})]
     shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}

@@ -5,6 +5,8 @@ Methods and their training are held to this by `tests/test_conformance.py`.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,7 @@ from srbench import metrics
 from srbench.compute.fake import ValuesNeededError, fake_cuda
 from srbench.compute.numerics import Numerics
 from srbench.imaging.degrade import degrade, for_classifier, for_metric, round_8bit
+from srbench.imaging.draws import Draws
 from srbench.imaging.resample import gaussian_blur, resize, to_uint8
 from srbench.networks.classifiers import Classifier, ClassifierInfo
 from srbench.protocol import Degradation, load_protocol, preset_names
@@ -115,15 +118,26 @@ class TestDegradation:
             assert lr.device.type == "cuda" and lr.shape == (N, 3, 16, 20)
             assert gaussian_blur(images().bfloat16(), 1.0).dtype == torch.bfloat16
 
+    def test_parameters_are_drawn_as_without_the_device(self):
+        drawn = Draws("image", 1).uniform(0, 1)
+        with fake_cuda():
+            assert Draws("image", 1).uniform(0, 1) == drawn
+
     def test_jpeg_is_coded_on_the_cpu(self):
         with pytest.raises(ValuesNeededError), fake_cuda():
             degrade(images(), Degradation(scale=0.5, jpeg_quality=75))
 
     @pytest.mark.parametrize("name", preset_names())
     def test_every_preset(self, name):
-        protocol = load_protocol(name)
+        degradation, ids = load_protocol(name).lr, [str(number) for number in range(N)]
+        if degradation.encoding is not None or degradation.orders is not None:
+            with pytest.raises(ValuesNeededError), fake_cuda():  # it passes through a codec, which runs on the CPU
+                degrade(images(256, 320), degradation, sample_ids=ids)
+        if degradation.orders is not None:
+            return  # its second half begins with what the codec made
         with fake_cuda():
-            lr = degrade(images(256, 320), protocol.lr, sample_ids=[str(number) for number in range(N)])
+            bare = dataclasses.replace(degradation, codec=None, quality=None, jpeg_quality=None)
+            lr = degrade(images(256, 320), bare, sample_ids=ids)
             assert lr.device.type == "cuda"
 
 

@@ -332,7 +332,9 @@ class _Bench:
         macs = count_macs(method, to_channels(lr, method.info.channels), sr_size)
         all_macs, networks = macs, [method] if self._classifier is None else [method, self._classifier]
         if self._classifier is not None:
-            seen = method(lr, sr_size) if method.info.output != "hr" else torch.empty(1, 3, *sr_size)
+            seen = torch.empty(1, 3, *sr_size)
+            if method.info.output != "hr":  # its SR has a size of its own
+                seen = self._restored(loaded.name, method, lr.clone(), sr_size)
             classifier_macs = count_macs(self._classifier, seen)
             all_macs = None if macs is None or classifier_macs is None else macs + classifier_macs
         for batch in self._batches:
