@@ -108,12 +108,6 @@ class MethodRun(Trainee):
                 remedy = "freeze them with --set classifier_train_mode=false, or training breaks it"
                 who = f"classifier {teachers[0].id}"
                 self._notes = tuple(about_train_mode(self._classifier, images, who=who, remedy=remedy))
-        # oneDNN convolves a tenth faster in this order. Where a classifier learns too, its batch norms carry the other
-        # order of sums on from step to step, until two processes differ from one by more than rounding.
-        if self._device.type == "cpu" and run.recipe.track == "frozen":
-            for each in (self._method, self._classifier, *teachers, *judges):
-                if each is not None:
-                    each.to(memory_format=torch.channels_last)
         self._degradation = training_degradation(run.protocol)
         self._wants_logits = self._needs_teacher_logits()
         self._teachers = [self._teacher(network) for network in teachers]
