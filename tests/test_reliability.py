@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
+import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from functools import partial
 
@@ -148,6 +152,46 @@ class TestTwoRunsAtOnce:
             pytest.fail("two at once")
         with only_writer(tmp_path, wait=False):  # the lock was given back
             pass
+
+    @pytest.fixture(params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+    def file_system_without_locks(self, monkeypatch, request):
+        def refuse(descriptor, operation):
+            raise OSError(request.param, os.strerror(request.param))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+
+    @pytest.mark.filterwarnings("ignore:flock not supported")
+    def test_writers_take_turns_where_the_file_system_cannot_lock(self, tmp_path, file_system_without_locks):
+        refused = pytest.raises(BusyError, match="another run of srbench writes to")
+        with only_writer(tmp_path, wait=False), refused, only_writer(tmp_path, wait=False):
+            pytest.fail("two at once")
+        with only_writer(tmp_path, wait=False):
+            pass
+
+    @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+    def test_a_killed_process_holds_no_folder_even_there(self, tmp_path, number):
+        held = """
+            import fcntl, os, pathlib, signal, sys
+            from srbench.files.turns import only_writer
+            def refuse(descriptor, operation):
+                raise OSError(int(sys.argv[2]), "no locks here")
+            fcntl.flock = refuse
+            with only_writer(pathlib.Path(sys.argv[1]), wait=False):
+                print("held", flush=True)
+                if sys.argv[3] == "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+        """
+        words = [sys.executable, "-c", textwrap.dedent(held), str(tmp_path), str(number)]
+        killed = subprocess.run([*words, "killed"], capture_output=True, check=False, timeout=60)
+        assert killed.returncode == -signal.SIGKILL and killed.stdout == b"held\n"
+        after = subprocess.run([*words, "after"], capture_output=True, check=False, timeout=60)
+        assert (after.returncode, after.stdout) == (0, b"held\n"), after.stderr
+
+    def test_a_folder_that_cannot_be_written_is_a_sentence(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        refused = pytest.raises(RecordError, match=r"cannot write .*Not a directory")
+        with refused, only_writer(tmp_path / "file" / "x", wait=True):
+            pytest.fail("no folder was made")
 
 
 class TestPaths:
