@@ -37,7 +37,7 @@ def export(
         str | None, typer.Option(help="With int8: SPEC of training images; none of them may be in --data.")
     ] = None,
     calibrate_split: Annotated[str | None, typer.Option(help="With int8: name of their split.")] = None,
-    calibrate_images: Annotated[int, typer.Option(help="With int8: how many of them are taken.")] = 96,
+    calibrate_images: Annotated[int, typer.Option(help="With int8: how many of them are taken.")] = 192,
     per_tensor: Annotated[
         bool, typer.Option("--per-tensor", help="With int8: one scale a weight and no falling back.")
     ] = False,

@@ -20,7 +20,7 @@ from srbench.metrics.stats import bootstrap_means, interval
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_HELD_OUT = 3  # one in so many calibration images decides what falls back
+_HELD_OUT = 2  # one in so many calibration images decides what falls back
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Int8Options:
 
     calibrate: str
     split: str | None = None
-    images: int = 96
+    images: int = 192
     per_tensor: bool = False
     gate: float = 1.0
 

@@ -21,7 +21,9 @@ from srbench.export.parity import Images
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-_QUANTISED = ("Conv", "Gemm")
+_LAYERS = ("Conv", "Gemm")
+# A layer's output is rounded behind these, not before: ReLU6 keeps 6 of the 50 that a layer's output may span.
+_ACTIVATIONS = ("Clip", "Relu")
 _DEPTH = 4  # words of a layer's name that name its part: network.network.blocks.3
 AGREEMENT = 0.97  # share of equal decisions on held-out calibration images at which no further part falls back
 
@@ -65,7 +67,7 @@ class Quantiser:
             onnx.save(self._model, str(path))
             calibrator = create_calibrator(
                 path,
-                list(_QUANTISED),
+                [*_LAYERS, *_ACTIVATIONS],
                 augmented_model_path=str(Path(folder) / "augmented.onnx"),
                 calibrate_method=CalibrationMethod.MinMax,
                 providers=["CPUExecutionProvider"],
@@ -74,9 +76,13 @@ class Quantiser:
             self._ranges = calibrator.compute_data()
             del calibrator
         self.nodes: dict[str, list[str]] = {}
+        part_of: dict[str, str] = {}  # the tensor that a layer makes -> its part
         for node in self._model.graph.node:
-            if node.op_type in _QUANTISED:
-                self.nodes.setdefault(_part(node.input[1]), []).append(node.name)
+            if node.op_type in _LAYERS:
+                part_of[node.output[0]] = _part(node.input[1])
+                self.nodes.setdefault(part_of[node.output[0]], []).append(node.name)
+            elif node.op_type in _ACTIVATIONS and node.input[0] in part_of:
+                self.nodes[part_of[node.input[0]]].append(node.name)
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -103,7 +109,7 @@ class Quantiser:
             self._ranges,
             wanted,
             [],
-            list(_QUANTISED),
+            [*_LAYERS, *_ACTIVATIONS],
             extra_options={"WeightSymmetric": True, "ActivationSymmetric": False},
         )
         quantizer.quantize_model()
