@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from srbench.compute.timing import measure
 from srbench.errors import DataError, UsageError
 from srbench.evaluation.lr_images import LrImages
 from srbench.export import formats
 from srbench.export.graph import ExportError
-from srbench.export.int8 import AGREEMENT, Quantiser, fall_back
+from srbench.export.int8 import Quantiser, fall_back
 from srbench.export.session import Session
 from srbench.metrics.stats import bootstrap_means, interval
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _HELD_OUT = 2  # one in so many calibration images decides what falls back
+_CHANGED = 0.03  # share of decisions that may change on them where nobody says which are right
 
 
 @dataclass(frozen=True)
@@ -156,8 +158,16 @@ def quantise(
         session = Session(formats.onnx_bytes(graph, metadata), threads=threads)
         return lambda lr: session(lr)[0]
 
-    wanted = 0.0 if options.per_tensor else AGREEMENT
-    quantised = fall_back(quantiser, run, model, held_out, wanted=wanted)
+    labels = None if calibration.outputs is None else calibration.outputs[::_HELD_OUT]
+    allowed = _CHANGED if labels is None else options.gate / 100
+
+    def share_lost(coarse: NDArray[Any], exact: NDArray[Any]) -> float:
+        right = exact.argmax(1) if labels is None else labels
+        return float((exact.argmax(1) == right).mean() - (coarse.argmax(1) == right).mean())
+
+    quantised = fall_back(
+        quantiser, run, model, held_out, lost=share_lost, allowed=1.0 if options.per_tensor else allowed
+    )
     if len(quantised.fallen) == len(quantised.parts):
         raise ExportError(
             "every part would have to stay in float32, so there is no int8 graph; nothing was written: ship float32, or"

@@ -25,7 +25,6 @@ _LAYERS = ("Conv", "Gemm")
 # A layer's output is rounded behind these, not before: ReLU6 keeps 6 of the 50 that a layer's output may span.
 _ACTIVATIONS = ("Clip", "Relu")
 _DEPTH = 4  # words of a layer's name that name its part: network.network.blocks.3
-AGREEMENT = 0.97  # share of equal decisions on held-out calibration images at which no further part falls back
 
 
 @dataclass(frozen=True)
@@ -36,13 +35,13 @@ class Quantised:
         model: The graph.
         parts: All parts that can be quantised.
         fallen: Those that stayed in float32, in the order in which they fell back.
-        agreement: Share of held-out calibration images that the quantised graph decides as the float one.
+        lost: Share of the held-out calibration images that is lost.
     """
 
     model: ModelProto
     parts: tuple[str, ...]
     fallen: tuple[str, ...]
-    agreement: float
+    lost: float
 
 
 class Quantiser:
@@ -124,10 +123,10 @@ def fall_back(
     float_model: ModelProto,
     held_out: Images,
     *,
-    wanted: float = AGREEMENT,
-    advance: Callable[[str], None] = lambda part: None,
+    lost: Callable[[NDArray[Any], NDArray[Any]], float],
+    allowed: float,
 ) -> Quantised:
-    """Return the graph with as few parts in float32 as decide nearly as the float graph does on held-out images.
+    """Return the graph with as few parts in float32 as lose no more than is allowed on held-out images.
 
     The parts fall back one after another, that one first which on its own moves the logits most.
 
@@ -136,21 +135,20 @@ def fall_back(
         run: Returns what computes the logits `(N, K)` of a graph.
         float_model: The float graph.
         held_out: LR that took no part in the calibration, `(H, W, C)`, RGB, uint8.
-        wanted: Share of equal decisions at which it stops.
-        advance: Called with each part that falls back.
+        lost: Returns the share of images that is lost, from the logits `(N, K)` of a quantised and the float graph.
+        allowed: What may be lost.
     """
     exact = _logits(run(float_model), held_out)
     fallen: list[str] = []
     order: Iterator[str] | None = None
     while True:
         model = quantiser.without(fallen)
-        agreement = float((_logits(run(model), held_out).argmax(1) == exact.argmax(1)).mean())
-        if agreement >= wanted or len(fallen) == len(quantiser.parts):
-            return Quantised(model, quantiser.parts, tuple(fallen), agreement)
+        share = lost(_logits(run(model), held_out), exact)
+        if share <= allowed or len(fallen) == len(quantiser.parts):
+            return Quantised(model, quantiser.parts, tuple(fallen), share)
         if order is None:
             order = iter(_by_damage(quantiser, run, held_out[: max(4, len(held_out) // 8)], exact))
         fallen.append(next(order))
-        advance(fallen[-1])
 
 
 def _by_damage(
