@@ -8,7 +8,8 @@ from srbench.cli import app
 from srbench.errors import DataError, UsageError
 from srbench.evaluation import quantising
 from srbench.evaluation.exporting import export
-from srbench.evaluation.quantising import Int8Options
+from srbench.evaluation.lr_images import LrImages
+from srbench.evaluation.quantising import Int8Options, losses
 from srbench.export.graph import ExportError
 from srbench.export.int8 import Quantiser, fall_back
 from srbench.export.session import Session
@@ -99,12 +100,89 @@ def test_the_part_that_does_the_damage_falls_back_first_and_alone():
         return logits
 
     images = [np.full((4, 4, 3), value, np.uint8) for value in (0, 200, 50)]
-    found = fall_back(
-        Planted(), run, frozenset(), images, lost=lambda mine, exact: float((mine.argmax(1) != exact.argmax(1)).mean()),
-        allowed=0.03,
-    )  # fmt: skip
+
+    def changed(mine, exact):
+        return float(losses(mine.argmax(1), exact.argmax(1), None).mean())
+
+    found = fall_back(Planted(), run, frozenset(), images, lost=changed, allowed=0.03)
     assert (found.fallen, found.lost) == (("second",), 0.0)
     assert found.model == {"first", "third"}
+
+
+def test_with_labels_a_loss_is_a_right_decision_lost_and_without_a_changed_one():
+    exact, coarse = np.array([1, 1, 0, 0]), np.array([1, 0, 1, 1])
+    assert losses(coarse, exact, np.array([1, 1, 1, 0])).tolist() == [0, 1, -1, 1]
+    assert losses(coarse, exact, None).tolist() == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("labels", "falls"), [(True, False), (False, True)])
+def test_decisions_that_change_without_loss_keep_no_part_in_float32_where_there_are_labels(labels, falls, monkeypatch):
+    held_out = np.arange(2)  # of four calibration images, every second one
+
+    class Swapping:
+        """A quantiser of two parts, of which the second turns a right decision wrong and a wrong one right."""
+
+        parts = ("first", "second")
+
+        def __init__(self, model, calibration, *, per_channel):
+            pass
+
+        def without(self, left_out=()):
+            return "float" if "second" in left_out else "swapped"
+
+    class Decides:
+        megabytes = 1.0
+
+        def __init__(self, content, *, threads):
+            self._swapped = content == "swapped"
+
+        def __call__(self, lr):
+            wrong = (int(lr.max()) in held_out) and ((int(lr.max()) == 0) != self._swapped)
+            return [np.array([[0.0, 1.0]]) if wrong else np.array([[1.0, 0.0]])]
+
+    monkeypatch.setattr(quantising, "Quantiser", Swapping)
+    monkeypatch.setattr(quantising, "Session", Decides)
+    monkeypatch.setattr(quantising.formats, "onnx_bytes", lambda model, metadata: model)
+    images = [np.full((2, 2, 3), value, np.uint8) for value in (0, 9, 1, 9)]
+    calibration = LrImages(images, ["a", "b", "c", "d"], np.zeros(4, np.int64) if labels else None)
+    test = LrImages([images[1]], ["e"], np.zeros(1, np.int64))
+    options = Int8Options(calibrate="unused", images=4, gate=1.0)
+    report = quantising.quantise("float", {}, test, calibration, options, threads=1).report
+    assert report.fallen == (("second",) if falls else ())
+
+
+def test_what_a_layer_makes_is_rounded_behind_its_activation():
+    import onnx
+    import onnxruntime
+    from onnx import helper
+
+    weight = np.array([127, 76, 51], np.float32).reshape(1, 3, 1, 1) / 1270  # exact in 8 bits
+    bias = np.array([-25.0], np.float32)
+    nodes = [
+        helper.make_node("Cast", ["lr"], ["float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Transpose", ["float"], ["image"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["image", "net.weight", "net.bias"], ["wide"], name="conv"),
+        helper.make_node("Clip", ["wide", "low", "high"], ["narrow"], name="clip"),
+    ]
+    constants = {"net.weight": weight, "net.bias": bias, "low": np.float32(0), "high": np.float32(6)}
+    graph = helper.make_graph(
+        nodes,
+        "a layer from -25 to 26, of which ReLU6 keeps 6",
+        [helper.make_tensor_value_info("lr", onnx.TensorProto.UINT8, ["n", 16, 16, 3])],
+        [helper.make_tensor_value_info("narrow", onnx.TensorProto.FLOAT, ["n", 1, 16, 16])],
+        [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    image[0, :2] = [[0] * 3, [255] * 3]
+
+    def run(model):
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"lr": image[None]})[0]
+
+    exact = run(model)
+    assert (exact.min(), exact.max()) == (0, 6)
+    assert np.abs(run(Quantiser(model, [image]).without()) - exact).max() < 0.6 * 6 / 255
 
 
 @pytest.mark.parametrize(

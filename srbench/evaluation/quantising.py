@@ -158,15 +158,15 @@ def quantise(
         session = Session(formats.onnx_bytes(graph, metadata), threads=threads)
         return lambda lr: session(lr)[0]
 
-    labels = None if calibration.outputs is None else calibration.outputs[::_HELD_OUT]
-    allowed = _CHANGED if labels is None else options.gate / 100
-
-    def share_lost(coarse: NDArray[Any], exact: NDArray[Any]) -> float:
-        right = exact.argmax(1) if labels is None else labels
-        return float((exact.argmax(1) == right).mean() - (coarse.argmax(1) == right).mean())
-
+    outputs = None if calibration.outputs is None else calibration.outputs[::_HELD_OUT]
+    allowed = _CHANGED if outputs is None else options.gate / 100
     quantised = fall_back(
-        quantiser, run, model, held_out, lost=share_lost, allowed=1.0 if options.per_tensor else allowed
+        quantiser,
+        run,
+        model,
+        held_out,
+        lost=lambda coarse, exact: float(losses(coarse.argmax(1), exact.argmax(1), outputs).mean()),
+        allowed=1.0 if options.per_tensor else allowed,
     )
     if len(quantised.fallen) == len(quantised.parts):
         raise ExportError(
@@ -183,14 +183,14 @@ def quantise(
         1e3 * measure(lambda session=session: session(one), device="cpu", batch_size=1).median_s  # type: ignore[misc]
         for session in (exact, coarse)
     ]
-    right = [choice == (decided[0] if test.outputs is None else test.outputs) for choice in decided]
-    lost = right[0].astype(np.float64) - right[1]
+    lost = losses(decided[1], decided[0], test.outputs)
+    accuracy = 1.0 if test.outputs is None else float((decided[0] == test.outputs).mean())
     low, high = interval(bootstrap_means(lost[:, None], seed=0)[:, 0])
     report = Int8Report(
         measure="accuracy" if test.outputs is not None else "equal decisions",
         n=len(lost),
-        exact=float(right[0].mean()),
-        quantised=float(right[1].mean()),
+        exact=accuracy,
+        quantised=accuracy - float(lost.mean()),
         loss=float(lost.mean()),
         low=low,
         high=high,
@@ -208,6 +208,20 @@ def quantise(
         )
     about = dict(metadata) | report.metadata()
     return Int8File(formats.onnx_bytes(quantised.model, about), report, about)
+
+
+def losses(
+    coarse: NDArray[np.integer[Any]], exact: NDArray[np.integer[Any]], outputs: NDArray[np.integer[Any]] | None
+) -> NDArray[np.float64]:
+    """Return what 8 bits cost on each image, `(n,)`: 1 for a right decision lost, -1 for one won, else 0.
+
+    Args:
+        coarse: Decisions of the quantised graph, `(n,)`.
+        exact: Those of the float graph.
+        outputs: What is right, or None where nobody says: then what the float graph decides.
+    """
+    right = exact if outputs is None else outputs
+    return (exact == right).astype(np.float64) - (coarse == right)
 
 
 def check_apart(calibration: LrImages, test: LrImages) -> None:

@@ -35,7 +35,7 @@ class Quantised:
         model: The graph.
         parts: All parts that can be quantised.
         fallen: Those that stayed in float32, in the order in which they fell back.
-        lost: Share of the held-out calibration images that is lost.
+        lost: What it loses on held-out calibration images, as `fall_back` was told to count it.
     """
 
     model: ModelProto
@@ -135,7 +135,7 @@ def fall_back(
         run: Returns what computes the logits `(N, K)` of a graph.
         float_model: The float graph.
         held_out: LR that took no part in the calibration, `(H, W, C)`, RGB, uint8.
-        lost: Returns the share of images that is lost, from the logits `(N, K)` of a quantised and the float graph.
+        lost: Returns what is lost, a share of the images, from the logits `(N, K)` of a quantised and the float graph.
         allowed: What may be lost.
     """
     exact = _logits(run(float_model), held_out)
