@@ -61,19 +61,19 @@ _CPU = Recipe(
     store_fp16=True,
 )
 
-# Crops and sizes that vary keep the network from learning what its teachers alone see; so does the pixel term, which
-# weighs a tenth at an error of 0.03. The cosine ends at zero, which brings most of what unseen classifiers gain.
+# The pixel term, which weighs a tenth at an error of 0.03, keeps the network from learning what its teachers alone see.
+# The cosine ends at zero, which brings most of what unseen classifiers gain. Crops and drawn input sizes are left out:
+# with them the same network recovered less for every classifier (docs/methods/darionet.md).
 _PHOTOS = Recipe(
     losses={"logits": 1.0, "l1": 3.33},
     unit_scale=False,
-    epochs=12,
+    epochs=16,
     steps_per_epoch=325,
     batch_size=8,
     lr=4e-4,
     schedule="cosine",
     warmup_steps=50,
-    augment=Augment(flip=True, shift=32),
-    input_sizes=(160, 192, 224, 224, 224, 256),
+    augment=Augment(flip=True),
     ema=0.998,
     clip_norm=5.0,
     parameters={"arch": "disp", "blocks": 4, "features": 32},
