@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from srbench.errors import TrainingError, UsageError
+from srbench.errors import UsageError
 from srbench.imaging.resample import resize
 from srbench.method import Batch, MethodInfo
 from srbench.training.norms import batch_norms, folded_norms
@@ -66,13 +66,8 @@ class AdaBN(Trainable):
     def training_step(
         self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
     ) -> Mapping[str, Tensor]:
-        """Show the classifier what it will be scored on; its batch norms are in train mode, and all else is as it is.
-
-        Raises:
-            TrainingError: If no classifier is trained along.
-        """
-        if classifier is None:
-            raise TrainingError("adabn changes the classifier and nothing else; leave its recipe's track 'adapted'")
+        """Show the classifier what it will be scored on; its batch norms are in train mode, all else is as it is."""
+        assert classifier is not None  # training refuses a method without parameters in any other track
         norms = {id(norm) for norm in batch_norms(classifier)}
         for module in classifier.modules():  # dropout would move the statistics of what comes after it
             module.training = module.training and id(module) in norms

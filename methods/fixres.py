@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from srbench.errors import TrainingError, UsageError
+from srbench.errors import UsageError
 from srbench.imaging.resample import resize
 from srbench.imaging.sizes import at_side
-from srbench.method import Batch, MethodInfo
+from srbench.method import MethodInfo
 from srbench.training.network_behind import last_layer
 from srbench.training.norms import batch_norms
 from srbench.training.recipe import Augment, Recipe
@@ -103,15 +103,3 @@ class FixRes(Trainable):
         classifier.requires_grad_(False)
         for layer in (last_layer(classifier), *batch_norms(classifier)):
             layer.requires_grad_(True)
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe on the classifier that is fine-tuned.
-
-        Raises:
-            TrainingError: If no classifier is trained along.
-        """
-        if classifier is None:
-            raise TrainingError("fixres tunes the classifier and nothing else; leave its recipe's track 'adapted'")
-        return super().training_step(batch, teacher, classifier)

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from srbench.errors import TrainingError
-from srbench.method import Batch, MethodInfo
+from srbench.method import MethodInfo
 from srbench.training.network_behind import check_factor, shrink_input
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
@@ -77,15 +76,3 @@ class LrStudent(Trainable):
             UsageError: If its structure cannot be changed so.
         """
         shrink_input(classifier, self.factor)
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe on the student.
-
-        Raises:
-            TrainingError: If no classifier is trained along.
-        """
-        if classifier is None:
-            raise TrainingError("lr_student trains the classifier and nothing else; leave its recipe's track 'adapted'")
-        return super().training_step(batch, teacher, classifier)

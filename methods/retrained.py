@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from srbench.errors import TrainingError
 from srbench.imaging.resample import resize
-from srbench.method import Batch, MethodInfo
+from srbench.method import MethodInfo
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 
@@ -69,15 +68,3 @@ class Retrained(Trainable):
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Resize `(N, C, h, w)`, RGB, float, [0, 1], to `size`, exactly as the baseline `bilinear`."""
         return resize(lr, size, "bilinear")
-
-    def training_step(
-        self, batch: Batch, teacher: nn.Module | None, classifier: nn.Module | None
-    ) -> Mapping[str, Tensor]:
-        """Return the terms of the recipe on the classifier that is trained.
-
-        Raises:
-            TrainingError: If no classifier is trained along.
-        """
-        if classifier is None:
-            raise TrainingError("retrained trains the classifier and nothing else; leave its recipe's track 'adapted'")
-        return super().training_step(batch, teacher, classifier)

@@ -12,12 +12,15 @@ import training_world as world
 from srbench.methods.fixres import FixRes
 from srbench.methods.lr_student import LrStudent
 from torch import nn
+from typer.testing import CliRunner
 
 from srbench import evaluate, train, weights
+from srbench.cli import app
 from srbench.compute.timing import count_macs
 from srbench.errors import UsageError
 from srbench.networks.classifiers import Classifier, ClassifierInfo
 from srbench.networks.loading import load_classifier
+from srbench.training import images
 from srbench.training.network_behind import last_layer, shrink_input
 from srbench.training.norms import batch_norms, folded_norms
 
@@ -147,6 +150,41 @@ def test_adabn_refuses_networks_without_norms_and_with_folded_ones(run) -> None:
 
     with pytest.raises(UsageError, match="has none; choose another classifier"):
         AdaBN().adapt(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()))
+
+
+@pytest.fixture
+def undecoded(monkeypatch):
+    """Fail where an image is decoded."""
+    monkeypatch.setattr(images, "build_hr_store", lambda *args, **options: pytest.fail("images were decoded"))
+
+
+@pytest.mark.parametrize("control", ["adabn", "fixres", "lr_student", "retrained"])
+def test_controls_without_parameters_are_refused_in_the_frozen_track_before_decoding(
+    place, tmp_path, undecoded, control
+) -> None:
+    words = ["train", control, "--data", f"folder:{place / 'photos'}", "--classifier", "tiny", "--set", "track=frozen"]
+    words += ["--protocol", str(place / "half.toml"), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 2, result.output
+    said = " ".join(result.stderr.split())
+    assert f"track 'frozen' trains {control} alone, which has no parameters of its own; train the classifier" in said
+    assert "Traceback" not in said and not (tmp_path / "run").exists()
+
+
+def test_a_control_that_freezes_all_that_it_could_train_is_refused_before_decoding(run, tmp_path, undecoded) -> None:
+    plugin = tmp_path / "all_frozen.py"
+    plugin.write_text(
+        "from srbench.methods.retrained import Retrained\n\n\n"
+        'class AllFrozen(Retrained):\n    """Bilinear resizing, and nothing that learns."""\n\n'
+        "    def adapt(self, classifier):\n        classifier.requires_grad_(False)\n"
+    )
+    with pytest.raises(UsageError, match="track 'adapted' leaves neither all_frozen nor the classifier a parameter"):
+        run("all_frozen", plugins=[plugin])
+
+
+def test_what_a_network_behind_lacks_is_said_before_decoding(run, undecoded) -> None:
+    with pytest.raises(UsageError, match="have been folded into its convolutions"):
+        run("adabn", "norm_steps=3", classifier="folded")
 
 
 def test_other_methods_are_still_refused_without_losses(run) -> None:

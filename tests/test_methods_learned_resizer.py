@@ -12,7 +12,7 @@ from srbench.methods.learned_resizer import LearnedResizer
 from srbench.methods.retrained import Retrained
 from torch import Tensor, nn
 
-from srbench.errors import TrainingError, UsageError
+from srbench.errors import UsageError
 from srbench.imaging.resample import resize
 from srbench.method import Batch
 from srbench.training.recipe import Recipe
@@ -172,13 +172,6 @@ def test_retrained_is_bilinear_without_parameters():
         assert torch.equal(method(image, size), resize(image, size, "bilinear"))
     assert method.state_dict() == {} and Retrained.info.role == "control"
     assert all(recipe.track == "adapted" for recipe in Retrained.recipes.values())
-
-
-def test_retrained_needs_a_classifier_to_train():
-    method = Retrained()
-    method.recipe = Retrained.recipes["default"]
-    with pytest.raises(TrainingError, match="track 'adapted'"):
-        method.training_step(_batch(), _Scores(1.0), None)
 
 
 # --- recipes -------------------------------------------------------------------------------------------------------

@@ -641,17 +641,6 @@ def test_the_retrained_control_trains_the_classifier_alone(run, place):
     )
     loaded = weights.load(result.weights)
     assert loaded.state == {} and loaded.classifier_state and result.weights.card.track == "adapted"
-    with pytest.raises((UsageError, TrainingError), match="adapted"):
-        train(
-            "retrained",
-            data=[f"folder:{place / 'photos'}"],
-            classifier="tiny",
-            protocol=str(place / "half.toml"),
-            out=place / "frozen",
-            overrides=["track=frozen"],
-            device="cpu",
-            progress=False,
-        )
 
 
 def test_a_run_starts_from_named_weights_of_its_own_or_of_another_method(run, place, tmp_path):

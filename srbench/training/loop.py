@@ -47,11 +47,7 @@ class Loop:
     """Networks, optimisers and the state of a run."""
 
     def __init__(self, trainee: Trainee, fabric: Fabric, *, out: Path, seed: int, progress: bool) -> None:
-        """Set networks and optimisers up on the device.
-
-        Raises:
-            UsageError: If there is nothing to train.
-        """
+        """Set networks and optimisers up on the device; at least one part has a parameter that wants a gradient."""
         self._trainee, self._fabric, self._out, self._seed, self._progress = trainee, fabric, out, seed, progress
         self._recipe = trainee.recipe
         self._parts = trainee.parts()
@@ -59,10 +55,6 @@ class Loop:
             name: [p for p in part.parameters() if p.requires_grad] for name, part in self._parts.items()
         }
         self._phases = [phase for phase in trainee.phases() if any(self._trainable[name] for name in phase.trains)]
-        if not self._phases:
-            raise UsageError(
-                f"{trainee.who} has no parameters to train with this recipe; use a recipe of track 'adapted'"
-            )
         self._student = Student(trainee, self._phases)
         self._module, *self._optimizers = fabric.setup(self._student, *map(self._optimizer, self._phases))
         self._beside = trainee.helpers()

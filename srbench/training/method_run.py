@@ -66,7 +66,7 @@ class MethodRun(Trainee):
         teachers: Sequence[Classifier] = (),
         judges: Sequence[Classifier] = (),
     ) -> None:
-        """Decode the images, build the networks, and compute the teacher's logits.
+        """Build the networks, decode the images, and compute the teacher's logits.
 
         Args:
             run: The run.
@@ -77,13 +77,13 @@ class MethodRun(Trainee):
             judges: Classifiers that see SR in validation and take no part in training.
 
         Raises:
-            UsageError: If method, data, recipe and classifier do not go together.
+            UsageError: If method, data, recipe and classifier do not go together; what needs no pixels is checked
+                before any image is decoded.
         """
         self.who, self.recipe = name, run.recipe
         self._run, self._registry, self._classifiers = run, registry, tuple(teachers)
         self._device = run.fabric.device
         self._task_type = task_type_of([*run.data, *run.val])
-        self.images, self._val_images = self._open_images()
         torch.manual_seed(run.options.seed)
         self._method, self._parameters, self._started = self._build(method_class)
         check_channels(name, self._method, [*run.data, *run.val])
@@ -94,20 +94,15 @@ class MethodRun(Trainee):
             )
         self._method.recipe = run.recipe
         self._method.prepare(run.protocol)
-        self._classifier: Classifier | None = None
-        self._folded: list[nn.Module] = []
-        self._notes: tuple[str, ...] = ()
         for network in (*teachers, *judges):
             network.to(self._device)
             freeze(network)
-        if teachers and run.recipe.track == "adapted":
-            self._classifier = self._adapted(teachers[0], self._started)
-            self._folded = list(folded_norms(self._classifier))
-            if run.recipe.classifier_train_mode:
-                images = sample_images(self.images).to(self._device)
-                remedy = "freeze them with --set classifier_train_mode=false, or training breaks it"
-                who = f"classifier {teachers[0].id}"
-                self._notes = tuple(about_train_mode(self._classifier, images, who=who, remedy=remedy))
+        adapts = bool(teachers) and run.recipe.track == "adapted"
+        self._classifier = self._adapted(teachers[0], self._started) if adapts else None
+        self._folded = [] if self._classifier is None else list(folded_norms(self._classifier))
+        self._check_parameters()
+        self.images, self._val_images = self._open_images()
+        self._notes = self._cautions()
         self._degradation = training_degradation(run.protocol)
         self._wants_logits = self._needs_teacher_logits()
         self._teachers = [self._teacher(network) for network in teachers]
@@ -263,6 +258,31 @@ class MethodRun(Trainee):
         )
 
     # --- what is set up before the first step
+
+    def _check_parameters(self) -> None:
+        """Refuse a run in which nothing could be trained.
+
+        Raises:
+            UsageError: Naming the track.
+        """
+        if any(parameter.requires_grad for part in self.parts().values() for parameter in part.parameters()):
+            return
+        raise UsageError(
+            f"track {self.recipe.track!r} trains {self.who} alone, which has no parameters of its own; train the"
+            " classifier along with --set track=adapted"
+            if self._classifier is None
+            else f"track {self.recipe.track!r} leaves neither {self.who} nor the classifier a parameter to train; let"
+            " adapt() leave some of the classifier's their gradients"
+        )
+
+    def _cautions(self) -> tuple[str, ...]:
+        """Say what training in train mode would break of the classifier trained along."""
+        if self._classifier is None or not self.recipe.classifier_train_mode:
+            return ()
+        images = sample_images(self.images).to(self._device)
+        remedy = "freeze them with --set classifier_train_mode=false, or training breaks it"
+        who = f"classifier {self._classifier.id}"
+        return tuple(about_train_mode(self._classifier, images, who=who, remedy=remedy))
 
     def _open_images(self) -> tuple[ImageSet, ImageSet]:
         run, recipe = self._run, self.recipe
