@@ -23,9 +23,7 @@ ARGS = ["args.channels=[8,8,8,8]", "args.stem_width=8", "batch_size=8", "augment
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
-    monkeypatch.setenv("SRBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("SRBENCH_WEIGHTS", str(tmp_path / "weights"))
+def place(tmp_path, own_folders):
     world.make_images(tmp_path / "photos")
     world.make_protocol(tmp_path)
     return tmp_path

@@ -29,17 +29,11 @@ SHORT = ("steps_per_epoch=3", "batch_size=4", "augment.flip=false")
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
-    """A folder with images, a classifier whose norms have statistics, and a protocol."""
-    root = tmp_path_factory.mktemp("controls")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
-        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
-        world.make_images(root / "photos", count=40, side=48)
-        world.make_classifier()
+    """The classifier's norms have statistics, and those of another have been folded away."""
+    with world.own_place(tmp_path_factory, count=40, side=48) as root:
         save_again("tiny", perturbed)
         world.make_classifier("folded")
         save_again("folded", folded)
-        world.make_protocol(root)
         yield root
 
 

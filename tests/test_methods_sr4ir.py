@@ -157,9 +157,7 @@ def test_recipes_are_the_paper_and_its_ablations():
 # Training
 
 
-def test_it_trains_in_turn_goes_on_from_its_warm_up_and_its_ablations_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("SRBENCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("SRBENCH_WEIGHTS", str(tmp_path / "weights"))
+def test_it_trains_in_turn_goes_on_from_its_warm_up_and_its_ablations_run(tmp_path, own_folders):
     photos = world.make_images(tmp_path / "photos", count=24)
     world.make_classifier()
     base = load_classifier("tiny").network.state_dict()

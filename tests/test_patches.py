@@ -27,14 +27,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
-    """A folder with images, a method and a protocol of noise and JPEG; caches and weights of its own."""
-    root = tmp_path_factory.mktemp("patches")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
-        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
+    """The world with further images, and with a protocol of noise and JPEG."""
+    with world.own_place(tmp_path_factory) as root:
         world.make_images(root / "plain", 12, labelled=False)
-        world.make_images(root / "photos")
-        world.make_method(root)
         (root / "worn.toml").write_text("[lr]\nscale = 0.5\nnoise_sigma = 0.05\njpeg_quality = 60\n")
         yield root
 

@@ -43,17 +43,9 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
-    """A folder with images, a classifier, a protocol and methods; caches and weights of its own."""
-    root = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
-        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
-        world.make_images(root / "photos")
+    with world.own_place(tmp_path_factory) as root:
         world.make_images(root / "unlabelled", labelled=False)
-        world.make_classifier()
         world.make_classifier("strangers", ("x", "y"), seed=1)
-        world.make_protocol(root)
-        world.make_method(root)
         world.make_gan(root)
         yield root
 

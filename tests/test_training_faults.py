@@ -32,15 +32,7 @@ BROKEN = 'return {"logits": (self.tail.weight * 0).sum().sqrt()}'
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
-    """A folder with images, a classifier, a protocol and a method; caches and weights of its own."""
-    root = tmp_path_factory.mktemp("faults")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
-        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
-        world.make_images(root / "photos", count=40)
-        world.make_classifier()
-        world.make_protocol(root)
-        world.make_method(root)
+    with world.own_place(tmp_path_factory, count=40) as root:
         yield root
 
 

@@ -30,16 +30,8 @@ IN_TURN = ["track=adapted", "classifier_losses.ce_sr=1", "classifier_lr=0.05", "
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
-    """A folder with images, a classifier, a protocol and methods; caches and weights of its own."""
-    root = tmp_path_factory.mktemp("turns")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
-        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
-        world.make_images(root / "photos", count=40)
+    with world.own_place(tmp_path_factory, count=40) as root:
         world.make_images(root / "unlabelled", count=40, labelled=False)
-        world.make_classifier()
-        world.make_protocol(root)
-        world.make_method(root)
         yield root
 
 

@@ -13,15 +13,7 @@ from srbench.training.result import TrainingResult
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with images, a classifier, a protocol and a method; caches and weights of its own."""
-    root = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
-        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
-        world.make_images(root / "photos")
-        world.make_classifier()
-        world.make_protocol(root)
-        world.make_method(root)
+    with world.own_place(tmp_path_factory) as root:
         yield root
 
 

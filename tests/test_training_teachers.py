@@ -29,15 +29,10 @@ SMALL = ["parameters.arch=disp", "parameters.blocks=1", "parameters.features=4",
 
 @pytest.fixture(scope="module", autouse=True)
 def place(tmp_path_factory):
-    root = tmp_path_factory.mktemp("world")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
-        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
-        world.make_images(root / "photos", count=40)
+    with world.own_place(tmp_path_factory, count=40) as root:
         for seed, name in enumerate(("one", "two", "judge")):
             world.make_classifier(name, seed=seed)
         world.make_classifier("strangers", ("x", "y"), seed=9)
-        world.make_protocol(root)
         yield root
 
 

@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import timm
 import torch
 from PIL import Image
@@ -97,6 +100,26 @@ class Gan(Method):
             adversarial = losses.adversarial(discriminator(batch.hr).detach(), discriminator(sr))
         return losses.terms(self.recipe.losses, sr, batch) | {"adversarial": adversarial}
 '''
+
+
+@contextmanager
+def own_place(tmp_path_factory: pytest.TempPathFactory, *, count: int = 60, side: int = SIDE) -> Iterator[Path]:
+    """Yield a folder with images, a classifier, a protocol and a method; inside, caches and weights are its own.
+
+    Args:
+        tmp_path_factory: Makes the folder.
+        count: Number of images.
+        side: Their side, pixels.
+    """
+    root = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SRBENCH_CACHE", str(root / "cache"))
+        patch.setenv("SRBENCH_WEIGHTS", str(root / "weights"))
+        make_images(root / "photos", count, side=side)
+        make_classifier()
+        make_protocol(root)
+        make_method(root)
+        yield root
 
 
 def make_images(folder: Path, count: int = 60, *, labelled: bool = True, side: int = SIDE) -> Path:
