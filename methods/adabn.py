@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from srbench.errors import UsageError
 from srbench.imaging.resample import resize
 from srbench.method import Batch, MethodInfo
+from srbench.training.network_behind import name_of
 from srbench.training.norms import batch_norms, folded_norms
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
@@ -54,12 +55,12 @@ class AdaBN(Trainable):
             UsageError: If the network behind has no batch norms, or they have been folded into its convolutions.
         """
         norms = batch_norms(classifier)
-        who = getattr(classifier, "id", "behind")
+        who = name_of(classifier)
         if not norms:
-            raise UsageError(f"adabn estimates batch norms, and classifier {who} has none; choose another classifier")
+            raise UsageError(f"adabn estimates batch norms, and {who} has none; choose another classifier")
         if len(folded_norms(classifier)) == len(norms):
             raise UsageError(
-                f"the batch norms of classifier {who} have been folded into its convolutions (mean 0 and variance 1"
+                f"the batch norms of {who} have been folded into its convolutions (mean 0 and variance 1"
                 " throughout), so adabn has no statistics to replace; choose a classifier whose weights still hold them"
             )
 

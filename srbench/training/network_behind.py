@@ -28,7 +28,7 @@ def last_layer(network: nn.Module) -> nn.Module:
     ]
     if not layers:
         raise UsageError(
-            f"{_name(network)} has no last layer that could be trained alone: no linear layer or convolution has one"
+            f"{name_of(network)} has no last layer that could be trained alone: no linear layer or convolution has one"
             " output a class; choose another classifier"
         )
     return layers[-1]
@@ -53,10 +53,10 @@ def shrink_input(network: nn.Module, factor: int) -> None:
     info = getattr(network, "info", None)
     side = getattr(info, "input_size", None)
     inner: nn.Module = getattr(network, "network", network)
-    if not _resample_tokens(inner, factor, _name(network)):
+    if not _resample_tokens(inner, factor, name_of(network)):
         if side is not None:
             raise UsageError(
-                f"{_name(network)} takes only {side} x {side} images and is no transformer that timm can resample;"
+                f"{name_of(network)} takes only {side} x {side} images and is no transformer that timm can resample;"
                 " choose a classifier that takes any size"
             )
         _remove_strides(network, factor)
@@ -73,6 +73,11 @@ def check_factor(factor: int) -> None:
     """
     if factor < 2 or factor & (factor - 1):
         raise UsageError(f"the factor must be 2, 4, 8 or another power of two, got {factor}")
+
+
+def name_of(network: nn.Module) -> str:
+    """Return what a sentence calls a classifier."""
+    return f"classifier {network.id}" if hasattr(network, "id") else "the classifier"
 
 
 def _resample_tokens(network: nn.Module, factor: int, name: str) -> bool:
@@ -115,18 +120,18 @@ def _remove_strides(network: nn.Module, factor: int) -> None:
         left //= removed
     if left > 1:
         raise UsageError(
-            f"{_name(network)} has no early strides that come to a factor of {factor}, so it cannot take LR at native"
+            f"{name_of(network)} has no early strides that come to a factor of {factor}, so it cannot take LR at native"
             f" size; {_smaller(factor // left)}"
         )
     try:
         logits = network(_probe(network, _SIDE))
     except RuntimeError as error:
         raise UsageError(
-            f"{_name(network)} does not run without its first strides ({str(error).splitlines()[0]}); choose another"
+            f"{name_of(network)} does not run without its first strides ({str(error).splitlines()[0]}); choose another"
             " classifier"
         ) from error
     if logits.ndim != 2:
-        raise UsageError(f"{_name(network)} returns no logits of shape (N, classes); is it a classifier?")
+        raise UsageError(f"{name_of(network)} returns no logits of shape (N, classes); is it a classifier?")
 
 
 def _strided_levels(network: nn.Module) -> list[list[_Strided]]:
@@ -147,7 +152,7 @@ def _strided_levels(network: nn.Module) -> list[list[_Strided]]:
         network(_probe(network, 2 * _SIDE))
     except RuntimeError as error:
         raise UsageError(
-            f"{_name(network)} does not run on images of {2 * _SIDE} pixels ({str(error).splitlines()[0]}); choose a"
+            f"{name_of(network)} does not run on images of {2 * _SIDE} pixels ({str(error).splitlines()[0]}); choose a"
             " classifier that takes any size"
         ) from error
     finally:
@@ -194,7 +199,3 @@ def _smaller(reached: int) -> str:
     if reached > 1:
         return f"the largest factor is {reached} (--set parameters.factor={reached})"
     return "choose another classifier"
-
-
-def _name(network: nn.Module) -> str:
-    return f"classifier {network.id}" if hasattr(network, "id") else "the classifier"
