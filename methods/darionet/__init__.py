@@ -18,7 +18,7 @@ from srbench.training.networks import name_as_inside, start_as_bilinear, start_s
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 from srbench.weights import WeightsFile, fill_state
-from srbench.weights.recognition import padded, recognise
+from srbench.weights.recognition import enlarged, recognise
 
 from .disp import Disp, arguments_of, own_names
 
@@ -192,9 +192,7 @@ class DarioNet(Trainable):
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
         """Enlarge `(N, 3, h, w)`, RGB, float, [0, 1], by the network's factor, whatever `size` is."""
-        height, width = lr.shape[-2:]
-        factor = int(self.info.factor)
-        return self.network(padded(lr, self._requirements))[..., : height * factor, : width * factor]
+        return enlarged(self.network, lr, factor=int(self.info.factor), requirements=self._requirements)
 
     def _install(self, network: nn.Module, factor: int, requirements: SizeRequirements) -> None:
         self.network = network.requires_grad_(True)

@@ -17,7 +17,7 @@ from srbench.training.networks import name_as_inside
 from srbench.training.recipe import Augment, Recipe
 from srbench.training.trainable import Trainable
 from srbench.weights import NamedWeights, WeightsFile, build, fill
-from srbench.weights.recognition import padded, recognise
+from srbench.weights.recognition import enlarged, recognise
 
 from .checkpoints import BASICSR, build_basicsr, build_rrdb, check_declared
 from .rrdn import build_rrdn, holds_rrdn
@@ -205,6 +205,4 @@ class ESRGAN(Trainable):
         self.info = dataclasses.replace(type(self).info, factor=factor)
 
     def _enlarge(self, lr: Tensor) -> Tensor:
-        height, width = lr.shape[-2:]
-        output = self.network(padded(lr, self._requirements))
-        return output[..., : height * self._factor, : width * self._factor]
+        return enlarged(self.network, lr, factor=self._factor, requirements=self._requirements)

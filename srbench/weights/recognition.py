@@ -1,10 +1,10 @@
-"""From a published checkpoint to its network: spandrel recognises the architecture by the parameters' names."""
+"""From a published checkpoint to its network, by the parameters' names, and from images of any size to its SR."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from spandrel import ImageModelDescriptor, ModelLoader, SizeRequirements, UnsupportedModelError
-from torch import Tensor
+from torch import Tensor, nn
 
 from srbench.errors import WeightsError
 from srbench.weights.files import WeightsFile
@@ -44,7 +44,20 @@ def recognise(loaded: WeightsFile) -> ImageModelDescriptor:
     return descriptor
 
 
-def padded(lr: Tensor, requirements: SizeRequirements) -> Tensor:
+def enlarged(network: nn.Module, lr: Tensor, *, factor: int, requirements: SizeRequirements) -> Tensor:
+    """Return `(N, C, factor * h, factor * w)`, what a network makes of images `(N, C, h, w)` of any size.
+
+    Args:
+        network: Enlarges by `factor`.
+        lr: The images, float, [0, 1].
+        factor: Enlargement.
+        requirements: Sizes that the network takes; images are extended to one of them, and SR is cut back.
+    """
+    height, width = lr.shape[-2:]
+    return network(_padded(lr, requirements))[..., : height * factor, : width * factor]
+
+
+def _padded(lr: Tensor, requirements: SizeRequirements) -> Tensor:
     """Extend images `(N, C, h, w)` to the right and below until a network takes their size, mirrored where possible."""
     height, width = lr.shape[-2:]
     right, bottom = requirements.get_padding(width, height)
