@@ -32,7 +32,7 @@ from srbench.training.ema import EpochMean, MovingAverage
 from srbench.training.fabric import level, mean_of_ranks, sum_of_ranks
 from srbench.training.images import Positions
 from srbench.training.losses import UnitScaler
-from srbench.training.norms import estimating, has_batch_norm
+from srbench.training.norms import batch_norms, estimating
 from srbench.training.optim import make_optimizer, schedule_factor, set_rates
 from srbench.training.plan import epoch_plan, read_ahead
 from srbench.training.state import EpochSums, RunState, check_settings
@@ -357,7 +357,7 @@ class Loop:
 
     def _estimate_norms(self, epoch: int) -> None:
         """Estimate batch-norm statistics anew on training batches."""
-        if not self._recipe.norm_steps or not has_batch_norm(self._student):
+        if not self._recipe.norm_steps or not batch_norms(self._student):
             return
         self._train_mode()
         plan = [batch for step in self._plan(epoch + 1) for batch in step][: self._recipe.norm_steps]

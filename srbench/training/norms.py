@@ -36,11 +36,6 @@ def folded_norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     ]
 
 
-def has_batch_norm(module: nn.Module) -> bool:
-    """Say whether a module holds batch norms of any kind."""
-    return any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in module.modules())
-
-
 @contextmanager
 def estimating(module: nn.Module) -> Iterator[None]:
     """Reset the statistics of all batch norms in train mode; what is run inside gives their plain mean over batches.
