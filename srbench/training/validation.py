@@ -110,8 +110,9 @@ class MethodValidation:
                     grey=torch.from_numpy(self.images.stored_channels[positions] == 1),
                 )
                 sums.add("psnr", metrics.psnr_from_mse(mse).clamp_max(metrics.PSNR_CAP_DB))
+            shown = for_classifier(sr, self.protocol)
             for watcher in self.watchers:
-                self._add_figures(sums, watcher, for_classifier(sr, self.protocol), positions)
+                self._add_figures(sums, watcher, shown, positions)
         return sums
 
     def _add_figures(self, sums: Sums, watcher: Watcher, sr: Tensor, positions: Positions) -> None:
@@ -119,14 +120,15 @@ class MethodValidation:
         task_type = self.images.task_type
         logits, target = watcher.network(sr).float(), watcher.hr_logits.rows(positions).to(self.device)
         labels = _labels(self.images, positions, self.device) if watcher.labelled else None
+        found = {"logits": metrics.logit_mse(logits, target)}
+        if "agreement" in task_type.ranks:
+            found["agreement"] = (logits.argmax(dim=1) == target.argmax(dim=1)).double()
+        if labels is not None:
+            outputs = self._output_map(logits.shape[1])
+            found |= task_type.figures(logits, labels, outputs)
+            found |= {f"{name}_hr": values for name, values in task_type.figures(target, labels, outputs).items()}
         for suffix in dict.fromkeys([*([""] if watcher.teaches else []), watcher.label]):
-            sums.add(f"logits{suffix}", metrics.logit_mse(logits, target))
-            if "agreement" in task_type.ranks:
-                sums.add(f"agreement{suffix}", (logits.argmax(dim=1) == target.argmax(dim=1)).double())
-            if labels is not None:
-                outputs = self._output_map(logits.shape[1])
-                _add(sums, task_type.figures(logits, labels, outputs), suffix)
-                _add(sums, task_type.figures(target, labels, outputs), f"_hr{suffix}")
+            _add(sums, found, suffix)
 
     def _output_map(self, n_outputs: int) -> OutputMap:
         labels = self.images.labels
