@@ -20,7 +20,7 @@ from srbench.compute.timing import count_macs
 from srbench.errors import UsageError
 from srbench.networks.classifiers import Classifier, ClassifierInfo
 from srbench.networks.loading import load_classifier
-from srbench.training import images
+from srbench.training import images, method_run
 from srbench.training.network_behind import last_layer, shrink_input
 from srbench.training.norms import batch_norms, folded_norms
 
@@ -214,6 +214,20 @@ def test_fixres_chooses_the_best_size_and_stores_it() -> None:
     assert FixRes(96).choose_parameters([32], lambda: 0.0) == {}
     with pytest.raises(UsageError, match="at least 1 pixel, or 0 to choose it, got -1"):
         FixRes(-1)
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "agreement"])
+def test_fixres_chooses_by_what_ranks_and_not_by_cross_entropy(run, monkeypatch, figure) -> None:
+    by_size = {32: {figure: 0.3, "ce": 1.9, "ce_difference": 0.2}, 48: {figure: 0.6, "ce": 2.9, "ce_difference": 1.2}}
+    choose = FixRes.choose_parameters
+
+    def with_these_figures(control, input_sizes, score):
+        with monkeypatch.context() as patched:
+            patched.setattr(method_run, "figures", lambda sums: by_size[control.input_size])
+            return choose(control, input_sizes, score)
+
+    monkeypatch.setattr(FixRes, "choose_parameters", with_these_figures)
+    assert run("fixres").weights.card.parameters == {"input_size": 48}
 
 
 def test_the_chosen_size_travels_with_the_weights_and_is_seen_in_an_evaluation(place, run, tmp_path) -> None:

@@ -354,10 +354,15 @@ class MethodRun(Trainee):
         return [*sweep(int(lr_side), side - 1), side]
 
     def _score(self) -> float:
-        fabric, recipe = self._run.fabric, self.recipe
+        """Return the figure by which a table ranks, smaller for better: agreement with HR where nothing is labelled.
+
+        Cross-entropy would favour sizes at which the network behind knows too little to be sure of anything.
+        """
+        fabric = self._run.fabric
         with torch.no_grad():
             metrics = figures(sum_of_ranks(fabric, self._validation(fabric.global_rank, fabric.world_size)))
-        criterion = choose_criterion("ce_difference" if recipe.select == "none" else recipe.select, metrics)
+        ranking = self._task_type.criterion
+        criterion = choose_criterion(ranking if ranking in metrics else "agreement", metrics)
         return -metrics[criterion] if is_higher_better(criterion) else metrics[criterion]
 
     def _classifier_step(self, batch: Batch) -> Mapping[str, Tensor]:
