@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,46 @@ def own_folders(tmp_path, monkeypatch):
     for variable, folder in FOLDERS.items():
         monkeypatch.setenv(variable, str(tmp_path / "user" / folder))
     return tmp_path / "user"
+
+
+@pytest.fixture(scope="module")
+def images(request, tmp_path_factory) -> Path:
+    """`PER_CLASS` images of `SIDE` pixels of each class of `dummies`; the module of the test says how many."""
+    from dummies import make_images
+
+    folder = tmp_path_factory.mktemp("data") / "photos"
+    return make_images(folder, request.module.PER_CLASS, side=request.module.SIDE)
+
+
+@pytest.fixture(scope="module")
+def card(request, tmp_path_factory) -> Path:
+    """The card of a classifier that knows `images`."""
+    from dummies import make_classifier
+
+    return make_classifier(tmp_path_factory.mktemp("card"), side=request.module.SIDE)
+
+
+@pytest.fixture
+def few_draws(own_folders, monkeypatch):
+    """Few bootstrap draws: the statistics have tests of their own."""
+    from srbench import leaderboard
+
+    monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
+
+
+@pytest.fixture
+def short_shards(monkeypatch):
+    """Several shards a cell."""
+    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 32)
+
+
+@pytest.fixture
+def workplace(few_draws, monkeypatch, tmp_path) -> Path:
+    """A working directory with a protocol `half.toml`, and measurements that are quick instead of exact."""
+    monkeypatch.setattr("srbench.evaluation.costs.BUDGET_S", 0.001)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "half.toml").write_text("[lr]\nscale = 0.5\n")
+    return tmp_path
 
 
 @pytest.fixture(scope="session")

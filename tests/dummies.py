@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,19 @@ def make_images(
         for number in range(per_class):
             Image.fromarray(pixels(label, number, side)).save(folder / name / f"{number:04d}{suffix}")
     return folder
+
+
+def evaluator(data: Path, card: Path, protocol: Path | str, out: Path, **settings: Any) -> Callable[..., Any]:
+    """Return a function that evaluates methods, bilinear if none is named; its options go before these `settings`."""
+    from srbench import evaluate
+
+    usual = {"data": f"folder:{data}", "classifiers": [str(card)], "protocol": str(protocol), "out": out}
+    usual |= {"measure": False, "progress": False}
+
+    def run(*methods: str, **options: Any) -> Any:
+        return evaluate(list(methods) or ["bilinear"], **(usual | settings | options))
+
+    return run
 
 
 def make_classifier(

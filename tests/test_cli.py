@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,32 +17,15 @@ from dummies import WNIDS, make_classifier, make_images, pixels, plugin, trainab
 from PIL import Image
 from typer.testing import CliRunner
 
-from srbench import leaderboard
 from srbench.cli import app, listing
-from srbench.evaluation import costs
 
-SIDE = 24
+PER_CLASS, SIDE = 8, 24
 ADAPTED = ("adabn", "fixres", "lr_student", "retrained")  # controls that are skipped until there are weights for them
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return make_images(tmp_path_factory.mktemp("data") / "photos", 8, side=SIDE)
-
-
-@pytest.fixture(scope="module")
-def card(tmp_path_factory):
-    return make_classifier(tmp_path_factory.mktemp("card"), side=SIDE)
-
-
 @pytest.fixture(autouse=True)
-def quick(own_folders, monkeypatch, tmp_path):
-    """A working directory of its own, a wide terminal, and measurements that are quick instead of exact."""
-    monkeypatch.setattr(costs, "BUDGET_S", 0.001)
-    monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
+def wide_terminal(workplace, monkeypatch):
     monkeypatch.setenv("COLUMNS", "220")
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "half.toml").write_text("[lr]\nscale = 0.5\n")
 
 
 class Result:

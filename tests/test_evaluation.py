@@ -19,10 +19,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from dummies import CLASSES, WNIDS, make_classifier, make_images, pixels, plugin, save_gain, trainable
+from dummies import CLASSES, WNIDS, evaluator, make_classifier, make_images, pixels, plugin, save_gain, trainable
 from PIL import Image, ImageOps
 
-from srbench import evaluate, leaderboard, weights
+from srbench import evaluate, weights
 from srbench.compute.numerics import Numerics
 from srbench.data import hr_chunks
 from srbench.errors import (
@@ -45,29 +45,13 @@ from srbench.records.shards import write_shard
 from srbench.records.thumbnails import THUMBNAILS_FILE, read_thumbnails
 from srbench.weights import Card
 
-N, SIDE = 66, 24
+pytestmark = pytest.mark.usefixtures("few_draws", "short_shards")
+
+PER_CLASS, SIDE = 22, 24
+N = 3 * PER_CLASS
 HALF = "[lr]\nscale = 0.5\n"
 ADAPTED = ("adabn", "fixres", "lr_student", "retrained")  # controls that are skipped until there are weights for them
 ALWAYS = ["original", "bilinear", "adabn", "fixres", "lr_student", "none", "retrained"]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    """22 images of each of three classes."""
-    return make_images(tmp_path_factory.mktemp("data") / "photos", 22, side=SIDE)
-
-
-@pytest.fixture(scope="module")
-def card(tmp_path_factory):
-    """A classifier that knows them."""
-    return make_classifier(tmp_path_factory.mktemp("card"), side=SIDE)
-
-
-@pytest.fixture(autouse=True)
-def small_and_quick(own_folders, monkeypatch):
-    """Several shards a cell, and few bootstrap draws: the statistics have tests of their own."""
-    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 32)
-    monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
 
 
 @pytest.fixture
@@ -85,19 +69,7 @@ def protocol(tmp_path):
 @pytest.fixture
 def run(images, card, protocol, tmp_path):
     """Return a function that evaluates methods with everything else filled in."""
-
-    def call(*methods: str, **options):
-        filled = {
-            "data": f"folder:{images}",
-            "classifiers": [str(card)],
-            "protocol": protocol(),
-            "out": tmp_path / "out",
-            "measure": False,
-            "batch_size": 32,
-        }
-        return evaluate(list(methods) or ["bilinear"], **(filled | options))
-
-    return call
+    return evaluator(images, card, protocol(), tmp_path / "out", batch_size=32)
 
 
 def row(result, method: str, **columns) -> pd.Series:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from dummies import CLASSES, make_classifier, make_images
+from dummies import CLASSES, evaluator, make_classifier
 from PIL import Image
 from record_factory import commit, make_record, make_samples
 
-from srbench import evaluate, leaderboard
+from srbench import leaderboard
 from srbench.errors import UsageError
 from srbench.evaluation import EvalOptions
 from srbench.evaluation.sizes import further_sizes
@@ -30,7 +29,10 @@ from srbench.records.cells import cell_folder, find_records, load_cell
 from srbench.report import write_report
 from srbench.report.figures import draw_all
 
-SIDE, N = 64, 60
+pytestmark = pytest.mark.usefixtures("few_draws", "short_shards")
+
+SIDE, PER_CLASS = 64, 20
+N = 3 * PER_CLASS
 PROTOCOL = "[lr]\nscale = 0.25\n"
 
 TWICE = """
@@ -48,39 +50,13 @@ class Twice(Method):
 """
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return make_images(tmp_path_factory.mktemp("data") / "photos", N // 3, side=SIDE)
-
-
-@pytest.fixture(scope="module")
-def card(tmp_path_factory) -> Path:
-    return make_classifier(tmp_path_factory.mktemp("card"), side=SIDE)
-
-
-@pytest.fixture(autouse=True)
-def small_and_quick(own_folders, monkeypatch):
-    monkeypatch.setattr("srbench.evaluation.options.CHUNK", 32)
-    monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
-
-
 @pytest.fixture
 def run(images, card, tmp_path):
     """Return a function that evaluates methods with everything else filled in."""
     protocol = tmp_path / "quarter.toml"
     protocol.write_text(PROTOCOL)
 
-    def call(*methods: str, **options):
-        filled = {
-            "data": f"folder:{images}",
-            "classifiers": [str(card)],
-            "protocol": str(protocol),
-            "out": tmp_path / "out",
-            "measure": False,
-        }
-        return evaluate(list(methods) or ["bilinear"], **(filled | options))
-
-    return call
+    return evaluator(images, card, protocol, tmp_path / "out")
 
 
 def twice(folder: Path) -> Path:

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from dummies import make_classifier, make_images, save_gain, trainable
+from dummies import evaluator, make_classifier, make_images, save_gain, trainable
 
-from srbench import evaluate
 from srbench.compute.numerics import Numerics
 from srbench.evaluation import rows, scoring, task, thumbnails
 from srbench.evaluation.options import CHUNK, PassSettings
@@ -34,18 +33,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def run(place, own_folders, tmp_path):
-    def call(*methods: str, **options):
-        filled = {
-            "data": f"folder:{place / 'photos'}",
-            "classifiers": [str(place / "dummy.toml")],
-            "protocol": str(place / "half.toml"),
-            "out": tmp_path / "out",
-            "measure": False,
-            "progress": False,
-        }
-        return evaluate(list(methods), **(filled | options))
-
-    return call
+    return evaluator(place / "photos", place / "dummy.toml", place / "half.toml", tmp_path / "out")
 
 
 @pytest.mark.parametrize("classes_with_scores", [50, 2], ids=["scores", "histograms"])

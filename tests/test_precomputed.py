@@ -7,11 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
-from dummies import make_classifier, make_images
+from dummies import evaluator, make_classifier, make_images
 from PIL import Image
 from typer.testing import CliRunner
 
-from srbench import evaluate
 from srbench.cli import app
 from srbench.errors import DataError, UnreadableImageError, UsageError
 from srbench.imaging.lossless import read_restored, why_lossy
@@ -38,18 +37,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture
 def run(place, own_folders, tmp_path):
-    def call(*methods, **options):
-        filled = {
-            "data": f"folder:{place / 'photos'}",
-            "classifiers": [str(place / "dummy.toml")],
-            "protocol": str(place / "half.toml"),
-            "out": tmp_path / "out",
-            "measure": False,
-            "progress": False,
-        }
-        return evaluate(list(methods) or ["bilinear"], **(filled | options))
-
-    return call
+    return evaluator(place / "photos", place / "dummy.toml", place / "half.toml", tmp_path / "out")
 
 
 @pytest.fixture

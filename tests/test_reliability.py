@@ -11,16 +11,13 @@ import subprocess
 import sys
 import textwrap
 import threading
-from functools import partial
 
 import pandas as pd
 import pytest
 import torch
-from dummies import make_classifier, make_images
+from dummies import evaluator
 
-from srbench import leaderboard
 from srbench.errors import RecordError, TrainingError, UsageError
-from srbench.evaluation import costs, evaluate
 from srbench.files.paths import user_path
 from srbench.files.turns import BusyError, only_writer
 from srbench.leaderboard import build
@@ -28,41 +25,15 @@ from srbench.records.cells import SAMPLES_FILE, find_records, is_fresh
 from srbench.report import write_report
 from srbench.training import checkpoint
 
+pytestmark = pytest.mark.usefixtures("workplace")
+
 SIDE, PER_CLASS = 24, 12
 N = 3 * PER_CLASS
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return make_images(tmp_path_factory.mktemp("data") / "photos", PER_CLASS, side=SIDE)
-
-
-@pytest.fixture(scope="module")
-def card(tmp_path_factory):
-    return make_classifier(tmp_path_factory.mktemp("card"), side=SIDE)
-
-
-@pytest.fixture(autouse=True)
-def quick(own_folders, monkeypatch, tmp_path):
-    monkeypatch.setattr(costs, "BUDGET_S", 0.001)
-    monkeypatch.setattr(leaderboard, "build", partial(leaderboard.build, draws=20))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "half.toml").write_text("[lr]\nscale = 0.5\n")
-
-
 @pytest.fixture
 def run(images, card, tmp_path):
-    def call(*methods, out=tmp_path / "out", **options):
-        settings = {
-            "data": f"folder:{images}",
-            "classifiers": str(card),
-            "protocol": str(tmp_path / "half.toml"),
-            "progress": False,
-            **options,
-        }
-        return evaluate(list(methods), out=out, **settings)
-
-    return call
+    return evaluator(images, card, "half.toml", tmp_path / "out", measure=True)
 
 
 def flipped(content: bytes, place: int) -> bytes:

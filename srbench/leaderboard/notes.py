@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from srbench.compute.numerics import Numerics
@@ -44,7 +44,7 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
         more = ", ..." if dataset["n_unreadable"] > len(dataset["unreadable"]) else ""
         lines.append(f"unreadable and left out of every row: {dataset['n_unreadable']} ({named}{more})")
     one_channel = dataset.get("n_one_channel", 0)  # boards of before it was counted do not say
-    if one_channel and about["protocol"]["fields"].get("score", {}).get("channels") == "y":
+    if one_channel and _scoring(about).get("channels") == "y":
         lines.append(f"{one_channel} of {dataset['n']} {unit} are stored with one channel, which is taken as Y itself")
     lines += _exact_notes(rows)
     lines += _null_notes(rows)
@@ -80,73 +80,73 @@ def cautions(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
             by_count.setdefault(row.notes[TRAINED_ON], []).append(row.label)
     for count, labels in by_count.items():
         lines.append(f"trained on {count} of these {n} {unit}: {', '.join(labels)}; score what was held out")
-    return lines + _chance_cautions(board, task, rows)
+    return [*lines, *_chance_cautions(board, task, rows)]
 
 
-def _chance_cautions(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
+def _scoring(about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return how the protocol of a task scores; boards of before a field was there lack it."""
+    scoring: Mapping[str, Any] = about["protocol"]["fields"].get("score", {})
+    return scoring
+
+
+def _chance_cautions(board: Leaderboard, task: str, rows: Sequence[Row]) -> Iterator[str]:
     """Say that a classifier guesses on the original images."""
-    about, lines = board.tasks[task], []
+    about = board.tasks[task]
     for row in rows:
         accuracy, network = row["accuracy"], about["classifiers"].get(row.classifier)
         if row.role != "oracle" or accuracy is None or network is None:
             continue
         table = board.per_class
         ours = table[(table["task"] == task) & (table["classifier"] == row.classifier) & (table["method"] == ORACLE)]
-        present = about["protocol"]["fields"].get("score", {}).get("logits") == "present"
+        present = _scoring(about).get("logits") == "present"
         outputs = about["dataset"]["n_classes"] if present else network["n_classes"]
         chance = chance_level([int(each) for each in ours["support"]], outputs)
         if is_at_chance(accuracy, row.n, chance):
-            lines.append(
+            yield (
                 f"classifier {row.classifier} is at chance on the original images: accuracy {accuracy:.3f}, where"
                 f" guessing gives {chance:.3f}; differences between methods mean nothing: train it, look at its labels"
             )
-    return lines
 
 
-def _mark_notes(rows: Sequence[Row]) -> list[str]:
-    lines = []
+def _mark_notes(rows: Sequence[Row]) -> Iterator[str]:
     if any(row.role == "oracle" for row in rows):
-        lines.append(f"{ORACLE}: the classifier on HR itself, the most that can be recovered")
+        yield f"{ORACLE}: the classifier on HR itself, the most that can be recovered"
     if any(row.role == "control" for row in rows):
-        lines.append(f"{CONTROL_MARK} control: keeps the comparison honest and has no rank")
+        yield f"{CONTROL_MARK} control: keeps the comparison honest and has no rank"
     if any(row.track == "adapted" for row in rows):
-        lines.append(
+        yield (
             f"{ADAPTED_MARK} adapted: the classifier was trained too; never ranked against frozen rows;"
             f" differences refer to the frozen {ORACLE} and {BASELINE}"
         )
-    return lines
 
 
-def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> list[str]:
+def _interval_notes(board: Leaderboard, rows: Sequence[Row], unit: str) -> Iterator[str]:
     if not any(row.ci for row in rows):
-        return []
+        return
     how = board.bootstrap
     line = (
         f"intervals: {100 * how['level']:.3g} % paired bootstrap over {unit}, {how['draws']} draws, seed {how['seed']}"
     )
     if any(row["p_holm"] is not None for row in rows):
         line += f"; p: exact McNemar against {BASELINE}, Holm-corrected over {_families(rows)}"
-    lines = [line]
-    score = board.tasks[rows[0].task]["protocol"]["fields"].get("score", {})
+    yield line
+    score = _scoring(board.tasks[rows[0].task])
     if score.get("psnr_reduction") == "batch":
-        lines.append(
+        yield (
             f"PSNR: mean over batches of {score['psnr_batch']} {unit} with pooled MSE; its interval resamples batches"
             f" (at least {MINIMUM_BATCHES})"
         )
-    return lines
 
 
-def _place_notes(rows: Sequence[Row]) -> list[str]:
+def _place_notes(rows: Sequence[Row]) -> Iterator[str]:
     """Say what the intervals of places are, and which rows are tied."""
-    lines = []
     if any(row.rank_interval is not None for row in rows):
-        lines.append("place 95 %: the middle 95 % of a row's places over the same draws")
+        yield "place 95 %: the middle 95 % of a row's places over the same draws"
     if any(row.tied for row in rows):
-        lines.append(
+        yield (
             f"{TIE_MARK} tied with the best of its track: the 95 % interval of the difference holds 0 (it holds for all"
             " pairs of rows at once, because the same data chose the best)"
         )
-    return lines
 
 
 def _seed_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:

@@ -23,9 +23,9 @@ from srbench.leaderboard.ranks import ordered, placed
 from srbench.leaderboard.rows import Row, RowKey, bare_row, interval_names
 from srbench.leaderboard.seeds import Drawn, joined
 from srbench.leaderboard.sizes import BySize, by_size, split_by_size, unlike
-from srbench.leaderboard.slices import slice_tables
+from srbench.leaderboard.slices import SliceTable, columns_by_task, slice_tables
 from srbench.metrics import psnr_pooled
-from srbench.metrics.catalogue import metric, metrics_of
+from srbench.metrics.catalogue import metric
 from srbench.metrics.stats import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, holm, smallest_difference
 from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
@@ -64,6 +64,8 @@ def build(
         RecordError: If samples cannot be read.
     """
     kept, repeated = newest_cells(cells)
+    described = columns_by_task(kept, slices or None)
+    sliced: list[SliceTable] = []
     tasks: dict[str, Mapping[str, Any]] = {}
     rows: list[Row] = []
     tables: list[pd.DataFrame] = []
@@ -80,13 +82,18 @@ def build(
             own, others = split_by_size(table)
             repeated += unlike(own, others)
             unordered = [bare_row(cell.record) for cell in own if cell.record.status != "ok"]
-            for group in paired_groups(own):
-                paired_rows, classes, of_rows = _paired_rows(group, others, asked, draws=draws, seed=seed)
-                unordered += paired_rows
-                tables += classes
-                drawn.update({row.key: each for row, each in zip(paired_rows, of_rows, strict=True)})
+            groups = [_group(group, others, asked, draws=draws, seed=seed) for group in paired_groups(own)]
+            for group in groups:
+                unordered += group.rows
+                tables += group.tables
+                drawn.update({row.key: each for row, each in zip(group.rows, group.draws, strict=True)})
             power |= _power(classifier, unordered)
-            rows += ordered(unordered, asked)
+            shown = ordered(unordered, asked)
+            rows += shown
+            if groups and task in described:  # the full cells, or partial ones where there are no others
+                most = max(groups, key=lambda group: (not group.cells[0].record.partial, len(group.cells)))
+                frame = described[task]
+                sliced += slice_tables(most.cells, most.ids(), shown, frame, asked, draws=draws, seed=seed)
         tasks[task] = {**_describe(ours), "power": power}
     return Leaderboard(
         tasks=tasks,
@@ -95,7 +102,7 @@ def build(
         bootstrap={"draws": draws, "seed": seed, "level": LEVEL},
         warnings=(*warnings, *repeated),
         draws=drawn,
-        slices=tuple(slice_tables(kept, rows, columns=slices or None, draws=draws, seed=seed)),
+        slices=tuple(sliced),
     )
 
 
@@ -150,7 +157,7 @@ def _alone(cell: CellSamples, task_type: TaskType, *, draws: int, seed: int) -> 
     if _pools_batches(cell) and math.isfinite(row.values.get("psnr", math.inf)):
         row, drawn = _with_batch_interval(row, cell, draws=draws, seed=seed)
     # The columns of all cells stay in memory together from here on, so only those that are paired do.
-    return _Alone(cell.only({*_averaged(task_type).values(), *task_type.compared}), row, drawn)
+    return _Alone(cell.only({*task_type.averaged().values(), *task_type.compared}), row, drawn)
 
 
 def _at_sizes(alone: _Alone, known: BySize) -> _Alone:
@@ -173,21 +180,38 @@ def _at_sizes(alone: _Alone, known: BySize) -> _Alone:
     return dataclasses.replace(alone, cell=cell, row=row)
 
 
-def _averaged(task_type: TaskType) -> dict[str, str]:
-    """Return the columns that are resampled by the names of their metrics."""
-    averaged = (info for info in metrics_of(task_type.name) if info.averaged)
-    return {info.name: info.name if info.value is not None else info.columns[-1].name for info in averaged}
+@dataclass(frozen=True)
+class _Group:
+    """Cells whose samples are the same, resampled together.
+
+    Attributes:
+        rows: Their rows; those of weights that differ in seed alone are one.
+        tables: Their per-class tables.
+        draws: Bootstrap draws of each row's metrics by name.
+        cells: What was averaged of each cell, in the order of the samples of `first`.
+        first: The first cell as it is stored.
+    """
+
+    rows: list[Row]
+    tables: list[pd.DataFrame]
+    draws: list[Mapping[str, Floats]]
+    cells: list[CellSamples]
+    first: StoredCell
+
+    def ids(self) -> pd.Series:
+        """Return the ids of the samples."""
+        return self.first.samples(["sample_id"])["sample_id"]
 
 
-def _paired_rows(
+def _group(
     cells: Sequence[StoredCell],
     others: Mapping[CellKey, Sequence[StoredCell]],
     task_type: TaskType,
     *,
     draws: int,
     seed: int,
-) -> tuple[list[Row], list[pd.DataFrame], list[Mapping[str, Floats]]]:
-    """Return the rows, the per-class tables and each row's draws of cells whose samples are the same.
+) -> _Group:
+    """Return what cells whose samples are the same come to.
 
     Args:
         cells: Cells of the protocol's own size.
@@ -244,7 +268,7 @@ def _paired_rows(
     shown = joined(separate, records, task_type, seed=seed)
     done = _with_p([each.row for each in shown], [each.p_values for each in shown], task_type)
     of_rows = [each.draws for each in shown]
-    return placed(done, of_rows, task_type), comparison.tables, of_rows
+    return _Group(placed(done, of_rows, task_type), list(comparison.tables), of_rows, paired, cells[0])
 
 
 def _with_p(rows: Sequence[Row], p_values: Sequence[Mapping[str, float]], task_type: TaskType) -> list[Row]:
@@ -310,7 +334,7 @@ def _resampled(
     """Return bootstrap draws of the means that rows have, by (index of the cell, name); one set of draws for all."""
     named: list[tuple[tuple[int, str], Column]] = []
     for index, (cell, row) in enumerate(zip(cells, rows, strict=True)):
-        for name, column in _averaged(task_type).items():
+        for name, column in task_type.averaged().items():
             values = cell.floats.get(column)
             pooled = name == "psnr" and _pools_batches(cell)
             if values is not None and name in row.values and np.isfinite(values).any() and not pooled:

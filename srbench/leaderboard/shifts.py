@@ -7,68 +7,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from srbench.files.strict import canonical_json
+from srbench.leaderboard.beside import RowBeside, TableBeside
 from srbench.leaderboard.rows import Row
 from srbench.metrics.catalogue import metric
 from srbench.protocol import shift_names, without_degradation
-from srbench.task_types import Interval, task_type
+from srbench.task_types import task_type
 
 
 @dataclass(frozen=True)
-class ShiftedRow:
-    """A row of the undegraded task with what it keeps.
+class ShiftedRow(RowBeside):
+    """A row of the undegraded task with what it keeps under each degradation.
 
     Attributes:
-        row: The row without further degradation.
-        values: Name of a degradation -> the value of the metric under it; the undegraded one is not among them.
-        ci: Name of a degradation -> its 95 % interval.
         worst: Name of the degradation under which the value is worst, or None where not all are known and for the
             original, which is never degraded.
     """
 
-    row: Row
-    values: Mapping[str, float]
-    ci: Mapping[str, Interval]
     worst: str | None
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry in leaderboard.json."""
-        return {
-            "method": self.row.method,
-            "weights": self.row.weights,
-            "track": self.row.track,
-            "values": dict(self.values),
-            "ci": {name: list(ends) for name, ends in self.ci.items()},
-            "worst": None if self.worst is None else {"name": self.worst, "value": self.values[self.worst]},
-        }
+        worst = None if self.worst is None else {"name": self.worst, "value": self.values[self.worst]}
+        return super().to_json() | {"worst": worst}
 
 
 @dataclass(frozen=True)
-class ShiftTable:
-    """Tasks of one set of images and one network, joined.
+class ShiftTable(TableBeside):
+    """Tasks of one set of images and one network, joined beside the task without further degradation.
 
     Attributes:
-        task: Id of the task without further degradation.
-        classifier: Id of the network behind, or None.
-        metric: Name of what is compared: what ranks the rows.
         tasks: Name of a degradation -> id of its task, in the order of the columns.
         rows: One for each row of the undegraded task that is ok, in its order.
     """
 
-    task: str
-    classifier: str | None
-    metric: str
     tasks: Mapping[str, str]
     rows: tuple[ShiftedRow, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry in leaderboard.json."""
-        return {
-            "task": self.task,
-            "classifier": self.classifier,
-            "metric": self.metric,
-            "tasks": dict(self.tasks),
-            "rows": [row.to_json() for row in self.rows],
-        }
+        return {**self.head(), "tasks": dict(self.tasks), "rows": [row.to_json() for row in self.rows]}
 
 
 def shift_tables(tasks: Mapping[str, Mapping[str, Any]], rows: Sequence[Row]) -> list[ShiftTable]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,14 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from srbench.errors import UnknownNameError
-from srbench.leaderboard.pairing import aligned, newest_cells, paired_groups
-from srbench.leaderboard.rows import Row
-from srbench.metrics.catalogue import metric, metrics_of
+from srbench.leaderboard.beside import RowBeside, TableBeside
+from srbench.leaderboard.rows import Row, bare_row
+from srbench.metrics.catalogue import metric
 from srbench.metrics.stats import LEVEL, bootstrap_means
 from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
 from srbench.records.sample_columns import OWN_COLUMNS, read_columns
-from srbench.task_types import Interval, TaskType, put_interval, task_type
+from srbench.task_types import CellSamples, TaskType, put_interval
+from srbench.task_types.base import Column
 
 BINS = 4  # into which a column of many numbers is cut, at its quantiles
 MOST_VALUES = 12  # of a column of text; the rarest beyond them are one slice
@@ -42,129 +44,105 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class SlicedRow:
-    """A row with its value on each slice.
+class SliceTable(TableBeside):
+    """The rows of one task and network by the slices of one column: what ranks them where that is a mean, else PSNR.
 
     Attributes:
-        row: The row.
-        values: The metric by name of the slice.
-        ci: Its 95 % interval by name of the slice, images resampled within it, the same draws for all rows.
-    """
-
-    row: Row
-    values: Mapping[str, float]
-    ci: Mapping[str, Interval]
-
-
-@dataclass(frozen=True)
-class SliceTable:
-    """The rows of one task and network by the slices of one column.
-
-    Attributes:
-        task: Id of the task.
-        classifier: Id of the network behind, or None.
         column: Name of the column.
-        metric: Name of what is averaged: what ranks the rows where that is a mean, else PSNR.
         numeric: Whether the slices are ranges of a number.
-        n_missing: Images without a value in this column.
         slices: The slices, in order.
-        rows: The rows that are ok, in the order of the leaderboard.
+        n_missing: Images without a value in this column.
+        rows: The rows that are ok, in the order of the leaderboard, with a value for each slice; images are resampled
+            within a slice, the same draws for all rows.
     """
 
-    task: str
-    classifier: str | None
     column: str
-    metric: str
     numeric: bool
-    n_missing: int
     slices: tuple[Slice, ...]
-    rows: tuple[SlicedRow, ...]
+    n_missing: int
+    rows: tuple[RowBeside, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return its entry in leaderboard.json."""
         return {
-            "task": self.task,
-            "classifier": self.classifier,
+            **self.head(),
             "column": self.column,
-            "metric": self.metric,
             "n_missing": self.n_missing,
-            "slices": [{"name": each.name, "n": each.n} for each in self.slices],
-            "rows": [
-                {
-                    "method": row.row.method,
-                    "weights": row.row.weights,
-                    "track": row.row.track,
-                    "values": dict(row.values),
-                    "ci": {name: list(ends) for name, ends in row.ci.items()},
-                }
-                for row in self.rows
-            ],
+            "slices": [dataclasses.asdict(each) for each in self.slices],
+            "rows": [row.to_json() for row in self.rows],
         }
 
 
-def slice_tables(
-    cells: Iterable[StoredCell], rows: Sequence[Row], *, columns: Sequence[str] | None, draws: int, seed: int
-) -> list[SliceTable]:
-    """Return the tables of every task and network by every column.
+def columns_by_task(cells: Iterable[StoredCell], columns: Sequence[str] | None) -> dict[str, pd.DataFrame]:
+    """Return by task what its samples are cut by: "sample_id", and columns of text.
 
     Args:
-        cells: The cells of the leaderboard.
-        rows: Its rows.
+        cells: The cells of a leaderboard.
         columns: Names of columns; None takes those that came with `--meta`.
-        draws: Bootstrap draws.
-        seed: Seed of the draws.
 
     Raises:
         UnknownNameError: If no task has a column of that name.
         RecordError: If a file cannot be read.
     """
-    kept, _ = newest_cells(cells)
-    found: list[SliceTable] = []
+    first: dict[str, StoredCell] = {}
+    for cell in cells:
+        if cell.record.status == "ok":
+            first.setdefault(cell.record.cell.task, cell)
+    found: dict[str, pd.DataFrame] = {}
     known: dict[str, None] = {}
-    for task in dict.fromkeys(row.task for row in rows):
-        ours = [cell for cell in kept if cell.record.cell.task == task and cell.record.status == "ok"]
-        frames = [frame for cell in ours[:1] if (frame := read_columns(cell.folder.parent.parent)) is not None]
-        for frame in frames:
-            present = [name for name in frame.columns if name != "sample_id"]
-            known |= dict.fromkeys(present)
-            wanted = [name for name in present if name not in OWN_COLUMNS] if columns is None else columns
-            for classifier in dict.fromkeys(row.classifier for row in rows if row.task == task):
-                group = [cell for cell in ours if cell.record.cell.classifier == classifier]
-                chosen = [name for name in wanted if name in present]
-                if chosen and group:
-                    found += _tables(group, rows, frame[["sample_id", *chosen]], draws=draws, seed=seed)
+    for task, cell in first.items():
+        frame = read_columns(cell.folder.parent.parent)
+        if frame is None:
+            continue
+        present = [name for name in frame.columns if name != "sample_id"]
+        known |= dict.fromkeys(present)
+        wanted = [name for name in present if name not in OWN_COLUMNS] if columns is None else columns
+        chosen = [name for name in wanted if name in present]
+        if chosen:
+            found[task] = frame[["sample_id", *chosen]]
     for name in columns or ():
         if name not in known:
             raise UnknownNameError("column to slice by", name, list(known))
     return found
 
 
-def _tables(
-    cells: Sequence[StoredCell], rows: Sequence[Row], frame: pd.DataFrame, *, draws: int, seed: int
+def slice_tables(
+    cells: Sequence[CellSamples],
+    ids: pd.Series,
+    rows: Sequence[Row],
+    frame: pd.DataFrame,
+    task_type: TaskType,
+    *,
+    draws: int,
+    seed: int,
 ) -> list[SliceTable]:
-    """Return the tables of one task and network: of the full cells, or of partial ones where there are no others."""
-    cells = max(paired_groups(cells), key=lambda group: (not group[0].record.partial, len(group)))
-    record = cells[0].record
-    asked = task_type(record.dataset.task_type)
-    candidates = _metrics(record.cell.classifier, asked)
-    ids = cells[0].samples(["sample_id"])["sample_id"]
-    by_key = {row.cell_key: row for row in rows}
-    known: list[tuple[Row, dict[str, NDArray[np.floating]]]] = []
-    for cell, samples in zip(cells, aligned(cells, asked), strict=True):
-        key = cell.record.cell
-        row = by_key.get((key.task, key.method, key.weights, key.classifier, key.track))
-        columns = {each: samples.floats.get(column) for each, column in candidates.items()}
-        if row is not None:
-            known.append((row, {each: v for each, v in columns.items() if v is not None and np.isfinite(v).any()}))
+    """Return the tables of one task and network, one for each column.
+
+    Args:
+        cells: Samples of the cells of the protocol's own size, in one common order.
+        ids: Their ids in this order.
+        rows: The rows of the table.
+        frame: What the samples are cut by, as `columns_by_task` returns it.
+        task_type: Type of the task.
+        draws: Bootstrap draws.
+        seed: Seed of the draws.
+    """
+    key = cells[0].record.cell
+    candidates = _metrics(key.classifier, task_type)
+    by_key = {bare_row(cell.record).key: cell.floats for cell in cells}
+    known: list[tuple[Row, dict[str, Column]]] = []
+    for row in rows:
+        floats = by_key.get(row.cell_key, {})
+        held = {each: floats[column] for each, column in candidates.items() if column in floats}
+        known.append((row, {each: values for each, values in held.items() if np.isfinite(values).any()}))
     name = next((each for each in candidates if any(each in held for _, held in known)), "psnr")
     found = [(row, counted(held[name], metric(name).cap)) for row, held in known if name in held]
-    place = {id(row): at for at, row in enumerate(rows)}
-    found.sort(key=lambda item: place[id(item[0])])
+    described = frame.set_index("sample_id").reindex(ids)
     tables = []
-    for header in frame.columns[1:]:
-        texts = frame.set_index("sample_id")[header].reindex(ids).to_list()
+    for header in described.columns:
+        texts = described[header].to_list()
         slices, numeric = cut(texts)
-        sliced = [SlicedRow(row, {}, {}) for row, _ in found]
+        sliced = [RowBeside(row, {}, {}) for row, _ in found]
         for label, members in slices.items():
             part = [values[members] for _, values in found]
             means = bootstrap_means(part, draws=draws, seed=seed) if part else np.empty((0, 0))
@@ -173,23 +151,17 @@ def _tables(
                 ci = dict(each.ci)
                 if math.isfinite(value):
                     put_interval(ci, label, means[:, at], LEVEL)
-                    sliced[at] = SlicedRow(each.row, {**each.values, label: value}, ci)
+                    sliced[at] = RowBeside(each.row, {**each.values, label: value}, ci)
         counts = tuple(Slice(label, len(members)) for label, members in slices.items())
         missing = sum(text is None for text in texts)
-        tables.append(
-            SliceTable(record.cell.task, record.cell.classifier, header, name, numeric, missing, counts, tuple(sliced))
-        )
+        tables.append(SliceTable(key.task, key.classifier, name, header, numeric, counts, missing, tuple(sliced)))
     return tables
 
 
-def _metrics(classifier: str | None, asked: TaskType) -> dict[str, str]:
+def _metrics(classifier: str | None, task_type: TaskType) -> dict[str, str]:
     """Return what may be averaged, what ranks the rows first: metrics with the column that holds a sample's share."""
-    averaged = {
-        info.name: info.name if info.value is not None else info.columns[-1].name
-        for info in metrics_of(asked.name)
-        if info.averaged
-    }
-    names = [*(() if classifier is None else (name for name in asked.ranks if name in averaged)), "psnr"]
+    averaged = task_type.averaged()
+    names = [*(() if classifier is None else (name for name in task_type.ranks if name in averaged)), "psnr"]
     return {name: averaged[name] for name in names}
 
 

@@ -285,6 +285,11 @@ class TaskType(ABC):
         columns = (column.name for info in metrics_of(self.name) for column in info.columns)
         return tuple(dict.fromkeys(columns))
 
+    def averaged(self) -> dict[str, str]:
+        """Name the metrics that are means over the samples, each with the column that is averaged and resampled."""
+        means = (info for info in metrics_of(self.name) if info.averaged)
+        return {info.name: info.name if info.value is not None else info.columns[-1].name for info in means}
+
     def contributions(self, cell: CellSamples, frame: pd.DataFrame) -> Mapping[str, Column]:
         """Return by name what each sample contributes to averaged metrics that are no mean of a stored column."""
         return {}

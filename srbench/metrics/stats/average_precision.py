@@ -1,0 +1,159 @@
+"""COCO's average precision from stored matches, and its bootstrap over images, which needs no matching."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srbench.metrics.boxes import THRESHOLDS, Matches, ignored, right
+from srbench.metrics.stats.bootstrap import BOOTSTRAP_DRAWS, resample_counts
+
+Floats = NDArray[np.float64]
+
+RECALLS = np.linspace(0.0, 1.0, 101)  # at which precision is averaged
+
+
+@dataclass(frozen=True)
+class DetectionTable:
+    """The matches of a data set; n images, C classes, S sizes.
+
+    Attributes:
+        image: Position of each detection's image, `(D,)`.
+        scores: Score of each detection, `(D,)`.
+        labels: Class of each detection, `(D,)`.
+        bits: What each is worth, `(D, S)`, as in `Matches`.
+        objects: Objects to be found, `(n, C, S)` int64.
+    """
+
+    image: NDArray[np.int64]
+    scores: NDArray[np.floating]
+    labels: NDArray[np.integer]
+    bits: NDArray[np.integer]
+    objects: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, images: Sequence[Matches], classes: int) -> DetectionTable:
+        """Join the matches of images, at least one."""
+        objects = np.zeros((len(images), classes, images[0].counts.shape[1] - 1), dtype=np.int64)
+        for number, each in enumerate(images):
+            objects[number, each.counts[:, 0]] = each.counts[:, 1:]
+        return cls(
+            np.repeat(np.arange(len(images)), [len(each.scores) for each in images]),
+            np.concatenate([each.scores for each in images]),
+            np.concatenate([each.labels for each in images]),
+            np.concatenate([each.bits for each in images]),
+            objects,
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a summary averages AP over, besides the classes.
+
+    Attributes:
+        size: Index of the size.
+        thresholds: Indices of the thresholds.
+    """
+
+    size: int
+    thresholds: tuple[int, ...] = tuple(range(len(THRESHOLDS)))
+
+
+def average_precision(table: DetectionTable) -> Floats:
+    """Return AP, `(C, S, thresholds)`; nan where a class has no object of a size."""
+    _, classes, sizes = table.objects.shape
+    values = np.full((classes, sizes, len(THRESHOLDS)), np.nan)
+    once = np.ones((1, len(table.objects)))
+    for label in range(classes):
+        curves = _Curves(table, label, once)
+        for size in range(sizes):
+            for threshold in range(len(THRESHOLDS)):
+                values[label, size, threshold] = curves.precision(size, threshold)[0]
+    return values
+
+
+def summarise(values: Floats, part: Part) -> float | None:
+    """Return the mean of AP `(C, S, thresholds)` over classes and thresholds, None where there is no object."""
+    chosen = values[:, part.size, list(part.thresholds)]
+    known = chosen[~np.isnan(chosen)]
+    return float(known.mean()) if known.size else None
+
+
+def bootstrap_precision(
+    table: DetectionTable, parts: Mapping[str, Part], *, draws: int = BOOTSTRAP_DRAWS, seed: int
+) -> dict[str, Floats]:
+    """Resample images, and return each summary of the draws, `(draws,)` by name.
+
+    An image that is drawn twice counts twice with all its objects and detections; copies of a detection stand behind
+    each other, also where others of the image have the same score. A class without an object in a draw
+    is left out of that draw, as `summarise` does; a draw without any is nan.
+
+    Args:
+        table: The matches.
+        parts: What each summary averages over.
+        draws: Number of draws.
+        seed: Seed of the draws, those of `bootstrap_means` for as many images.
+    """
+    n, classes, _ = table.objects.shape
+    sums = {name: np.zeros(draws) for name in parts}
+    known = {name: np.zeros(draws) for name in parts}
+    needed = sorted({(part.size, threshold) for part in parts.values() for threshold in part.thresholds})
+    done = 0
+    for counts in resample_counts(n, draws, seed=seed, values_per_draw=len(table.scores)):
+        rows = slice(done, done + len(counts))
+        done += len(counts)
+        for label in range(classes):
+            curves = _Curves(table, label, counts)
+            for size, threshold in needed:
+                values = curves.precision(size, threshold)
+                there = ~np.isnan(values)
+                for name, part in parts.items():
+                    if size == part.size and threshold in part.thresholds:
+                        sums[name][rows] += np.where(there, values, 0.0)
+                        known[name][rows] += there
+    return {
+        name: np.divide(sums[name], known[name], out=np.full(draws, np.nan), where=known[name] > 0) for name in parts
+    }
+
+
+class _Curves:
+    """The precision-recall curves of one class, for images that occur so and so often."""
+
+    def __init__(self, table: DetectionTable, label: int, counts: Floats) -> None:
+        """Sort the detections of the class; `counts` is `(draws, n)`."""
+        chosen = np.flatnonzero(table.labels == label)
+        chosen = chosen[np.argsort(-table.scores[chosen], kind="stable")]
+        self._bits = table.bits[chosen]
+        self._weights = counts[:, table.image[chosen]]  # (draws, detections)
+        self._objects = counts @ table.objects[:, label].astype(np.float64)  # (draws, S)
+        self._judged: dict[bytes, Floats] = {}
+
+    def precision(self, size: int, threshold: int) -> Floats:
+        """Return AP at a size and threshold, `(draws,)`, nan where there is no object."""
+        objects = self._objects[:, size]
+        bits = self._bits[:, size]
+        hits = np.flatnonzero(right(bits, threshold))
+        values = np.zeros(len(objects))
+        if hits.size:
+            found = np.cumsum(self._weights[:, hits], axis=1)
+            judged = self._cumulated(~ignored(bits, threshold))[:, hits]
+            precision = np.divide(found, judged, out=np.zeros_like(found), where=judged > 0)
+            # The precision at a recall is the best at that recall or beyond.
+            best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            recall = found / np.maximum(objects, 1)[:, None]
+            # A detection that is right covers the levels of recall above that of the one before, up to its own. What
+            # lies between two of them only lowers the precision, so nothing else needs to be looked at.
+            levels = np.searchsorted(RECALLS, recall, side="right")
+            covered = np.diff(levels, axis=1, prepend=0)
+            values = (best * covered).sum(axis=1) / len(RECALLS)
+        return np.where(objects > 0, values, np.nan)
+
+    def _cumulated(self, judged: NDArray[np.bool_]) -> Floats:
+        # Most thresholds ignore the same detections.
+        key = judged.tobytes()
+        if key not in self._judged:
+            self._judged[key] = np.cumsum(self._weights * judged, axis=1)
+        return self._judged[key]

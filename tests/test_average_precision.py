@@ -1,0 +1,203 @@
+"""AP from stored matches equals COCO's, and its bootstrap equals matching resampled images anew."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from srbench.metrics.boxes import SIZES, THRESHOLDS, Detected, Objects, match_boxes, overlaps
+from srbench.metrics.stats.average_precision import (
+    DetectionTable,
+    Part,
+    average_precision,
+    bootstrap_precision,
+    summarise,
+)
+
+CLASSES = 3
+PARTS = {
+    "map": Part(0),
+    "ap50": Part(0, (0,)),
+    "ap_small": Part(1),
+    "ap_medium": Part(2),
+    "ap_large": Part(3),
+}
+Image = tuple[Detected, Objects]
+
+
+def made(
+    seed: int, images: int = 12, *, ties: bool = False, whole: bool = False, crowds: bool = True, most: int = 12
+) -> list[Image]:
+    """Random images: objects of all sizes, detections near them and elsewhere; some without one or the other."""
+    rng = np.random.default_rng(seed)
+    result = []
+    for _ in range(images):
+        given = int(rng.integers(0, most)) * int(rng.random() > 0.15)
+        corner = rng.uniform(0, 200, (given, 2))
+        side = np.exp(rng.uniform(np.log(8), np.log(200), (given, 2)))
+        xyxy = np.concatenate([corner, corner + side], axis=1)
+        if whole:
+            xyxy = np.round(xyxy / 16) * 16 + np.array([0, 0, 16, 16])  # areas of exactly 32 x 32, and equal overlaps
+        labels = rng.integers(0, CLASSES, given)
+        crowd = rng.random(given) < 0.2 if crowds else np.zeros(given, dtype=bool)
+        areas = (xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1) * (1.0 if whole else rng.uniform(0.6, 1))
+        near = rng.integers(0, given, 2 * given) if given else np.zeros(0, dtype=int)
+        stray = int(rng.integers(0, 6)) * int(rng.random() > 0.2)
+        elsewhere = rng.uniform(0, 200, (stray, 2))
+        guesses = np.concatenate(
+            [
+                xyxy[near] + (rng.integers(-1, 2, (len(near), 4)) * 8 if whole else rng.normal(0, 4, (len(near), 4))),
+                np.concatenate([elsewhere, elsewhere + rng.uniform(4, 120, (stray, 2))], axis=1),
+            ]
+        )
+        guesses[:, 2:] = np.maximum(guesses[:, 2:], guesses[:, :2] + 1)
+        scores = rng.random(len(guesses)).astype(np.float32)
+        guessed = np.concatenate([labels[near], rng.integers(0, CLASSES, stray)])
+        result.append(
+            (
+                Detected(guesses, np.round(scores, 1) if ties else scores, guessed),
+                Objects(xyxy, labels, areas, crowd, crowd),
+            )
+        )
+    return result
+
+
+def by_pycocotools(images: Sequence[Image]) -> np.ndarray:
+    """AP of each class, size and threshold, by the reference."""
+    annotations, results = [], []
+    for number, (detected, objects) in enumerate(images, start=1):
+        for box, label, area, crowd in zip(objects.xyxy, objects.labels, objects.areas, objects.crowd, strict=True):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(label),
+                    "bbox": [*box[:2], *(box[2:] - box[:2])],
+                    "area": area,
+                    "iscrowd": int(crowd),
+                }
+            )
+        for box, score, label in zip(detected.xyxy, detected.scores, detected.labels, strict=True):
+            results.append(
+                {
+                    "image_id": number,
+                    "category_id": int(label),
+                    "bbox": [*box[:2], *(box[2:] - box[:2])],
+                    "score": float(score),
+                }
+            )
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = {
+            "info": {},
+            "images": [{"id": number + 1} for number in range(len(images))],
+            "categories": [{"id": label} for label in range(CLASSES)],
+            "annotations": annotations,
+        }
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(results), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision = evaluation.eval["precision"][..., -1]  # (thresholds, recalls, classes, sizes) at 100 detections
+    values = precision.mean(axis=1).transpose(1, 2, 0)
+    return np.where(values < 0, np.nan, values)
+
+
+def table_of(images: Sequence[Image]) -> DetectionTable:
+    return DetectionTable.of([match_boxes(*image) for image in images], CLASSES)
+
+
+CASES = [
+    *(made(seed) for seed in range(6)),
+    *(made(10 + seed, ties=True) for seed in range(3)),
+    *(made(20 + seed, ties=True, whole=True) for seed in range(6)),
+    *(made(30 + seed, crowds=False) for seed in range(2)),
+    made(40, images=1),
+    made(41, images=2, most=300),  # more than a hundred detections of a class
+]
+
+
+@pytest.mark.parametrize("images", CASES)
+def test_ap_equals_pycocotools(images: list[Image]) -> None:
+    assert list(SIZES) == ["all", "small", "medium", "large"]
+    assert np.allclose(average_precision(table_of(images)), by_pycocotools(images), rtol=0, atol=1e-9, equal_nan=True)
+
+
+def test_the_cases_hold_what_they_are_for() -> None:
+    assert any(objects.crowd.any() for images in CASES for _, objects in images)
+    assert any(len(detected.scores) == 0 for images in CASES for detected, _ in images)
+    assert any(len(objects.labels) == 0 for images in CASES for _, objects in images)
+    assert any((objects.areas == 1024).any() for images in CASES for _, objects in images)
+    assert max(np.bincount(detected.labels).max() for detected, _ in CASES[-1]) > 100
+
+
+def shared_scores(images: list[Image]) -> list[Image]:
+    """Give the detections of every image the same scores, each once, in an order of their own."""
+    return [
+        (replace(detected, scores=(1 - 0.01 * detected.scores.argsort().argsort()).astype(np.float32)), objects)
+        for detected, objects in images
+    ]
+
+
+@pytest.mark.parametrize("images", [made(50, images=9), shared_scores(made(51, images=7, whole=True))])
+def test_the_bootstrap_equals_matching_resampled_images_anew(images: list[Image]) -> None:
+    drawn = bootstrap_precision(table_of(images), PARTS, draws=12, seed=3)
+    rng = np.random.default_rng(3)
+    for draw in range(12):
+        chosen = np.sort(rng.integers(0, len(images), size=len(images), dtype=np.int32))
+        values = by_pycocotools([images[index] for index in chosen])
+        for name, part in PARTS.items():
+            expected = summarise(values, part)
+            assert drawn[name][draw] == pytest.approx(np.nan if expected is None else expected, abs=1e-9, nan_ok=True)
+
+
+def test_difficult_objects_are_ignored_and_matched_by_one_detection() -> None:
+    box = np.array([[0.0, 0, 40, 40]])
+    twice = Detected(np.repeat(box, 2, axis=0), np.array([0.9, 0.8]), np.array([0, 0]))
+    for crowd, wrong in ((False, 1), (True, 0)):
+        objects = Objects(box, np.array([0]), np.array([1600.0]), np.array([True]), np.array([crowd]))
+        matches = match_boxes(twice, objects)
+        assert matches.counts.tolist() == [[0, 0, 0, 0, 0]]
+        judged = [(bits >> 10) & 1 == 0 for bits in matches.bits[:, 0]]
+        assert sum(judged) == wrong
+
+
+def test_summaries_of_hand_made_images() -> None:
+    box = np.array([[0.0, 0, 40, 40], [100, 100, 140, 140]])
+    no = np.zeros(2, dtype=bool)
+    objects = Objects(box, np.array([0, 0]), np.array([1600.0, 1600.0]), no, no)
+    found = Detected(np.array([[0.0, 0, 40, 30], [50, 50, 60, 60]]), np.array([0.5, 0.9]), np.array([0, 0]))
+    values = average_precision(DetectionTable.of([match_boxes(found, objects)], 2))
+    # IoU 0.75: right at six thresholds, behind one false alarm; half of the recall at a precision of one half.
+    assert summarise(values, PARTS["ap50"]) == pytest.approx(0.5 * 51 / 101)
+    assert summarise(values, PARTS["map"]) == pytest.approx(0.6 * 0.5 * 51 / 101)
+    assert summarise(values, PARTS["ap_medium"]) == pytest.approx(0.6 * 51 / 101)  # the false alarm is small
+    assert summarise(values, PARTS["ap_small"]) is None and np.isnan(values[1]).all()
+
+
+def test_nothing_found_and_nothing_there() -> None:
+    none = Detected(np.zeros((0, 4)), np.zeros(0), np.zeros(0, dtype=int))
+    no = np.zeros(1, dtype=bool)
+    one = Objects(np.array([[0.0, 0, 9, 9]]), np.array([1]), np.array([81.0]), no, no)
+    empty = Objects(np.zeros((0, 4)), np.zeros(0, dtype=int), np.zeros(0), no[:0], no[:0])
+    values = average_precision(DetectionTable.of([match_boxes(none, one), match_boxes(none, empty)], CLASSES))
+    assert summarise(values, PARTS["map"]) == 0 and summarise(values, PARTS["ap_large"]) is None
+    drawn = bootstrap_precision(
+        DetectionTable.of([match_boxes(none, one), match_boxes(none, empty)], CLASSES), PARTS, draws=50, seed=0
+    )
+    assert np.isnan(drawn["ap_large"]).all() and set(np.unique(drawn["map"][~np.isnan(drawn["map"])])) == {0.0}
+    assert 0 < np.isnan(drawn["map"]).sum() < 50  # draws of the empty image alone
+
+
+def test_overlaps_of_boxes() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 5, 10], [20, 20, 30, 30]])
+    assert overlaps(boxes[:2], boxes, np.zeros(3, dtype=bool)).tolist() == [[1, 0.5, 0], [0.5, 1, 0]]
+    assert overlaps(boxes[1:2], boxes[:1], np.array([True])).tolist() == [[1]]
+    assert len(THRESHOLDS) == 10
