@@ -99,6 +99,13 @@ def test_training_that_learned_nothing_says_so(place):
     assert "at chance on the original images" in said_above(scored(place))
 
 
+def test_few_images_are_blamed_and_not_the_classifier(place):
+    world.make_classifier("mine")
+    said = said_above(scored(place, limit=2))
+    assert "2 images are too few to tell classifier mine from guessing, which gives 0." in said
+    assert "at chance" not in said
+
+
 def test_epoch_0_is_said_to_be_untrained():
     assert about_outcome(0, 0, "accuracy") == [] and about_outcome(3, 9, "accuracy") == []
     assert "epoch 0 is the best by accuracy" in about_outcome(0, 9, "accuracy")[0]

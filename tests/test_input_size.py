@@ -23,6 +23,7 @@ from srbench.evaluation.sizes import further_sizes
 from srbench.imaging.sizes import at_side, sweep
 from srbench.leaderboard import tables
 from srbench.leaderboard.board import Leaderboard
+from srbench.leaderboard.notes import cautions
 from srbench.metrics.stats import cross_fitted, mcnemar_exact, second_half
 from srbench.networks.loading import load_classifier
 from srbench.records.cells import cell_folder, find_records, load_cell
@@ -392,6 +393,9 @@ def test_a_row_that_was_not_swept_stands_at_its_only_size(tmp_path) -> None:
     for side in (None, 160):
         sized(tmp_path, "bilinear", side, right)
     sized(tmp_path, "net", None, right)
-    rows = {row.method: row for row in leaderboard.build(find_records([tmp_path])[0], draws=50).rows}
+    board = leaderboard.build(find_records([tmp_path])[0], draws=50)
+    rows = {row.method: row for row in board.rows}
     assert rows["net"].accuracy_by_size == {"256": 0.75} and rows["net"]["accuracy_best"] == 0.75
-    assert rows["net"].notes["accuracy_by_size"] == "it was not scored at 160"
+    assert rows["net"].notes["accuracy_by_size"] == "not scored at 160 pixels"
+    (said,) = cautions(board, board.rows[0].task, board.rows)
+    assert said.startswith("net: not scored at 160 pixels, so the place is not a fair one; run it again")

@@ -80,7 +80,20 @@ def cautions(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
             by_count.setdefault(row.notes[TRAINED_ON], []).append(row.label)
     for count, labels in by_count.items():
         lines.append(f"trained on {count} of these {n} {unit}: {', '.join(labels)}; score what was held out")
-    return [*lines, *_chance_cautions(board, task, rows)]
+    return [*lines, *_size_cautions(rows), *_chance_cautions(board, task, rows)]
+
+
+def _size_cautions(rows: Sequence[Row]) -> Iterator[str]:
+    """Say which ranked rows had fewer input sizes to choose from than the others."""
+    labels: dict[str, list[str]] = {}
+    for row in rows:
+        if row.competes and row.accuracy_by_size and "accuracy_by_size" in row.notes:
+            labels.setdefault(row.notes["accuracy_by_size"], []).append(row.label)
+    for reason, named in labels.items():
+        yield (
+            f"{', '.join(named)}: {reason}, so the place is not a fair one;"
+            f" run {'it' if len(named) == 1 else 'them'} again with the same --input-size"
+        )
 
 
 def _scoring(about: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -102,6 +115,11 @@ def _chance_cautions(board: Leaderboard, task: str, rows: Sequence[Row]) -> Iter
         outputs = about["dataset"]["n_classes"] if present else network["n_classes"]
         chance = chance_level([int(each) for each in ours["support"]], outputs)
         if is_at_chance(accuracy, row.n, chance):
+            if is_at_chance(1.0, row.n, chance):
+                unit = about["dataset"]["unit"]
+                counted = f"1 {unit} is" if row.n == 1 else f"{row.n} {plural(unit)} are"
+                yield f"{counted} too few to tell classifier {row.classifier} from guessing, which gives {chance:.3f}"
+                continue
             yield (
                 f"classifier {row.classifier} is at chance on the original images: accuracy {accuracy:.3f}, where"
                 f" guessing gives {chance:.3f}; differences between methods mean nothing: train it, look at its labels"
@@ -208,7 +226,7 @@ def _numerics_note(about: Mapping[str, Any]) -> list[str]:
 def _families(rows: Sequence[Row]) -> str:
     sizes = [sum(row["p_holm"] is not None and row.track == track for row in rows) for track in ("frozen", "adapted")]
     named = [f"{size} {track}" for size, track in zip(sizes, ("frozen", "adapted"), strict=True) if size]
-    return f"{' and '.join(named)} rows"
+    return f"{' and '.join(named)} {'row' if sum(sizes) == 1 else 'rows'}"
 
 
 def _class_notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:

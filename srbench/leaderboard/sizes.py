@@ -120,7 +120,7 @@ def _joined(
     notes = {f"accuracy_by_size.{record.cell.input_size}": record.reason or "" for record in failed}
     unscored = {key.input_size or own for key in rights} - right.keys() - {record.cell.input_size for record in failed}
     if unscored:
-        notes["accuracy_by_size"] = f"it was not scored at {', '.join(map(str, sorted(unscored)))}"
+        notes["accuracy_by_size"] = f"not scored at {', '.join(map(str, sorted(unscored)))} pixels"
     if fitted is None:
         notes["accuracy_best"] = "a half of the samples is empty, so nothing chooses an input size for the other half"
         return BySize(right, own, None, None, notes)
