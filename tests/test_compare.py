@@ -21,6 +21,7 @@ from srbench.leaderboard.changes import render_comparison
 from srbench.leaderboard.compare import compare, load_board, parse_rule
 from srbench.metrics.catalogue import metric_names
 from srbench.records.cells import cell_folder, commit_cell, find_records, load_cell
+from srbench.records.schema import NO_WEIGHTS
 
 
 def board(*rows: Row, sha: str = "5" * 64, scale: float = 0.32, classifier_sha: str = "e" * 64) -> Leaderboard:
@@ -182,6 +183,19 @@ def test_a_comparison_drops_whole_columns_and_cuts_no_digit(width: int) -> None:
     assert "0.2345" in first.split() and any("+0.1111" in line.split() for line in lines)
     assert set(first.split()) == {"esrgan", "0.2345"} | ({"0.1234"} if len(first.split()) > 2 else set())
     assert ("a wider terminal shows" in " ".join(lines)) == (width < 80)
+
+
+def test_methods_without_weights_are_one_line_of_a_comparison() -> None:
+    lacking = {"status": "skipped", "reason": f"{NO_WEIGHTS}; give --weights", "n": 0}
+    old = board(row(accuracy=0.5), row("rdn", **lacking), row("srgan", accuracy=0.6))
+    new = board(row(accuracy=0.5), row("muller", **lacking), row("srgan", **lacking))
+    console = Console(width=100, file=io.StringIO(), force_terminal=False)
+    for part in render_comparison(compare(old, new), width=100):
+        console.print(part)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    (named,) = [line for line in lines if "rdn" in line or "muller" in line]
+    assert named.strip() == "without weights for the task, and not shown: rdn, muller"
+    assert any("srgan [skipped]" in line for line in lines)  # it was ok before
 
 
 def store_run(root: Path, accuracy: float) -> None:

@@ -25,8 +25,12 @@ def render_comparison(comparison: BoardComparison, *, width: int) -> list[Render
         width: Columns of the terminal. Where a table is wider, long labels lose their middle, and columns give way.
     """
     by_table: dict[tuple[str, str | None], list[Change]] = {}
+    lacking: dict[str, None] = {}
     for change in comparison.changes:
         row = change.row
+        if row.lacks_weights and change.state != "failed":
+            lacking[row.method] = None
+            continue
         by_table.setdefault((row.task, row.classifier), []).append(change)
     wanted = [metric(name) for name in comparison.metrics]
     shown: list[RenderableType] = []
@@ -41,6 +45,8 @@ def render_comparison(comparison: BoardComparison, *, width: int) -> list[Render
         shown.append(table)
     if dropped:
         shown.append(Text(f"  a wider terminal shows {dropped} more columns", style="dim"))
+    if lacking:
+        shown.append(Text(f"  without weights for the task, and not shown: {', '.join(lacking)}", style="dim"))
     shown += [Text(f"fails: {line}", style="red") for line in comparison.fired]
     return shown
 
