@@ -51,6 +51,7 @@ class DatasetResult:
         method: Name of the method.
         weights: Label of its weights, or None.
         suffix: ".png" for 8 bits, ".npy" for float32.
+        restored: Whether the images are SR; those of a method that hands LR on as it is are LR.
         notes: What should be known beside that, one sentence each.
     """
 
@@ -60,14 +61,17 @@ class DatasetResult:
     method: str
     weights: str | None
     suffix: str
+    restored: bool = True
     notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return what was done in one sentence, and how it is used."""
         by = f"{self.method}, weights {self.weights}" if self.weights else self.method
+        what = f"images restored by {by}" if self.restored else "images of LR"
         there = f"; {self.there} were there already" if self.there else ""
-        use = f"`srbench eval --precomputed NAME={self.out}` makes them a row"
-        return f"wrote {self.written} images restored by {by} to {self.out}{there}; {use}"
+        folder, them = (self.out, "them") if self.restored else ("FOLDER", "what is made of them")
+        use = f"`srbench eval --precomputed NAME={folder}` makes {them} a row"
+        return f"wrote {self.written} {what} to {self.out}{there}; {use}"
 
 
 def upscale_data(
@@ -164,7 +168,8 @@ def upscale_data(
         notes.append(f"protocol {conventions.name} does not round to 8 bits, so the images are .npy of float32")
     if hr_store.unreadable:
         notes.append(f"{len(hr_store.unreadable)} images could not be read: {hr_store.unreadable[0][1]}")
-    return DatasetResult(folder, len(missing), len(there), method, loaded.label, suffix, notes=tuple(notes))
+    restored = loaded.cls.info.output != "lr"
+    return DatasetResult(folder, len(missing), len(there), method, loaded.label, suffix, restored, tuple(notes))
 
 
 def _enlargement(factor: float | None, *, small: bool) -> int:
