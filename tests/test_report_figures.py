@@ -399,6 +399,7 @@ def test_weights_without_a_usable_history_have_no_curves(tmp_path: Path) -> None
         {"epoch": [0, None], "val_psnr": [1.0, 2.0]},
         {"epoch": [0, 1], "val_psnr": [None, None]},
         {"epoch": [0, 1], "val_ce_hr": [0.5, 0.5]},
+        {"epoch": [0], "val_psnr": [1.0]},  # one epoch is no curve
     ]
     for at, history in enumerate(broken):
         record = make_record(f"m{at}", role="network", weights=f"w{at}")

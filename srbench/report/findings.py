@@ -42,7 +42,7 @@ def _winner(lead: Lead, name: str) -> list[tuple[str, bool]]:
 def _tie(lead: Lead, name: str) -> list[tuple[str, bool]]:
     """Say that the samples do not tell which row is the best, and name those that could be."""
     named = lead.tied[:MOST_NAMED]
-    line = [(f"In the {lead.best.track} track no row is told from the best: ", False)]
+    line = [(f"In the {lead.best.track} track no row is the best alone: ", False)]
     for place, row in enumerate(named):
         last = place == len(named) - 1
         line.append(("" if place == 0 else " and " if last and len(lead.tied) == len(named) else ", ", False))

@@ -104,8 +104,16 @@ def _template() -> Any:
 
 
 def _options(sentence: str) -> Markup:
-    """A sentence whose command-line options stay in one piece."""
-    return Markup(_OPTION.sub(r"<code>\g<0></code>", str(escape(sentence))))
+    """A sentence whose commands, between backticks, and command-line options are set as code and stay in one piece."""
+    parts = str(escape(sentence)).split("`")
+    if len(parts) % 2 == 0:  # a backtick that none closes
+        parts = ["`".join(parts)]
+    return Markup(
+        "".join(
+            f"<code>{part}</code>" if place % 2 else _OPTION.sub(r"<code>\g<0></code>", part)
+            for place, part in enumerate(parts)
+        )
+    )
 
 
 def _breakable(name: str) -> Markup:

@@ -80,7 +80,7 @@ def draw(material: Material) -> Iterator[Drawn]:
         seen.add((record.method.name, weights.sha256))
         history = history_of(record)
         panels = _panels(history)
-        if panels:
+        if panels and len(history["epoch"]) > 1:  # one epoch is no curve
             yield _draw(record, history, panels)
 
 
