@@ -62,6 +62,13 @@ def entry(result, method):
     return next(row for row in rows if row["method"] == method)
 
 
+def test_images_that_nothing_restored_are_called_lr(place, own_folders, tmp_path):
+    asked = {"protocol": str(place / "half.toml"), "progress": False}
+    done = [upscale_data(f"folder:{place / 'photos'}", name, out=tmp_path / name, **asked) for name in ("none", "area")]
+    assert "images of LR to" in done[0].summary() and "NAME=FOLDER` makes what is made of them" in done[0].summary()
+    assert f"images restored by area to {tmp_path / 'area'}" in done[1].summary()
+
+
 @pytest.mark.parametrize(("protocol", "suffix"), [("half", ".png"), ("bare", ".npy")])
 def test_what_upscale_wrote_gives_the_row_of_the_method_to_the_last_digit(run, place, written, protocol, suffix):
     folder = written(protocol=protocol)

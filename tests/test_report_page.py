@@ -33,6 +33,7 @@ from srbench.records.thumbnails import THUMBNAILS_FILE, write_thumbnails
 from srbench.report import best, galleries, inline
 from srbench.report.drawn import INK, Drawn
 from srbench.report.galleries.selection import shown_rows
+from srbench.report.rendering import _options
 
 NASTY = (
     "<img src=x onerror=alert(1)>",
@@ -348,6 +349,12 @@ def walk(node: Node) -> Iterator[Node]:
         if isinstance(child, Node):
             yield child
             yield from walk(child)
+
+
+def test_commands_and_options_are_set_as_code() -> None:
+    line = "run `srbench list <b> --all` with --input-size 96"
+    assert _options(line) == ("run <code>srbench list &lt;b&gt; --all</code> with <code>--input-size</code> 96")
+    assert _options("a ` alone, --force") == "a ` alone, <code>--force</code>"
 
 
 def test_damaged_records_are_named_on_the_page(folder):
