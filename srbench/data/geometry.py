@@ -1,9 +1,13 @@
-"""From a decoded image to HR: shortest side, centre crop, modulo crop."""
+"""From a decoded image to HR: shortest side, centre crop, modulo crop; and what the data say about places in it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
@@ -19,33 +23,109 @@ _PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BI
 _TENSOR = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
 
-def crop_hr(image: Tensor, geometry: Geometry, *, name: str = "the image") -> Tensor:
-    """Bring `(3, H, W)`, RGB, uint8 to the geometry's `(3, h, w)`, RGB, uint8.
+@dataclass(frozen=True)
+class Placement:
+    """Where HR lies in a decoded image: the image is resized, then a window of it is kept.
+
+    Attributes:
+        source: Height and width of the decoded image, pixels.
+        resized: Height and width after resizing.
+        top: First row of the window.
+        left: First column of the window.
+        rows: Height of HR.
+        columns: Width of HR.
+    """
+
+    source: tuple[int, int]
+    resized: tuple[int, int]
+    top: int
+    left: int
+    rows: int
+    columns: int
+
+
+def placement(height: int, width: int, geometry: Geometry, *, name: str = "the image") -> Placement:
+    """Return where HR lies in an image of this height and width, pixels.
 
     Sizes and offsets round as torchvision's `Resize(int)` and `CenterCrop` do.
 
     Args:
-        image: A decoded image.
+        height: Height of the decoded image.
+        width: Its width.
         geometry: Shortest side, then centre crop, then crop to a multiple, from the top left.
+        name: What error messages call the image.
+
+    Raises:
+        UnreadableImageError: If the crop does not fit into it, or nothing is left of it.
+    """
+    resized = (height, width)
+    if geometry.resize is not None:
+        resized = resized_size(height, width, geometry.resize)
+        if resized[0] * resized[1] > _MAX_PIXELS and resized != (height, width):
+            raise UnreadableImageError(
+                f"{name} is {height} x {width} pixels, too long for a shortest side of {geometry.resize}:"
+                f" it would become {resized[0]} x {resized[1]}"
+            )
+    rows, columns = resized
+    top = left = 0
+    if geometry.crop is not None:
+        if rows < geometry.crop or columns < geometry.crop:
+            raise UnreadableImageError(
+                f"{name} is {rows} x {columns} pixels after resizing, smaller than the centre crop of {geometry.crop}"
+            )
+        top, left = round((rows - geometry.crop) / 2.0), round((columns - geometry.crop) / 2.0)
+        rows = columns = geometry.crop
+    kept = rows - rows % geometry.modulo, columns - columns % geometry.modulo
+    if not all(kept):
+        raise UnreadableImageError(
+            f"{name} is {rows} x {columns} pixels; nothing is left of it"
+            f" when it is cropped to a multiple of {geometry.modulo}"
+        )
+    return Placement((height, width), resized, top, left, *kept)
+
+
+def crop_hr(image: Tensor, geometry: Geometry, *, name: str = "the image") -> Tensor:
+    """Bring `(3, H, W)`, RGB, uint8 to the geometry's `(3, h, w)`, RGB, uint8.
+
+    Args:
+        image: A decoded image.
+        geometry: As in `placement`, with the kernel of its resize.
         name: What error messages call it.
 
     Raises:
         UnreadableImageError: If the crop does not fit into it, or nothing is left of it.
     """
-    height, width = image.shape[-2:]
-    if geometry.resize is not None:
-        image = _resize(image, resized_size(height, width, geometry.resize), geometry, name)
-    if geometry.crop is not None:
-        image = _centre_crop(image, geometry.crop, name)
-    if geometry.modulo > 1:
-        rows, columns = (side - side % geometry.modulo for side in image.shape[-2:])
-        if rows == 0 or columns == 0:
-            raise UnreadableImageError(
-                f"{name} is {_size(image)} pixels; nothing is left of it"
-                f" when it is cropped to a multiple of {geometry.modulo}"
-            )
-        image = image[:, :rows, :columns]
-    return image.contiguous()
+    return place_image(image, placement(*image.shape[-2:], geometry, name=name), geometry)
+
+
+def place_image(image: Tensor, placed: Placement, geometry: Geometry) -> Tensor:
+    """Resize `(3, H, W)`, RGB, uint8, by the geometry's kernel, and keep the window."""
+    window = _resize(image, placed.resized, geometry)
+    return window[:, placed.top : placed.top + placed.rows, placed.left : placed.left + placed.columns].contiguous()
+
+
+def place_target(target: NDArray[Any], placed: Placement) -> NDArray[Any]:
+    """Bring what the data say about places in a decoded image to HR, as its pixels are brought there.
+
+    Args:
+        target: A mask `(H, W)`, uint8, which is resized to the nearest pixel; or boxes `(k, >= 4)`, float32, with the
+            left, top, right and lower edge in pixels first: they are scaled and moved, and those that reach beyond the
+            window are not cut, since only a task type knows what a cut box is worth.
+        placed: Where HR lies.
+    """
+    if target.dtype == np.uint8:
+        rows = _nearest(placed.source[0], placed.resized[0])[placed.top : placed.top + placed.rows]
+        columns = _nearest(placed.source[1], placed.resized[1])[placed.left : placed.left + placed.columns]
+        return np.ascontiguousarray(target[rows[:, None], columns[None, :]])
+    scale = np.array([placed.resized[1] / placed.source[1], placed.resized[0] / placed.source[0]] * 2)
+    moved = target.copy()
+    moved[:, :4] = target[:, :4] * scale - np.array([placed.left, placed.top] * 2)
+    return moved
+
+
+def _nearest(source: int, resized: int) -> NDArray[np.int64]:
+    """Return for each resized row the source row whose centre is nearest."""
+    return np.minimum(((np.arange(resized) + 0.5) * source / resized).astype(np.int64), source - 1)
 
 
 def resized_size(height: int, width: int, shortest: int) -> tuple[int, int]:
@@ -55,30 +135,11 @@ def resized_size(height: int, width: int, shortest: int) -> tuple[int, int]:
     return int(shortest * height / width), shortest
 
 
-def _resize(image: Tensor, size: tuple[int, int], geometry: Geometry, name: str) -> Tensor:
+def _resize(image: Tensor, size: tuple[int, int], geometry: Geometry) -> Tensor:
     if tuple(image.shape[-2:]) == size:
         return image
-    if size[0] * size[1] > _MAX_PIXELS:
-        raise UnreadableImageError(
-            f"{name} is {_size(image)} pixels, too long for a shortest side of {geometry.resize}:"
-            f" it would become {size[0]} x {size[1]}"
-        )
     if geometry.engine == "tensor":
         return functional.resize(image, list(size), interpolation=_TENSOR[geometry.kernel], antialias=True)
     pixels = Image.fromarray(np.ascontiguousarray(image.permute(1, 2, 0).numpy()))
     resized = pixels.resize((size[1], size[0]), _PILLOW[geometry.kernel])
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)
-
-
-def _centre_crop(image: Tensor, crop: int, name: str) -> Tensor:
-    height, width = image.shape[-2:]
-    if height < crop or width < crop:
-        raise UnreadableImageError(
-            f"{name} is {_size(image)} pixels after resizing, smaller than the centre crop of {crop}"
-        )
-    top, left = round((height - crop) / 2.0), round((width - crop) / 2.0)
-    return image[:, top : top + crop, left : left + crop]
-
-
-def _size(image: Tensor) -> str:
-    return f"{image.shape[-2]} x {image.shape[-1]}"

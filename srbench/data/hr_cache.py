@@ -7,6 +7,7 @@ are there, and two builds at once write the same files.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from srbench.data.geometry import crop_hr
+from srbench.data.geometry import place_image, place_target, placement
 from srbench.data.hr_chunks import ROW, Chunk, DecodedImage, DecodeFailure, MappedChunks, load_chunk, write_chunk
 from srbench.data.source import Sample, SampleList, Source
 from srbench.errors import TooManyUnreadableError, UnreadableImageError, UsageError
@@ -75,7 +77,8 @@ class HRStore:
         Args:
             files: The chunk files, each with its bytes of pixels.
             samples: The readable samples.
-            table: Per sample: chunk, offset in it, HR (h, w), source (h, w), LR (h, w), stored channels.
+            table: Per sample: chunk, offset in it, HR (h, w), source (h, w), LR (h, w), stored channels, bytes of the
+                target.
             geometry: The geometry that was applied.
             unreadable: (id, reason) of what could not be read.
             key: Hash of all that the pixels depend on.
@@ -128,6 +131,18 @@ class HRStore:
             return None
         rows = self._table[_positions(positions)]
         return self._gather(rows, rows[:, 6:8], 3 * rows[:, 2] * rows[:, 3], "LR")
+
+    def targets(self, positions: ArrayLike) -> list[NDArray[Any]] | None:
+        """Return what the data say about places in the HR images at `positions`, or None where they say nothing.
+
+        Each is a mask `(H, W)` or boxes `(k, >= 4)`, as `srbench.data.geometry.place_target` leaves them.
+        """
+        rows = self._table[_positions(positions)]
+        if not len(rows) or not (rows[:, 9] > 0).all():
+            return None
+        starts = rows[:, 1] + 3 * (rows[:, 2] * rows[:, 3] + rows[:, 6] * rows[:, 7])
+        stored = (self._maps.get(int(row[0]))[start : start + row[9]] for row, start in zip(rows, starts, strict=True))
+        return [np.load(io.BytesIO(each.tobytes()), allow_pickle=False) for each in stored]
 
     def groups(self, positions: ArrayLike, batch_size: int | Callable[[int, int], int]) -> list[NDArray[np.int64]]:
         """Cut positions into batches of at most `batch_size` images of one shape, HR and LR.
@@ -308,7 +323,9 @@ class _Reader:
         try:
             stored = self._source.read_stored(index)
             image = stored.pixels
-            hr = crop_hr(image, self._geometry, name=self._source.samples[index].id)
+            placed = placement(*image.shape[-2:], self._geometry, name=self._source.samples[index].id)
+            hr = place_image(image, placed, self._geometry)
+            target = None if stored.target is None else place_target(stored.target, placed)
             lr = self._source.read_lr(index)
         except UnreadableImageError as error:
             cause = error.__cause__
@@ -321,6 +338,7 @@ class _Reader:
             None if lr is None else np.ascontiguousarray(lr.numpy()),
             (image.shape[-2], image.shape[-1]),
             stored.channels,
+            target,
         )
 
 

@@ -1,11 +1,13 @@
 """Chunk files of the HR cache: the pixels of up to 256 images, their index, and how both are read.
 
-A file holds the pixels one image after another, then the index as JSON, then a footer with the two lengths. It is
-written under another name, flushed to the disk and renamed, so a chunk is there as a whole or not at all.
+A file holds the pixels one image after another, each with what the data say about places in it, then the index as
+JSON, then a footer with the two lengths. It is written under another name, flushed to the disk and renamed, so a chunk
+is there as a whole or not at all.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -16,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +31,9 @@ _FOOTER = struct.Struct("<8sQQ")  # magic, bytes of pixels, bytes of index
 _MAGIC = b"srbhr\x00\x00\x01"
 _OPEN_MAPS = 32
 
-# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros, and the
-# channels that its file stores.
-ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w", "channels")
+# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros, the channels
+# that its file stores, and the bytes of its target, a .npy file behind HR and LR, or 0.
+ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w", "channels", "target")
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,13 @@ class Chunk:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """HR `(3, H, W)`, LR `(3, h, w)` of real pairs, uint8; (height, width) and channels before the geometry."""
+    """HR `(3, H, W)`, LR `(3, h, w)` of real pairs, uint8; (height, width) and channels before the geometry; target."""
 
     hr: NDArray[np.uint8]
     lr: NDArray[np.uint8] | None
     source_shape: tuple[int, int]
     channels: int
+    target: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,10 +129,14 @@ def write_chunk(
                 transient |= image.transient
             else:
                 lr_shape = (0, 0) if image.lr is None else image.lr.shape[1:]
-                rows.append([position, pixels_end, *image.hr.shape[1:], *image.source_shape, *lr_shape, image.channels])
+                target = b"" if image.target is None else _npy(image.target)
+                sizes = [*image.hr.shape[1:], *image.source_shape, *lr_shape, image.channels, len(target)]
+                rows.append([position, pixels_end, *sizes])
                 for pixels in (image.hr,) if image.lr is None else (image.hr, image.lr):
                     file.write(pixels.data)
                     pixels_end += pixels.nbytes
+                file.write(target)
+                pixels_end += len(target)
             advance(1)
         seconds = time.perf_counter() - began
         index = {"rows": rows, "unreadable": unreadable, "transient": transient, "seconds": seconds}
@@ -189,4 +196,11 @@ def _decoded(
 
 
 def _table(rows: list[list[int]]) -> NDArray[np.int64]:
-    return np.array(rows, dtype=np.int64).reshape(-1, len(ROW))
+    # Rows of a file that is older than targets end before them.
+    return np.array([[*row, *[0] * (len(ROW) - len(row))] for row in rows], dtype=np.int64).reshape(-1, len(ROW))
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

@@ -69,10 +69,12 @@ class StoredImage:
     Attributes:
         pixels: `(3, H, W)`, RGB, uint8.
         channels: Channels that the file stores: 1 for grey, which `pixels` repeats, 3 for colour. Alpha does not count.
+        target: What the data say about places in the image, as `srbench.data.geometry.place_target` takes it; or None.
     """
 
     pixels: Tensor
     channels: int
+    target: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from srbench.data.catalogue import open_source
-from srbench.data.geometry import crop_hr
+from srbench.data.geometry import Placement, place_image, place_target, placement
 from srbench.data.readers.files import hash_split
 from srbench.data.source import Source
 from srbench.data.subset import SelectedSource
@@ -34,24 +34,31 @@ class NeverEnlarged(SelectedSource):
         self._geometry = geometry
 
     def read_stored(self, index: int) -> StoredImage:
-        """Return HR of sample `index`, `(3, h, w)`, RGB, uint8, and how many channels it is stored with."""
+        """Return HR of sample `index`, `(3, h, w)`, RGB, uint8, with its target, and the channels that are stored."""
         stored = super().read_stored(index)
-        return stored if self.paired else dataclasses.replace(stored, pixels=self._cropped(stored.pixels, index))
+        if self.paired:
+            return stored
+        placed = self._placement(*stored.pixels.shape[-2:], name=self.samples[index].id)
+        return dataclasses.replace(
+            stored,
+            pixels=place_image(stored.pixels, placed, self._geometry),
+            target=None if stored.target is None else place_target(stored.target, placed),
+        )
 
     def read(self, index: int) -> Tensor:
         """Return HR of sample `index`, `(3, h, w)`, RGB, uint8."""
         return self.read_stored(index).pixels
 
-    def _cropped(self, image: Tensor, index: int) -> Tensor:
-        geometry, name = self._geometry, self.samples[index].id
-        if geometry.resize is not None and min(image.shape[-2:]) >= geometry.resize:
-            image = crop_hr(image, dataclasses.replace(geometry, crop=None, modulo=1), name=name)
-        if geometry.crop is not None:
-            # A side that is too short stays; the other keeps to the crop, so that shapes vary as little as possible.
-            rows, columns = (min(side, geometry.crop) for side in image.shape[-2:])
-            top, left = round((image.shape[-2] - rows) / 2), round((image.shape[-1] - columns) / 2)
-            image = image[:, top : top + rows, left : left + columns]
-        return crop_hr(image, Geometry(modulo=geometry.modulo), name=name)
+    def _placement(self, height: int, width: int, *, name: str) -> Placement:
+        geometry = self._geometry
+        if geometry.resize is not None and min(height, width) < geometry.resize:
+            geometry = dataclasses.replace(geometry, resize=None)
+        placed = placement(height, width, dataclasses.replace(geometry, crop=None, modulo=1), name=name)
+        # A side that is too short stays; the other keeps to the crop, so that shapes vary as little as possible.
+        kept = [side if geometry.crop is None else min(side, geometry.crop) for side in placed.resized]
+        top, left = (round((side - keep) / 2) for side, keep in zip(placed.resized, kept, strict=True))
+        inner = placement(kept[0], kept[1], Geometry(modulo=geometry.modulo), name=name)
+        return dataclasses.replace(placed, top=top, left=left, rows=inner.rows, columns=inner.columns)
 
 
 def open_splits(data: Sequence[str], val: str | None) -> tuple[list[Source], list[Source]]:
