@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import inspect
+import itertools
 import json
 import math
 import os
@@ -492,11 +493,13 @@ def ticking(calls: list[None]):
 
 def test_damaged_logits_in_the_cache_are_computed_anew(run, own_folders):
     first = run()
-    files = sorted((own_folders / "cache" / "logits").rglob("*.npy"))
+    files = sorted((own_folders / "cache" / "predictions").rglob("*.npz"))
     assert files
-    for path, harm in zip(files, (np.nan, None, 0.0), strict=False):
-        values = np.load(path)
-        np.save(path, values * harm if harm is not None else values.astype(np.float64))
+    harms = (lambda scores: scores * np.nan, lambda scores: scores.astype(np.float64))
+    for path, harm in zip(files, itertools.cycle(harms), strict=False):
+        with np.load(path) as stored:
+            arrays = dict(stored)
+        np.savez(path, **(arrays | {"scores": harm(arrays["scores"])}))
     files[-1].write_bytes(b"torn")
     again = run(force=True)
     assert again.failed == [] and again.counters.hr_classified == {"dummy": N}
@@ -1165,7 +1168,10 @@ def test_large_images_keep_no_pixels(run, monkeypatch):
 
 def test_temporary_files_of_killed_runs_are_swept(run, tmp_path, own_folders):
     name = ".00000000-00000066.npy.0123456789ab.tmp"
-    stale, fresh = own_folders / "cache" / "logits" / "a" / name, own_folders / "cache" / "logits" / "b" / name
+    stale, fresh = (
+        own_folders / "cache" / "predictions" / "a" / name,
+        own_folders / "cache" / "predictions" / "b" / name,
+    )
     ours = tmp_path / "out" / "records" / "task" / name
     for path in (stale, fresh, ours):
         path.parent.mkdir(parents=True)

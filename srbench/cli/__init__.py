@@ -120,7 +120,12 @@ def eval_(
     protocol: Annotated[str | None, typer.Option(help="Name of a preset, or a TOML file.")] = None,
     scale: Annotated[list[str] | None, typer.Option(help="LR side / HR side, such as 0.32 or 1/3; repeatable.")] = None,
     classifier: Annotated[
-        list[str] | None, typer.Option(help="SPEC of a classifier; see `srbench list classifiers`; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--classifier",
+            "--network",
+            help="SPEC of the network behind; see `srbench list classifiers`; repeatable.",
+        ),
     ] = None,
     shift: Annotated[
         list[str] | None,
@@ -213,7 +218,12 @@ def train(
         str | None, typer.Option(help="SPEC of the validation data; a tenth of the data if left out.")
     ] = None,
     classifier: Annotated[
-        list[str] | None, typer.Option(help="SPEC of a teacher (or of the classifier to adapt); teachers take turns.")
+        list[str] | None,
+        typer.Option(
+            "--classifier",
+            "--network",
+            help="SPEC of a teacher (or of the network to adapt); teachers take turns.",
+        ),
     ] = None,
     judge: Annotated[
         list[str] | None, typer.Option(help="SPEC of a classifier that validation shows and nothing is trained by.")
@@ -361,7 +371,8 @@ def bench(
     precision: Annotated[str, typer.Option(help="fp32, tf32 or bf16.")] = "fp32",
     compiled: Annotated[bool, typer.Option("--compile", help="Send the networks through torch.compile.")] = False,
     classifier: Annotated[
-        str | None, typer.Option(help="SPEC of a classifier, to be timed alone and end to end.")
+        str | None,
+        typer.Option("--classifier", "--network", help="SPEC of a network, to be timed alone and end to end."),
     ] = None,
     weights: Annotated[
         list[str] | None, typer.Option(help="METHOD=NAME, METHOD=FILE or METHOD=untrained; repeatable, one row each.")

@@ -95,7 +95,7 @@ def crop_hr(image: Tensor, geometry: Geometry, *, name: str = "the image") -> Te
     Raises:
         UnreadableImageError: If the crop does not fit into it, or nothing is left of it.
     """
-    return place_image(image, placement(*image.shape[-2:], geometry, name=name), geometry)
+    return place_image(image, placement(image.shape[-2], image.shape[-1], geometry, name=name), geometry)
 
 
 def place_image(image: Tensor, placed: Placement, geometry: Geometry) -> Tensor:

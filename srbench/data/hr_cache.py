@@ -323,7 +323,8 @@ class _Reader:
         try:
             stored = self._source.read_stored(index)
             image = stored.pixels
-            placed = placement(*image.shape[-2:], self._geometry, name=self._source.samples[index].id)
+            height, width = image.shape[-2:]
+            placed = placement(height, width, self._geometry, name=self._source.samples[index].id)
             hr = place_image(image, placed, self._geometry)
             target = None if stored.target is None else place_target(stored.target, placed)
             lr = self._source.read_lr(index)

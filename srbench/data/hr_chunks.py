@@ -31,8 +31,8 @@ _FOOTER = struct.Struct("<8sQQ")  # magic, bytes of pixels, bytes of index
 _MAGIC = b"srbhr\x00\x00\x01"
 _OPEN_MAPS = 32
 
-# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros, the channels
-# that its file stores, and the bytes of its target, a .npy file behind HR and LR, or 0.
+# One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros, the
+# channels that its file stores, and the bytes of its target, a .npy file behind HR and LR, or 0.
 ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w", "channels", "target")
 
 

@@ -129,6 +129,7 @@ class Source(ABC):
         factor: HR side / LR side of real pairs, else None.
         small: Whether the images are LR as they are, so that there is no HR; `read` then gives LR.
         task_type: What a network is asked for, a name of `srbench.task_types`.
+        has_targets: Whether `read_stored` says something about places in the image: a mask, boxes.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Source(ABC):
     factor: int | None = None
     small: bool = False
     task_type: str = "classification"
+    has_targets: bool = False
 
     @property
     def channels(self) -> int:
@@ -158,6 +160,9 @@ class Source(ABC):
 
     def read_stored(self, index: int) -> StoredImage:
         """Decode sample `index` and say how many channels it is stored with: those of the data, if nothing knows more.
+
+        Where `has_targets`, the result carries what the data say about places in the image, in its own pixels; see
+        `srbench.data.geometry.place_target` for the two forms.
 
         Raises:
             UnreadableImageError: If it cannot be decoded.
@@ -176,8 +181,10 @@ class Source(ABC):
 
     @property
     def labelled(self) -> bool:
-        """Whether the data say what a network is to answer: labels or ratings."""
-        return self.classes is not None or any(sample.ratings is not None for sample in self.samples)
+        """Whether the data say what a network is to answer: labels, ratings, masks or boxes."""
+        return (
+            self.has_targets or self.classes is not None or any(sample.ratings is not None for sample in self.samples)
+        )
 
 
 def sample_list_sha256(samples: Iterable[Sample]) -> str:

@@ -49,7 +49,7 @@ class SelectedSource(Source):
         self.name, self.spec = name or source.name, spec or source.spec
         self.split, self.classes = split or source.split, classes or source.classes
         self.unit, self.note, self.paired, self.factor = source.unit, source.note, source.paired, source.factor
-        self.small, self.task_type = source.small, source.task_type
+        self.small, self.task_type, self.has_targets = source.small, source.task_type, source.has_targets
         listed = source.samples if isinstance(source.samples, SampleList) else SampleList.of(source.samples)
         self.samples = samples if samples is not None else listed.take(self._indices)
 

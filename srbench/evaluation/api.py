@@ -15,6 +15,7 @@ import pandas as pd
 from srbench import leaderboard
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.distributed import Ranks, joined
+from srbench.evaluation.hr_predictions import FOLDER as PREDICTIONS
 from srbench.evaluation.options import EvalOptions
 from srbench.evaluation.resolve import resolve
 from srbench.evaluation.task import run_task
@@ -129,7 +130,7 @@ def _sweep(out: Path, ranks: Ranks) -> None:
     """Remove the temporary files of killed runs before anything is written."""
     if ranks.is_first:
         sweep_temporary(out)
-        sweep_temporary(cache_dir() / "logits", older_than_s=STALE_S)
+        sweep_temporary(cache_dir() / PREDICTIONS, older_than_s=STALE_S)
     ranks.wait()
 
 

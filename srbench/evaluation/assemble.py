@@ -224,7 +224,7 @@ def dataset_part(
         n_unreadable=len(hr_store.unreadable),
         unreadable=tuple(name for name, _ in hr_store.unreadable[:MAX_UNREADABLE_NAMED]),
         n_not_degraded=not_degraded(hr_store, protocol),
-        classes=source.classes if hr_store.labels is not None else None,
+        classes=source.classes if hr_store.labels is not None or source.has_targets else None,
         task_type=source.task_type,
         decode_s=decode_s,
         n_one_channel=int((hr_store.stored_channels == 1).sum()),

@@ -26,6 +26,7 @@ class CellRows:
         self._ids: list[str] = []
         self._positions: list[np.ndarray] = []
         self._columns: dict[str, list[Tensor]] = {}
+        self._lists: dict[str, list[Tensor | Sequence[Tensor]]] = {}
         self._scores: list[Tensor] = []
         self._sums: dict[str, Tensor] = {}
         self._watches: list[Stopwatch] = []
@@ -53,7 +54,10 @@ class CellRows:
         self._ids += batch.ids
         self._positions.append(batch.positions)
         for name, values in (*quality.items(), *result.columns.items()):
-            self._columns.setdefault(name, []).append(values.detach())
+            if isinstance(values, Tensor) and values.ndim == 1:
+                self._columns.setdefault(name, []).append(values.detach())
+            else:
+                self._lists.setdefault(name, []).append(values)
         if result.scores is not None:
             self._scores.append(result.scores.detach())
         for name, value in result.sums.items():
@@ -91,6 +95,7 @@ class CellRows:
             RecordError: If they cannot be written; nothing half-written stays.
         """
         columns: dict[str, Any] = {name: _to_numpy(values) for name, values in self._columns.items()}
+        columns |= {name: _to_lists(values) for name, values in self._lists.items()}
         columns |= {"position": np.concatenate(self._positions), "sample_id": self._ids}
         scores = torch.cat(self._scores).float().cpu().numpy() if self._scores else None
         sums: dict[str, Any] = {name: value.cpu().numpy() for name, value in self._sums.items()}
@@ -128,3 +133,11 @@ class Stopwatch:
 
 def _to_numpy(values: Sequence[Tensor]) -> np.ndarray:
     return torch.cat([value.reshape(-1) for value in values]).cpu().numpy()
+
+
+def _to_lists(values: Sequence[Tensor | Sequence[Tensor]]) -> list[np.ndarray]:
+    """Return one array a sample of batches that are `(N, L)`, or a tensor a sample each."""
+    rows: list[np.ndarray] = []
+    for batch in values:
+        rows += list(batch.cpu().numpy()) if isinstance(batch, Tensor) else [row.cpu().numpy() for row in batch]
+    return rows

@@ -19,7 +19,7 @@ from srbench.evaluation import options
 from srbench.evaluation.batches import Batch, BatchReader
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.distributed import Ranks
-from srbench.evaluation.hr_logits import HrLogits, not_finite_logits
+from srbench.evaluation.hr_predictions import HrPredictions, not_finite_outputs
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, ScoredNetwork
@@ -116,12 +116,29 @@ def run_pass(
     return result
 
 
-@dataclass(frozen=True)
 class _Targets:
-    """What one classifier's logits of a chunk are held against."""
+    """What one network's predictions of a chunk are held against.
 
-    hr: HrLogits | None  # None where there is no HR
-    data: Tensor | None  # what the data say, as the task type has it, (len(chunk), ...), on the device
+    Attributes:
+        hr: Its predictions on HR; None where there is no HR.
+    """
+
+    def __init__(
+        self, scored: ScoredNetwork, hr: HrPredictions | None, hr_store: HRStore, device: torch.device
+    ) -> None:
+        self.hr = hr
+        self._scored, self._store, self._device = scored, hr_store, device
+        self._last: tuple[Batch, Any] | None = None
+
+    def of_data(self, batch: Batch) -> Any:
+        """Return what the data say of a batch, as the task type has it, on the device; read once for all methods."""
+        if self._last is None or self._last[0] is not batch:
+            assert self._scored.outputs is not None
+            targets = self._scored.task_type.targets(
+                self._store.samples.take(batch.positions), self._scored.outputs, self._store.targets(batch.positions)
+            )
+            self._last = batch, on_device(targets, self._device)
+        return self._last[1]
 
 
 @dataclass(frozen=True)
@@ -139,6 +156,20 @@ class _Seen:
     quality: Mapping[str, Tensor]
     watches: tuple[Stopwatch, ...] = ()
     finite: tuple[tuple[str, Tensor], ...] = ()
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What a network answers on a batch.
+
+    Attributes:
+        value: The prediction, as its task type keeps it.
+        is_finite: Whether the network's outputs were finite, a bool on the device; None where that is looked at
+            elsewhere.
+    """
+
+    value: Any
+    is_finite: Tensor | None
 
 
 class _Pass:
@@ -204,13 +235,14 @@ class _Pass:
             if scored.classifier is None or scored.outputs is None:
                 continue
             try:
-                data = scored.task_type.targets(self._store.samples.take(chunk), scored.outputs)
-                targets[scored.id] = _Targets(
+                hr = (
                     None
                     if self._protocol.is_small
-                    else HrLogits(scored.classifier, chunk, self._store, self._settings, self._counters),
-                    None if data is None else torch.from_numpy(data).to(self._settings.device),
+                    else HrPredictions(
+                        scored.classifier, scored.task_type, chunk, self._store, self._settings, self._counters
+                    )
                 )
+                targets[scored.id] = _Targets(scored, hr, self._store, self._settings.device)
             except Exception as error:  # noqa: BLE001 a classifier that fails is a record; the others go on
                 self._fail_network(cells, scored.id, error)
         return targets
@@ -295,32 +327,35 @@ class _Pass:
         """Add the rows of a batch to all cells of one method and input size."""
         for cell in cells:
             try:
-                logits, classifying = self._classify(cell, seen.image, batch, targets)
-                scored = BatchResult({}) if logits is None else _scored(logits, cell.scored, batch, targets)
+                answer, classifying = self._classify(cell, seen.image, batch, targets)
+                scored = BatchResult({}) if answer is None else _scored(answer.value, cell.scored, batch, targets)
             except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
                 self._fail([cell], Failure.of(error))
                 continue
-            flags = [] if logits is None else [(not_finite_logits(cell.scored.id), is_finite(logits))]
+            flags = []
+            if answer is not None and answer.is_finite is not None:
+                flags.append((not_finite_outputs(cell.scored.id), answer.is_finite))
             watches = [*seen.watches, *classifying]
             rows[cell.folder].add(batch, seen.quality, scored, watches=watches, finite=[*seen.finite, *flags])
 
     def _classify(
         self, cell: PlannedCell, image: Tensor, batch: Batch, targets: Mapping[str | None, _Targets]
-    ) -> tuple[Tensor | None, list[Stopwatch]]:
-        """Return the logits of SR or HR, `(N, K)` float32, or None without a classifier, and what they took."""
+    ) -> tuple[_Answer | None, list[Stopwatch]]:
+        """Return the network's prediction on SR or HR, or None without a network, and what it took."""
         if cell.network is None:
             return None, []
         if cell.loaded is None and cell.key.input_size is None:
             known = targets[cell.scored.id].hr
             assert known is not None  # without HR there is no original
-            return known.logits[batch.rows], []
+            return _Answer(known.of(batch), None), []
         insisted = cell.scored.classifier.info.input_size if cell.scored.classifier is not None else None
         if self._protocol.is_small and insisted is not None and insisted == min(image.shape[-2:]):
             image = square(image, insisted)
         with Stopwatch(self._settings.device) as watch, self._settings.numerics.active():
-            logits = cell.network(image)
+            output = cell.network(image)
         self._counters.add(self._counters.sr_classified, f"{_name(cell.loaded)} {cell.scored.id}", len(batch.ids))
-        return logits.float(), [watch]
+        task_type = cell.scored.task_type
+        return _Answer(task_type.prediction(output), task_type.is_finite(output)), [watch]
 
 
 class RestoredBatch:
@@ -392,12 +427,24 @@ class RestoredBatch:
             )
 
 
-def _scored(logits: Tensor, scored: ScoredNetwork, batch: Batch, targets: Mapping[str | None, _Targets]) -> BatchResult:
+def _scored(
+    prediction: Any, scored: ScoredNetwork, batch: Batch, targets: Mapping[str | None, _Targets]
+) -> BatchResult:
     target = targets[scored.id]
     assert scored.outputs is not None
-    data = None if target.data is None else target.data[batch.rows]
-    hr_logits = None if target.hr is None else target.hr.logits[batch.rows]
-    return scored.task_type.columns(logits, hr_logits, data, scored.outputs)
+    hr_prediction = None if target.hr is None else target.hr.of(batch)
+    return scored.task_type.columns(prediction, hr_prediction, target.of_data(batch), scored.outputs)
+
+
+def on_device(targets: Any, device: torch.device) -> Any:
+    """Return arrays, within lists and mappings too, as tensors on the device."""
+    if isinstance(targets, np.ndarray):
+        return torch.from_numpy(targets).to(device)
+    if isinstance(targets, Mapping):
+        return {name: on_device(value, device) for name, value in targets.items()}
+    if isinstance(targets, Sequence) and not isinstance(targets, str):
+        return [on_device(value, device) for value in targets]
+    return targets
 
 
 def _quality(sr: Tensor, batch: Batch, protocol: Protocol, *, output: str) -> tuple[Tensor, dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A classifier: images in [0, 1] go in, logits come out; it owns its mean, std and input size."""
+"""A network behind SR: images in [0, 1] go in, its answer comes out; it owns its mean, std and input size."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from srbench.errors import DataError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.resample import resize
+from srbench.networks.outputs import Answers, as_answer
 from srbench.weights import Card
 
 USUAL_SIDE = 224  # pixels, of most networks trained on ImageNet
@@ -39,6 +40,7 @@ class ClassifierInfo:
         in_chans: Channels it takes: 3, or 1 (then the mean over RGB goes in).
         classes: Class names by output index, or None if they are unknown. ImageNet's are wnids.
         n_classes: Number of outputs.
+        answers: The form of its outputs: "scores" of the whole image, a "map" of scores, or "boxes".
     """
 
     id: str
@@ -52,12 +54,14 @@ class ClassifierInfo:
     in_chans: int
     classes: tuple[str, ...] | None
     n_classes: int
+    answers: Answers = "scores"
 
     @property
     def sha256(self) -> str:
         """Hash of everything that moves its logits."""
         # field by field: asdict would copy a thousand class names each time
-        moving = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in {"id", "classes"}}
+        fixed = {"id", "classes", "answers"}  # the form follows from the architecture
+        moving = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in fixed}
         return hashlib.sha256(json.dumps(moving, sort_keys=True).encode()).hexdigest()
 
 
@@ -72,7 +76,7 @@ class Classifier(nn.Module):
 
         Args:
             info: What identifies it.
-            network: Maps normalised `(N, in_chans, H, W)` to `(N, n_classes)`.
+            network: Maps normalised `(N, in_chans, H, W)` to outputs of one of the forms of `srbench.networks.outputs`.
             card: What is known of its training, where it was trained by srbench.
         """
         super().__init__()
@@ -98,8 +102,11 @@ class Classifier(nn.Module):
         return int(min(size[-2:])) if size else USUAL_SIDE
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return logits `(N, n_classes)` of images `(N, 3, H, W)`, RGB, or `(N, 1, H, W)`, float, [0, 1]."""
-        return self.network(self.normalise(image))
+        """Return the answer on images `(N, 3, H, W)`, RGB, or `(N, 1, H, W)`, float, [0, 1].
+
+        Scores before the softmax are `(N, n_classes)`, a map of them `(N, n_classes, H, W)`.
+        """
+        return as_answer(self.network(self.normalise(image)), (image.shape[-2], image.shape[-1]))
 
     def normalise(self, image: Tensor) -> Tensor:
         """Return what the network takes: `(N, in_chans, H', W')` at its own size, mean and std."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from srbench import weights
 from srbench.errors import SrbenchError, UnknownNameError, UsageError, WeightsError
 from srbench.files.paths import user_path
 from srbench.networks.cards import IMAGENET, card_classes, card_weights, read_card
 from srbench.networks.classifiers import NAMESPACE, Classifier, ClassifierInfo, imagenet_wnids
+from srbench.networks.outputs import Answers, form_of, outputs_of
 
 _LIBRARIES = ("timm", "torchvision")
 _DOWNLOADERS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3"}
@@ -62,9 +65,7 @@ def create_network(library: str, name: str, args: Mapping[str, Any], *, pretrain
             import timm
 
             return timm.create_model(name, pretrained=pretrained, **args)
-        from torchvision.models import get_model
-
-        return get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **args)
+        return _of_torchvision(name, args, pretrained=pretrained)
     except Exception as error:
         # The hub's errors are of many types, some of them ValueErrors as well: those of the network come first.
         if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _DOWNLOADERS:
@@ -79,6 +80,16 @@ def create_network(library: str, name: str, args: Mapping[str, Any], *, pretrain
         raise
 
 
+def _of_torchvision(name: str, args: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
+    from torchvision.models import get_model, get_model_builder
+
+    builder = inspect.signature(get_model_builder(name)).parameters
+    if "weights_backbone" not in builder:
+        return get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **args)
+    # a segmentation network or detector, whose backbone would be fetched by itself
+    return get_model(name, weights="DEFAULT" if pretrained else None, **{"weights_backbone": None, **args})
+
+
 def _from_trained(spec: str) -> Classifier:
     ref = weights.find(NAMESPACE, spec)
     if ref.card is None or "library" not in ref.card.extra:
@@ -86,6 +97,7 @@ def _from_trained(spec: str) -> Classifier:
     extra = ref.card.extra
     network = create_network(extra["library"], extra["name"], extra["args"])
     weights.fill_state(network, weights.load(ref).state, origin=ref.path.name, expected=extra["name"])
+    outputs = _outputs(network, extra.get("in_chans", 3), extra.get("input_size"), origin=ref.path.name)
     info = ClassifierInfo(
         id=ref.label,
         library=extra["library"],
@@ -97,7 +109,8 @@ def _from_trained(spec: str) -> Classifier:
         input_size=extra.get("input_size"),
         in_chans=extra.get("in_chans", 3),
         classes=tuple(extra["classes"]) if extra.get("classes") else None,
-        n_classes=_outputs(network, extra.get("in_chans", 3), extra.get("input_size"), origin=ref.path.name),
+        n_classes=outputs.n_classes,
+        answers=outputs.answers,
     )
     return Classifier(info, network, ref.card)
 
@@ -124,8 +137,9 @@ def _from_library(spec: str, library: str, name: str) -> Classifier:
         std=tuple(std),
         input_size=side,
         in_chans=3,
-        classes=imagenet_wnids() if outputs == 1000 else None,
-        n_classes=outputs,
+        classes=_library_classes(library, name, outputs),
+        n_classes=outputs.n_classes,
+        answers=outputs.answers,
     )
     return Classifier(info, network)
 
@@ -147,6 +161,7 @@ def _from_card(path: Path) -> Classifier:
         setattr(network, "transform_input", True)  # noqa: B010 the attribute is none of Module's
         args = args | {"transform_input": True}
     weights.fill_state(network, weights.load(ref).state, origin=ref.path.name, expected=f"{card.library}:{card.name}")
+    outputs = _outputs(network, card.in_chans, card.input_size, origin=f"classifier card {path.name}")
     info = ClassifierInfo(
         id=path.stem,
         library=card.library,
@@ -158,7 +173,8 @@ def _from_card(path: Path) -> Classifier:
         input_size=card.input_size,
         in_chans=card.in_chans,
         classes=card_classes(card, path),
-        n_classes=_outputs(network, card.in_chans, card.input_size, origin=f"classifier card {path.name}"),
+        n_classes=outputs.n_classes,
+        answers=outputs.answers,
     )
     if info.classes is not None and len(info.classes) != info.n_classes:
         raise UsageError(
@@ -167,8 +183,26 @@ def _from_card(path: Path) -> Classifier:
     return Classifier(info, network)
 
 
+def _library_classes(library: str, name: str, outputs: Outputs) -> tuple[str, ...] | None:
+    """Return the class names of a library's own weights, as far as they are known."""
+    if outputs.answers == "scores":
+        return imagenet_wnids() if outputs.n_classes == 1000 else None
+    from torchvision.models import get_model_weights
+
+    names = get_model_weights(name).DEFAULT.meta.get("categories") if library == "torchvision" else None
+    return None if names is None or len(names) != outputs.n_classes else tuple(str(each) for each in names)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network returns: how many outputs, and in which form."""
+
+    n_classes: int
+    answers: Answers
+
+
 @torch.inference_mode()
-def _outputs(network: nn.Module, in_chans: int, input_size: int | None, *, origin: str) -> int:
+def _outputs(network: nn.Module, in_chans: int, input_size: int | None, *, origin: str) -> Outputs:
     """Run the network once on an image of its own size, or of some that most architectures take."""
     reason: Exception | None = None
     for side in (input_size,) if input_size is not None else (64, 224, 299):
@@ -177,9 +211,13 @@ def _outputs(network: nn.Module, in_chans: int, input_size: int | None, *, origi
         except (RuntimeError, AssertionError, ValueError) as error:
             reason = error
             continue
-        if isinstance(out, Tensor) and out.ndim == 2:
-            return int(out.shape[1])
-        raise UsageError(f"{origin}: the network returns no logits of shape (N, classes); is it a classifier?")
+        answers = form_of(out)
+        if answers is None or answers == "boxes":
+            raise UsageError(
+                f"{origin}: the network returns neither logits of shape (N, classes) nor a map of them"
+                " (N, classes, h, w); is it a classifier, or a segmentation network?"
+            )
+        return Outputs(outputs_of(out), answers)
     raise UsageError(
         f"{origin}: the network does not run on images of {in_chans} channels and {input_size or 'the usual'} pixels"
         f" ({str(reason).splitlines()[0]}); give its input_size and in_chans"

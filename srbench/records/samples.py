@@ -19,15 +19,23 @@ from srbench.metrics.catalogue import column_types, metrics_of
 from srbench.records.parquet import read_metadata, read_table, write_table
 from srbench.records.schema import MAX_SCORE_CLASSES
 
+_LISTS = {"int32[]": pa.list_(pa.int32()), "float32[]": pa.list_(pa.float32())}
+
+
+def _of_kind(kind: str) -> pa.DataType:
+    return _LISTS[kind] if kind in _LISTS else pa.type_for_alias(kind)
+
+
 # Columns of every file, null where they do not apply; what other task types add is stored only where it is given.
 SAMPLE_COLUMNS: Mapping[str, pa.DataType] = {
     "position": pa.int32(),
     "sample_id": pa.string(),
-    **{column.name: pa.type_for_alias(column.type) for info in metrics_of("classification") for column in info.columns},
+    **{column.name: _of_kind(column.type) for info in metrics_of("classification") for column in info.columns},
 }
 _ROW_GROUP = 2**16  # rows that are compressed together: what writing holds in memory does not grow with the samples
 _SUMS_KEY = b"srbench.sums"
-_ADDED_TYPES = (pa.int32(), pa.bool_(), pa.float32(), pa.string())  # what a column that a task adds may be
+# what a column that a task adds may be
+_ADDED_TYPES = (pa.int32(), pa.bool_(), pa.float32(), pa.string(), *_LISTS.values())
 
 
 def samples_frame(columns: Mapping[str, Any], *, scores: np.ndarray | None = None) -> pd.DataFrame:
@@ -41,7 +49,7 @@ def samples_frame(columns: Mapping[str, Any], *, scores: np.ndarray | None = Non
     Raises:
         RecordError: If a column is unknown, missing, or of another length.
     """
-    added = {name: pa.type_for_alias(kind) for name, kind in column_types().items() if name not in SAMPLE_COLUMNS}
+    added = {name: _of_kind(kind) for name, kind in column_types().items() if name not in SAMPLE_COLUMNS}
     unknown = sorted(set(columns) - set(SAMPLE_COLUMNS) - set(added))
     if unknown:
         raise RecordError(f"samples have no column {unknown[0]!r}; known: {', '.join([*SAMPLE_COLUMNS, *added])}")
@@ -148,7 +156,7 @@ def samples_table(path: Path, columns: Sequence[str] | None, *, sha256: str | No
     for name in sorted(set(wanted or SAMPLE_COLUMNS) - set(table.column_names)):
         if name not in types:
             raise RecordError(f"{path} lacks the column {name!r}; run the evaluation again with --force")
-        table = table.append_column(name, pa.nulls(table.num_rows, pa.type_for_alias(types[name])))
+        table = table.append_column(name, pa.nulls(table.num_rows, _of_kind(types[name])))
     return table
 
 
@@ -174,6 +182,8 @@ def _pack(sums: Mapping[str, Any]) -> bytes:
 
 
 def _pandas_dtype(name: str, kind: pa.DataType) -> Any:
+    if pa.types.is_list(kind):
+        return np.dtype("object")
     if name == "position":
         return np.dtype("int32")
     nullable = {pa.int32(): pd.Int32Dtype(), pa.bool_(): pd.BooleanDtype(), pa.float32(): np.dtype("float32")}
@@ -181,6 +191,8 @@ def _pandas_dtype(name: str, kind: pa.DataType) -> Any:
 
 
 def _arrow_type(column: pd.Series) -> pa.DataType:
+    if (declared := column_types().get(str(column.name))) in _LISTS:
+        return _LISTS[declared]
     for kind in _ADDED_TYPES:
         if column.dtype == _pandas_dtype("", kind):
             return kind
@@ -188,6 +200,8 @@ def _arrow_type(column: pd.Series) -> pa.DataType:
 
 
 def _to_pandas(name: str, column: pa.ChunkedArray) -> pd.Series:
+    if pa.types.is_list(column.type):
+        return column.to_pandas()
     # A column keeps its dtype whether or not it happens to hold nulls, so that shards and whole files agree.
     return column.to_pandas(types_mapper={column.type: _pandas_dtype(name, column.type)}.get).astype(
         _pandas_dtype(name, column.type)

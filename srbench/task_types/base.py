@@ -7,6 +7,18 @@ A type has four parts, and all that follows from what is asked is in one of them
 - scoring: what a batch of outputs leaves a sample, in the stored columns that its metrics name;
 - ranking: the metrics with their intervals and differences, which of them ranks, and which columns a table shows.
 
+A prediction is whatever the network returns: scores `(N, K)`, a map `(N, K, H, W)`, a list of mappings. The pass calls
+`prediction` on each output at once, so that only what is compared stays in memory: a segmentation map is kept as the
+index of its largest score. What `prediction` returns on HR is cached, as the tensors that `split` names for each
+sample, whose shapes may differ from sample to sample; `join` puts a batch together again. `columns` then holds a batch
+of SR against the same batch of HR and against the targets. It may return lists of any length for a sample, in columns
+of the types "int32[]" and "float32[]" (`BatchResult.columns`, `CellSamples.lists`).
+
+What the data say about places in an image is read with the image (`StoredImage.target`: a mask or boxes), is brought to
+HR as the pixels are (`srbench.data.geometry.place_target`), lies in the HR cache, and comes to `targets` as `placed`.
+The source says so with `has_targets`. All images of a batch have one size, which may be the image's own (protocols
+dense-x4 and dense-x8).
+
 The metrics of a type are rows of `srbench.metrics.catalogue`. A type in a new module lists its own in `metrics`, which
 registers them; the catalogue's rows apply to it where they apply to every type.
 """
@@ -23,11 +35,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from srbench.errors import DataError
 from srbench.metrics.catalogue import column_types, metrics_of, register
 from srbench.metrics.image import psnr_pooled
 from srbench.metrics.info import MetricInfo, SampleColumn
 from srbench.metrics.stats import LEVEL, interval
 from srbench.metrics.values import Columns, mean_of
+from srbench.networks.outputs import WORDS, Answers
 from srbench.records.schema import ClassPart, Metric, Record
 
 if TYPE_CHECKING:
@@ -59,15 +73,15 @@ class OutputMap:
 
 @dataclass(frozen=True)
 class BatchResult:
-    """What a batch of scores is worth.
+    """What a batch of predictions is worth.
 
     Attributes:
-        columns: A tensor `(N,)` for each column of the samples.
+        columns: A tensor `(N,)` for each column of the samples; for a column of lists `(N, L)`, or one tensor a sample.
         scores: `(N, k)` probabilities to be stored, or None.
         sums: What is added up over the samples instead of being stored for each.
     """
 
-    columns: Mapping[str, Tensor]
+    columns: Mapping[str, Tensor | Sequence[Tensor]]
     scores: Tensor | None = None
     sums: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -82,17 +96,19 @@ class CellSamples:
             it under the name of the metric.
         whole: Columns of whole numbers, None where any is missing.
         competes: Whether the row is ranked, and so belongs to the family of its track's tests.
+        lists: Columns of lists, `(n,)` objects, each an array; None where any is missing.
     """
 
     record: Record
     floats: Mapping[str, Column]
     whole: Mapping[str, NDArray[np.integer] | None] = field(default_factory=dict)
     competes: bool = False
+    lists: Mapping[str, NDArray[np.object_] | None] = field(default_factory=dict)
 
     @property
     def columns(self) -> Columns:
-        """The columns of both sorts by name."""
-        return {**self.floats, **self.whole}
+        """The columns of all sorts by name."""
+        return {**self.floats, **self.whole, **self.lists}
 
     def only(self, names: Collection[str]) -> CellSamples:
         """Return the cell with these of its columns alone; the others need not stay in memory."""
@@ -100,6 +116,7 @@ class CellSamples:
             self,
             floats={name: values for name, values in self.floats.items() if name in names},
             whole={name: values for name, values in self.whole.items() if name in names},
+            lists={name: values for name, values in self.lists.items() if name in names},
         )
 
 
@@ -171,6 +188,7 @@ class TaskType(ABC):
     Attributes:
         name: Name in records and in `Source.task_type`.
         question: What is asked, in a few words.
+        answers: The form of the outputs of networks that can answer.
         loss_term: Name of the loss term that holds a network's outputs against the data's targets.
         criterion: Figure of a validation that selects a network's best epoch.
         metrics: Rows that the type adds to the catalogue of metrics.
@@ -186,6 +204,7 @@ class TaskType(ABC):
 
     name: ClassVar[str]
     question: ClassVar[str]
+    answers: ClassVar[Answers] = "scores"
     loss_term: ClassVar[str]
     criterion: ClassVar[str]
     metrics: ClassVar[tuple[MetricInfo, ...]] = ()
@@ -203,6 +222,18 @@ class TaskType(ABC):
         register(cls.metrics, cls.further_columns)
 
     # --- targets
+
+    def check_form(self, info: ClassifierInfo, source: Source) -> None:
+        """Refuse a network that answers in another form.
+
+        Raises:
+            DataError: If it does.
+        """
+        if info.answers != self.answers:
+            raise DataError(
+                f"{source.spec} asks {self.question!r}, which takes a network that returns {WORDS[self.answers]};"
+                f" {info.id} returns {WORDS[info.answers]}: choose another network, or other data"
+            )
 
     @abstractmethod
     def classes_of(self, sources: Sequence[Source]) -> tuple[str, ...]:
@@ -226,8 +257,20 @@ class TaskType(ABC):
         """
 
     @abstractmethod
-    def targets(self, samples: Sequence[Sample], answers: OutputMap) -> NDArray[Any] | None:
-        """Return what the data say of samples, in terms of the outputs, first axis N; None where they say nothing."""
+    def targets(
+        self, samples: Sequence[Sample], answers: OutputMap, placed: Sequence[NDArray[Any]] | None = None
+    ) -> Any:
+        """Return what the data say of samples, in terms of the outputs; None where they say nothing.
+
+        Args:
+            samples: N samples.
+            answers: The outputs.
+            placed: What the data say about places in their HR images (masks, boxes), or None. Images of one call that
+                have masks are of one size.
+
+        Returns:
+            An array with first axis N, or a list of N mappings from names to arrays.
+        """
 
     # --- learning
 
@@ -245,11 +288,36 @@ class TaskType(ABC):
 
     # --- scoring
 
+    def prediction(self, output: Any) -> Any:
+        """Return what of a network's output on N images is kept, compared and cached: all scores, in float32."""
+        return output.float()
+
+    def is_finite(self, output: Any) -> Tensor:
+        """Say on the device whether a network's output is finite, a bool of no dimension; nothing waits for it."""
+        from srbench.restore import is_finite
+
+        return is_finite(output)
+
+    def split(self, prediction: Any) -> list[Mapping[str, Tensor]]:
+        """Return a prediction on N images as N mappings from names to tensors, whose shapes may differ."""
+        return [{"scores": scores} for scores in prediction]
+
+    def join(self, parts: Sequence[Mapping[str, Tensor]]) -> Any:
+        """Return the prediction on N images that `split` takes apart; its images are of one size."""
+        import torch
+
+        return torch.stack([part["scores"] for part in parts])
+
     @abstractmethod
-    def columns(
-        self, scores: Tensor, hr_scores: Tensor | None, target: Tensor | None, answers: OutputMap
-    ) -> BatchResult:
-        """Hold scores `(N, K)` of SR against those of HR and against the targets, where there are some."""
+    def columns(self, prediction: Any, hr_prediction: Any, target: Any, answers: OutputMap) -> BatchResult:
+        """Hold a network's prediction on N images of SR against that on HR and against the targets.
+
+        Args:
+            prediction: As `prediction` returns it.
+            hr_prediction: The same on HR, or None where there is no HR.
+            target: As `targets` returns it, tensors on the device; None where the data say nothing.
+            answers: How the outputs answer.
+        """
 
     def per_class(
         self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None
@@ -272,11 +340,13 @@ class TaskType(ABC):
         types = column_types()
         present = [name for name in self.sample_columns() if name in frame]
         whole = [name for name in present if types[name] == "int32"]
+        lists = [name for name in present if types[name].endswith("[]")]
         cell = CellSamples(
             record,
-            {name: stored_column(frame, name) for name in present if name not in whole},
+            {name: stored_column(frame, name) for name in present if name not in (*whole, *lists)},
             {name: None if frame[name].isna().any() else frame[name].to_numpy(dtype=np.int32) for name in whole},
             competes,
+            {name: None if frame[name].isna().any() else frame[name].to_numpy(dtype=object) for name in lists},
         )
         return replace(cell, floats={**cell.floats, **self.contributions(cell, frame)})
 

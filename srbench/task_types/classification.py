@@ -92,6 +92,7 @@ class Classification(TaskType):
 
     def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
         """Find the output of each class of the data, by its name."""
+        self.check_form(info, source)
         if source.classes is None:
             return OutputMap(info.n_classes)
         from srbench.networks.classifiers import label_map
@@ -99,7 +100,9 @@ class Classification(TaskType):
         outputs = label_map(info, source.classes)
         return OutputMap(info.n_classes, outputs, np.unique(outputs) if present else None)
 
-    def targets(self, samples: Sequence[Sample], answers: OutputMap) -> NDArray[np.int64] | None:
+    def targets(
+        self, samples: Sequence[Sample], answers: OutputMap, placed: Sequence[NDArray[Any]] | None = None
+    ) -> NDArray[np.int64] | None:
         """Return the output that is right for each sample, `(N,)` int64, or None without labels."""
         labels = [sample.label for sample in samples]
         if answers.outputs is None or None in labels or not labels:
@@ -127,12 +130,12 @@ class Classification(TaskType):
     # --- scoring
 
     def columns(
-        self, scores: Tensor, hr_scores: Tensor | None, target: Tensor | None, answers: OutputMap
+        self, prediction: Tensor, hr_prediction: Tensor | None, target: Tensor | None, answers: OutputMap
     ) -> BatchResult:
         """Return predictions on SR and HR, how sure and how right they are, and how far apart the scores."""
         import torch
 
-        logits, hr_logits = scores, hr_scores
+        logits, hr_logits = prediction, hr_prediction
         present = None
         if answers.present is not None:
             present = torch.from_numpy(answers.present).to(logits.device)

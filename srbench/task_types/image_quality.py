@@ -8,7 +8,7 @@ it is judged by the correlation of the mean ratings, PLCC (of the values) and SR
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,7 @@ class ImageQuality(TaskType):
 
     def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
         """Check that the network has an output for each rating; all of them compete in any case."""
+        self.check_form(info, source)
         if info.n_classes != len(RATINGS) or (info.classes is not None and info.classes != NAMES):
             raise DataError(
                 f"{source.spec} asks for the {len(RATINGS)} ratings 1 to {RATINGS[-1]}, which classifier {info.id} does"
@@ -84,7 +85,9 @@ class ImageQuality(TaskType):
             )
         return OutputMap(info.n_classes)
 
-    def targets(self, samples: Sequence[Sample], answers: OutputMap) -> NDArray[np.float32] | None:
+    def targets(
+        self, samples: Sequence[Sample], answers: OutputMap, placed: Sequence[NDArray[Any]] | None = None
+    ) -> NDArray[np.float32] | None:
         """Return the share of the raters that gave each rating, `(N, 10)` float32, rows summing to one."""
         ratings = [sample.ratings for sample in samples if sample.ratings is not None]
         if not ratings or len(ratings) < len(samples):
@@ -123,20 +126,20 @@ class ImageQuality(TaskType):
     # --- scoring
 
     def columns(
-        self, scores: Tensor, hr_scores: Tensor | None, target: Tensor | None, answers: OutputMap
+        self, prediction: Tensor, hr_prediction: Tensor | None, target: Tensor | None, answers: OutputMap
     ) -> BatchResult:
         """Return the mean scores of SR and HR, the mean rating, and the distance of the distributions."""
-        probabilities = scores.double().softmax(dim=1)
+        probabilities = prediction.double().softmax(dim=1)
         columns = {
             "mean_score": mean_rating(probabilities).float(),
         }
-        if hr_scores is not None:
-            columns["hr_mean_score"] = mean_rating(hr_scores.double().softmax(dim=1)).float()
-            columns["logit_mse_to_hr"] = metrics.logit_mse(scores, hr_scores)
-            columns["kl_to_hr"] = metrics.kl_to_hr(scores, hr_scores)
+        if hr_prediction is not None:
+            columns["hr_mean_score"] = mean_rating(hr_prediction.double().softmax(dim=1)).float()
+            columns["logit_mse_to_hr"] = metrics.logit_mse(prediction, hr_prediction)
+            columns["kl_to_hr"] = metrics.kl_to_hr(prediction, hr_prediction)
         if target is not None:
             columns["mean_rating"] = mean_rating(target.double()).float()
-            columns["emd"] = earth_movers(scores, target).float()
+            columns["emd"] = earth_movers(prediction, target).float()
         return BatchResult(columns, probabilities)
 
     # --- ranking
