@@ -1,4 +1,4 @@
-"""Hold a wheel against the checkout: `python tests/wheel_content.py dist/srbench-*.whl`.
+"""Hold a wheel against the checkout: `python tests/wheel_content.py dist/*.whl`.
 
 Lists the wheel's modules. Fails when a module of srbench/, baselines/ or methods/, a protocol or shipped weights are
 missing, when the wheel holds something of these that the checkout does not, or when anything but srbench and its
