@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
+from srbench.data.boxes import cut_boxes
 from srbench.errors import UnreadableImageError
 from srbench.protocol import Geometry
 
@@ -108,9 +109,8 @@ def place_target(target: NDArray[Any], placed: Placement) -> NDArray[Any]:
     """Bring what the data say about places in a decoded image to HR, as its pixels are brought there.
 
     Args:
-        target: A mask `(H, W)`, uint8, which is resized to the nearest pixel; or boxes `(k, >= 4)`, float32, with the
-            left, top, right and lower edge in pixels first: they are scaled and moved, and those that reach beyond the
-            window are not cut, since only a task type knows what a cut box is worth.
+        target: A mask `(H, W)`, uint8, which is resized to the nearest pixel; or boxes, rows of `srbench.data.boxes`,
+            which are scaled, moved, and cut at the window's edges.
         placed: Where HR lies.
     """
     if target.dtype == np.uint8:
@@ -120,7 +120,7 @@ def place_target(target: NDArray[Any], placed: Placement) -> NDArray[Any]:
     scale = np.array([placed.resized[1] / placed.source[1], placed.resized[0] / placed.source[0]] * 2)
     moved = target.copy()
     moved[:, :4] = target[:, :4] * scale - np.array([placed.left, placed.top] * 2)
-    return moved
+    return cut_boxes(moved, placed.rows, placed.columns)
 
 
 def _nearest(source: int, resized: int) -> NDArray[np.int64]:
