@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import pickle
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -391,6 +394,53 @@ class TestInterrupted:
         store = build_hr_store(Made(20), SQUARE)
         assert store.decoded == 8
         assert torch.equal(store.batch(range(20)), expected)
+
+    def test_no_flip_of_a_chunk_is_read_as_other_pixels(self, cache_folder):
+        expected = build_hr_store(Made(20), SQUARE).batch(range(20))
+        chunk = sorted(cache_folder.rglob("*.hr"))[1]
+        good, draw, made_again = chunk.read_bytes(), random.Random(0), 0
+        for bit in (draw.randrange(8 * len(good)) for _ in range(200)):
+            damaged = bytearray(good)
+            damaged[bit // 8] ^= 1 << bit % 8
+            chunk.write_bytes(damaged)
+            try:
+                pixels = build_hr_store(Made(20), SQUARE).batch(range(20))
+            except SrbenchError as error:
+                assert f"the HR cache file {chunk} is damaged and was removed; run the same command again" in str(error)
+                made_again += 1
+                pixels = build_hr_store(Made(20), SQUARE).batch(range(20))
+            assert torch.equal(pixels, expected)
+        assert made_again > 100  # most bits are pixels
+
+    @pytest.mark.parametrize(
+        "craft",
+        [
+            lambda index: index["rows"][0].__setitem__(0, 99),
+            lambda index: index["rows"][0].__setitem__(1, 10**9),
+            lambda index: index["rows"][0].__setitem__(2, 10**30),
+            lambda index: index["rows"][0].__setitem__(2, -1),
+            lambda index: index["rows"][0].pop(),
+            lambda index: index["rows"].pop(),
+            lambda index: index["rows"].append(index["rows"][0]),
+            lambda index: index.update(rows={"a": 1}),
+            lambda index: index.update(rows=[["x"]]),
+            lambda index: index.update(unreadable=[3]),
+            lambda index: index.update(unreadable=None),
+            lambda index: index.update(seconds=[]),
+            lambda index: index.pop("transient"),
+        ],
+    )
+    def test_a_crafted_index_is_made_anew(self, cache_folder, craft):
+        expected = build_hr_store(Made(20), SQUARE).batch(range(20))
+        chunk = sorted(cache_folder.rglob("*.hr"))[1]
+        content, footer = chunk.read_bytes(), hr_chunks._FOOTER
+        magic, pixels, length, _ = footer.unpack(content[-footer.size :])
+        index = json.loads(content[pixels : pixels + length])
+        craft(index)
+        encoded = json.dumps(index).encode()
+        chunk.write_bytes(content[:pixels] + encoded + footer.pack(magic, pixels, len(encoded), zlib.crc32(encoded)))
+        store = build_hr_store(Made(20), SQUARE)
+        assert store.decoded == 8 and torch.equal(store.batch(range(20)), expected)
 
     def test_what_a_killed_build_left_is_removed_in_time(self, cache_folder):
         store = build_hr_store(Made(8), SQUARE)

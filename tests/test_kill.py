@@ -199,7 +199,7 @@ def progress(out: Path, cache: Path) -> int:
         len(shards(out))
         + 5 * len(found_files(out, "record.json"))
         + len(found_files(cache, ".hr"))
-        + len(found_files(cache, ".npy"))
+        + len(found_files(cache, ".npz"))
     )
 
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -24,14 +24,23 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from srbench.data.geometry import place_image, place_target, placement
-from srbench.data.hr_chunks import ROW, Chunk, DecodedImage, DecodeFailure, MappedChunks, load_chunk, write_chunk
+from srbench.data.hr_chunks import (
+    ROW,
+    Chunk,
+    DecodedImage,
+    DecodeFailure,
+    MappedChunks,
+    check_part,
+    load_chunk,
+    write_chunk,
+)
 from srbench.data.source import Sample, SampleList, Source
 from srbench.errors import TooManyUnreadableError, UnreadableImageError, UsageError
 from srbench.files.atomic import sweep_temporary
 from srbench.files.paths import cache_dir
 from srbench.protocol import Geometry
 
-FORMAT = 4
+FORMAT = 5
 TOLERATED_SHARE = 0.01
 
 _CHUNK = 256
@@ -50,6 +59,7 @@ class HRStore:
         source_shapes: `(n, 2)`, height and width before the geometry, in pixels.
         lr_shapes: `(n, 2)`, height and width of the real LR images, or None where the source has none.
         stored_channels: `(n,)`, channels that the file of HR stores: 1 for grey, 3 for colour.
+        turned: `(n,)`, 1 where EXIF asks that the file of HR be turned, which nothing does.
         geometry: The geometry that was applied; for pairs, the one that changes nothing.
         unreadable: (id, reason) of every sample that could not be read.
         key: Hash of the sample list, what it was read from, and the geometry.
@@ -77,8 +87,7 @@ class HRStore:
         Args:
             files: The chunk files, each with its bytes of pixels.
             samples: The readable samples.
-            table: Per sample: chunk, offset in it, HR (h, w), source (h, w), LR (h, w), stored channels, bytes of the
-                target.
+            table: Per sample: chunk and the columns of `ROW` behind the position.
             geometry: The geometry that was applied.
             unreadable: (id, reason) of what could not be read.
             key: Hash of all that the pixels depend on.
@@ -98,8 +107,9 @@ class HRStore:
         self.shapes = table[:, 2:4]
         self.source_shapes = table[:, 4:6]
         self.lr_shapes = table[:, 6:8] if len(table) and (table[:, 6] > 0).all() else None
-        self.stored_channels = table[:, 8]
+        self.stored_channels, self.turned = table[:, 8], table[:, 10]
         self._table = table
+        self._intact = np.zeros((len(table), 3), dtype=bool)  # HR, LR and target whose checksums were compared
         self._files = tuple(files)
         self._maps = MappedChunks(self._files)
 
@@ -118,8 +128,7 @@ class HRStore:
         Raises:
             ValueError: If they differ in shape.
         """
-        rows = self._table[_positions(positions)]
-        return self._gather(rows, rows[:, 2:4], np.zeros(len(rows), dtype=np.int64), "HR")
+        return self._gather(_positions(positions), "HR")
 
     def lr_batch(self, positions: ArrayLike) -> Tensor | None:
         """Return the real LR images at `positions`, `(N, 3, h, w)`, RGB, uint8, or None where the source has none.
@@ -129,19 +138,17 @@ class HRStore:
         """
         if self.lr_shapes is None:
             return None
-        rows = self._table[_positions(positions)]
-        return self._gather(rows, rows[:, 6:8], 3 * rows[:, 2] * rows[:, 3], "LR")
+        return self._gather(_positions(positions), "LR")
 
     def targets(self, positions: ArrayLike) -> list[NDArray[Any]] | None:
         """Return what the data say about places in the HR images at `positions`, or None where they say nothing.
 
         Each is a mask `(H, W)` or boxes `(k, >= 4)`, as `srbench.data.geometry.place_target` leaves them.
         """
-        rows = self._table[_positions(positions)]
-        if not len(rows) or not (rows[:, 9] > 0).all():
+        chosen = _positions(positions)
+        if not len(chosen) or not (self._table[chosen, 9] > 0).all():
             return None
-        starts = rows[:, 1] + 3 * (rows[:, 2] * rows[:, 3] + rows[:, 6] * rows[:, 7])
-        stored = (self._maps.get(int(row[0]))[start : start + row[9]] for row, start in zip(rows, starts, strict=True))
+        stored = (self._part(position, 2) for position in chosen)
         return [np.load(io.BytesIO(each.tobytes()), allow_pickle=False) for each in stored]
 
     def groups(self, positions: ArrayLike, batch_size: int | Callable[[int, int], int]) -> list[NDArray[np.int64]]:
@@ -184,7 +191,20 @@ class HRStore:
             decode_seconds=self.decode_seconds * count / len(self),
         )
 
-    def _gather(self, rows: NDArray[np.int64], shapes: NDArray[np.int64], skip: NDArray[np.int64], what: str) -> Tensor:
+    def _part(self, position: int, which: int) -> NDArray[np.uint8]:
+        """Return the bytes of HR, of LR or of the target of a sample, compared with their checksum the first time."""
+        row = self._table[position]
+        lengths = (3 * row[2] * row[3], 3 * row[6] * row[7], row[9])
+        start = int(row[1]) + int(sum(lengths[:which]))
+        part = self._maps.get(int(row[0]))[start : start + int(lengths[which])]
+        if not self._intact[position, which]:
+            check_part(self._files[int(row[0])][0], part, int(row[11 + which]))
+            self._intact[position, which] = True
+        return part
+
+    def _gather(self, positions: NDArray[np.int64], what: Literal["HR", "LR"]) -> Tensor:
+        rows, which = self._table[positions], 0 if what == "HR" else 1
+        shapes = rows[:, 2:4] if what == "HR" else rows[:, 6:8]
         if not len(rows):
             raise ValueError("expected at least one position, got none")
         if (shapes != shapes[0]).any():
@@ -192,10 +212,8 @@ class HRStore:
             raise ValueError(f"expected {what} images of one shape in a batch, got {sides[:4]}; cut it with groups()")
         height, width = (int(side) for side in shapes[0])
         pixels = np.empty((len(rows), 3, height, width), dtype=np.uint8)
-        for number, (row, beyond) in enumerate(zip(rows, skip, strict=True)):
-            start = int(row[1] + beyond)
-            flat = self._maps.get(int(row[0]))[start : start + 3 * height * width]
-            pixels[number] = flat.reshape(3, height, width)
+        for number, position in enumerate(positions):
+            pixels[number] = self._part(position, which).reshape(3, height, width)
         return torch.from_numpy(pixels)
 
 
@@ -300,7 +318,7 @@ class _Cache:
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             for number in numbers:
                 wanted = range(number * _CHUNK, min((number + 1) * _CHUNK, len(self.samples)))
-                chunk = load_chunk(self.path(number), retry=retry)
+                chunk = load_chunk(self.path(number), wanted, retry=retry)
                 if chunk is None:
                     chunk = write_chunk(
                         self.path(number), wanted, self._reader, pool, lookahead=4 * workers, advance=advance
@@ -340,6 +358,7 @@ class _Reader:
             (image.shape[-2], image.shape[-1]),
             stored.channels,
             target,
+            stored.turned,
         )
 
 

@@ -1,18 +1,20 @@
 """Chunk files of the HR cache: the pixels of up to 256 images, their index, and how both are read.
 
 A file holds the pixels one image after another, each with what the data say about places in it, then the index as
-JSON, then a footer with the two lengths. It is written under another name, flushed to the disk and renamed, so a chunk
-is there as a whole or not at all.
+JSON, then a footer with the two lengths and the checksum of the index, which holds one of each image's pixels. It is
+written under another name, flushed to the disk and renamed, so a chunk is there as a whole or not at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import struct
 import threading
 import time
+import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,13 +29,18 @@ from srbench.errors import RecordError, SrbenchError
 from srbench.files.atomic import write_bytes
 from srbench.files.paths import cache_dir
 
-_FOOTER = struct.Struct("<8sQQ")  # magic, bytes of pixels, bytes of index
-_MAGIC = b"srbhr\x00\x00\x01"
+_FOOTER = struct.Struct("<8sQQI")  # magic, bytes of pixels, bytes of index, CRC-32 of the index
+_MAGIC = b"srbhr\x00\x00\x02"
+_LONGEST_SIDE = 1 << 20
 _OPEN_MAPS = 32
 
 # One readable image of a chunk: position in the list, offset, HR (h, w), source (h, w), LR (h, w) or zeros, the
-# channels that its file stores, and the bytes of its target, a .npy file behind HR and LR, or 0.
-ROW = ("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w", "channels", "target")
+# channels that its file stores, the bytes of its target, a .npy file behind HR and LR, or 0, whether its EXIF asks for
+# turning, and the CRC-32 of HR, of LR and of the target.
+ROW = (
+    *("position", "offset", "hr_h", "hr_w", "source_h", "source_w", "lr_h", "lr_w"),
+    *("channels", "target", "turned", "hr_crc", "lr_crc", "target_crc"),
+)
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,14 @@ class Chunk:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """HR `(3, H, W)`, LR `(3, h, w)` of real pairs, uint8; (height, width) and channels before the geometry; target."""
+    """HR `(3, H, W)`, LR `(3, h, w)` of real pairs, uint8, the target, and what the file was before the geometry."""
 
     hr: NDArray[np.uint8]
     lr: NDArray[np.uint8] | None
     source_shape: tuple[int, int]
     channels: int
     target: NDArray[Any] | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,19 +138,17 @@ def write_chunk(
             else:
                 lr_shape = (0, 0) if image.lr is None else image.lr.shape[1:]
                 target = b"" if image.target is None else _npy(image.target)
+                parts = [image.hr.data, b"" if image.lr is None else image.lr.data, target]
                 sizes = [*image.hr.shape[1:], *image.source_shape, *lr_shape, image.channels, len(target)]
-                rows.append([position, pixels_end, *sizes])
-                for pixels in (image.hr,) if image.lr is None else (image.hr, image.lr):
-                    file.write(pixels.data)
-                    pixels_end += pixels.nbytes
-                file.write(target)
-                pixels_end += len(target)
+                rows.append([position, pixels_end, *sizes, int(image.turned), *map(zlib.crc32, parts)])
+                for part in parts:
+                    pixels_end += file.write(part)
             advance(1)
         seconds = time.perf_counter() - began
         index = {"rows": rows, "unreadable": unreadable, "transient": transient, "seconds": seconds}
         encoded = json.dumps(index, separators=(",", ":")).encode()
         file.write(encoded)
-        file.write(_FOOTER.pack(_MAGIC, pixels_end, len(encoded)))
+        file.write(_FOOTER.pack(_MAGIC, pixels_end, len(encoded), zlib.crc32(encoded)))
 
     try:
         write_bytes(path, write)
@@ -155,25 +161,54 @@ def write_chunk(
     return Chunk(_table(rows), unreadable, pixels_end, seconds)
 
 
-def load_chunk(path: Path, *, retry: bool) -> Chunk | None:
-    """Read the index of a chunk file, or None where it is missing, damaged, or worth another try."""
+def load_chunk(path: Path, wanted: range, *, retry: bool) -> Chunk | None:
+    """Read the index of a chunk file, or None where it is missing, damaged, of other images, or worth another try."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             if size < _FOOTER.size:
                 return None
             file.seek(size - _FOOTER.size)
-            magic, pixels, index = _FOOTER.unpack(file.read(_FOOTER.size))
+            magic, pixels, index, checksum = _FOOTER.unpack(file.read(_FOOTER.size))
             if magic != _MAGIC or pixels + index + _FOOTER.size != size:
                 return None
             file.seek(pixels)
-            content = json.loads(file.read(index))
-    except (OSError, ValueError):
+            encoded = file.read(index)
+            if zlib.crc32(encoded) != checksum:
+                return None
+            content = json.loads(encoded)
+        if retry and content["transient"]:
+            return None
+        unreadable = [(int(position), str(reason)) for position, reason in content["unreadable"]]
+        chunk = Chunk(_table(content["rows"]), unreadable, pixels, float(content["seconds"]))
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
-    if retry and content["transient"]:
-        return None
-    unreadable = [(position, reason) for position, reason in content["unreadable"]]
-    return Chunk(_table(content["rows"]), unreadable, pixels, content["seconds"])
+    return chunk if _fits(chunk, wanted) else None
+
+
+def check_part(path: Path, part: NDArray[np.uint8], checksum: int) -> None:
+    """Compare a part of a chunk file with its checksum; a file that is damaged is removed.
+
+    Raises:
+        SrbenchError: If they differ.
+    """
+    if zlib.crc32(part.data) == checksum:
+        return
+    with contextlib.suppress(OSError):
+        path.unlink()
+    raise SrbenchError(
+        f"the HR cache file {path} is damaged and was removed; run the same command again, which makes it anew"
+    )
+
+
+def _fits(chunk: Chunk, wanted: range) -> bool:
+    """Say whether an index is that of these images, and stays within the pixels of its file."""
+    rows = chunk.rows
+    positions = sorted([*rows[:, 0].tolist(), *(position for position, _ in chunk.unreadable)])
+    if positions != list(wanted) or bool((rows < 0).any()) or bool((rows[:, 2:8] > _LONGEST_SIDE).any()):
+        return False
+    starts = rows[:, 1] + 3 * (rows[:, 2] * rows[:, 3] + rows[:, 6] * rows[:, 7])
+    return bool(((rows[:, 1] <= chunk.pixels) & (starts <= chunk.pixels) & (rows[:, 9] <= chunk.pixels - starts)).all())
 
 
 def _decoded(
@@ -196,8 +231,7 @@ def _decoded(
 
 
 def _table(rows: list[list[int]]) -> NDArray[np.int64]:
-    # Rows of a file that is older than targets end before them.
-    return np.array([[*row, *[0] * (len(ROW) - len(row))] for row in rows], dtype=np.int64).reshape(-1, len(ROW))
+    return np.array(rows, dtype=np.int64).reshape(-1, len(ROW))
 
 
 def _npy(array: NDArray[Any]) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,11 @@ from srbench.networks.classifiers import Classifier
 from srbench.task_types import TaskType
 
 FOLDER = "predictions"  # of the cache
+# What reading a damaged archive of arrays raises.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, RuntimeError),
+    *(NotImplementedError, MemoryError, OverflowError, BadZipFile, zlib.error, struct.error),
+)
 
 Parts = list[Mapping[str, Tensor]]  # one entry a sample, as `TaskType.split` gives it
 
@@ -123,12 +130,18 @@ def _packed(parts: Parts) -> dict[str, NDArray[Any]]:
 
 
 def _read(path: Path, n: int, device: torch.device) -> Parts | None:
-    """Read cached predictions, or return None where there are none, or where they are damaged."""
+    """Read cached predictions, or return None where there are none, or where they are damaged.
+
+    The file is a zip archive, whose checksums cover the arrays.
+    """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, BadZipFile):
+            return _unpacked({name: stored[name] for name in stored.files}, n, device)
+    except _DAMAGED:
         return None
+
+
+def _unpacked(arrays: Mapping[str, NDArray[Any]], n: int, device: torch.device) -> Parts | None:
     names = [name for name in arrays if not name.endswith(".shape")]
     columns: dict[str, Sequence[Tensor]] = {}
     for name in names:

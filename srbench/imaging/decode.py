@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import io
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from srbench.errors import UnreadableImageError
@@ -33,6 +34,7 @@ UNREAD_SUFFIXES = _HEIF | {
     *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
 }
 
+_EXIF_BEGINS_WITHIN = 1 << 16  # bytes of a JPEG; other segments seldom come first
 _GREY_MODES = ("1", "L", "I", "F")  # how the names of Pillow's modes of one channel begin
 
 # What Pillow's plugins raise on damaged files, beside OSError.
@@ -69,12 +71,14 @@ class StoredImage:
     Attributes:
         pixels: `(3, H, W)`, RGB, uint8.
         channels: Channels that the file stores: 1 for grey, which `pixels` repeats, 3 for colour. Alpha does not count.
+        turned: Whether its EXIF orientation asks that viewers turn or mirror it; `pixels` are as they are stored.
         target: What the data say about places in the image, as `srbench.data.geometry.place_target` takes it; or None.
     """
 
     pixels: Tensor
     channels: int
     target: NDArray[Any] | None = None
+    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ def decode_stored_bytes(data: bytes, name: str, value_range: Range | None = None
     if value_range is None and decode_jpeg is not None and _is_plain_jpeg(data):
         try:
             encoded = torch.from_numpy(np.frombuffer(data, dtype=np.uint8).copy())
-            return StoredImage(decode_jpeg(encoded, mode=ImageReadMode.RGB), 3)
+            return StoredImage(decode_jpeg(encoded, mode=ImageReadMode.RGB), 3, turned=_is_turned_jpeg(data))
         except RuntimeError:
             pass  # Pillow decides below, and says what is wrong with it in words
     return _decode_pillow(data, name, value_range)
@@ -240,7 +244,7 @@ def _decode_npy(data: bytes, name: str, value_range: Range | None) -> StoredImag
 def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> StoredImage:
     try:
         with Image.open(io.BytesIO(data)) as image:
-            channels = _channels(image)
+            channels, turned = _channels(image), _asks_for_turning(image)
             if image.mode.startswith(("I", "F")):
                 pixels = deep_pixels(image)
             elif value_range is not None and is_deep_png(data):
@@ -256,7 +260,26 @@ def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> StoredI
         raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
     except PILLOW_ERRORS as error:
         raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
-    return _stored(pixels, name, value_range, channels)
+    return dataclasses.replace(_stored(pixels, name, value_range, channels), turned=turned)
+
+
+def _is_turned_jpeg(data: bytes) -> bool:
+    """Say whether a JPEG asks to be turned; most hold no EXIF at all, so its header is not read for nothing."""
+    if b"Exif\0\0" not in data[:_EXIF_BEGINS_WITHIN]:
+        return False
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return _asks_for_turning(image)
+    except PILLOW_ERRORS:
+        return False
+
+
+def _asks_for_turning(image: Image.Image) -> bool:
+    """Say whether EXIF gives an orientation other than upright; damaged EXIF gives none."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    except Exception:  # noqa: BLE001 Pillow's parser raises many unrelated types, and the pixels are not touched
+        return False
 
 
 def _channels(image: Image.Image) -> int:
