@@ -11,13 +11,15 @@ import subprocess
 import sys
 import textwrap
 import threading
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from dummies import evaluator
+from dummies import evaluator, plugin
 
 from srbench.errors import RecordError, TrainingError, UsageError
+from srbench.evaluation.options import CHUNK
 from srbench.files.paths import user_path
 from srbench.files.turns import BusyError, only_writer
 from srbench.leaderboard import build
@@ -77,6 +79,37 @@ class TestFlippedBits:
             path.write_bytes(flipped(good, place))
             with pytest.raises(TrainingError, match="cannot be read as a checkpoint"):
                 checkpoint.read(path)
+
+
+class TestFailures:
+    @pytest.fixture
+    def mine(self, tmp_path):
+        """A method that fails as soon as there is a file called broken."""
+        filters = '"no such" if __import__("os").path.exists("broken") else "area"'
+        return plugin(tmp_path / "plugins", "mine", f"resize(lr, size, {filters})")
+
+    def test_an_error_takes_no_result_away(self, run, mine):
+        before = run("mine", plugins=[mine]).leaderboard.set_index("method")["accuracy"]
+        cell = next(cell for cell in find_records(["out"])[0] if cell.record.cell.method == "mine")
+        kept = {path.name: path.read_bytes() for path in cell.folder.iterdir() if path.is_file()}
+        Path("broken").touch()
+        result = run("mine", plugins=[mine], force=True)
+        assert [record.cell.method for record in result.failed] == ["mine"]
+        assert {path.name: path.read_bytes() for path in cell.folder.iterdir() if path.is_file()} == kept
+        row = result.leaderboard.set_index("method").loc["mine"]
+        assert row["status"] == "ok" and row["accuracy"] == before["mine"]
+        assert "mine of task" in result.board.warnings[-1]
+        assert "its row is of an earlier run" in result.board.warnings[-1]
+
+    def test_an_error_takes_the_place_of_a_result_of_other_samples(self, run, mine):
+        run("mine", plugins=[mine], limit=6)
+        Path("broken").touch()
+        assert run("mine", plugins=[mine]).leaderboard.set_index("method").loc["mine", "status"] == "error"
+
+    def test_a_batch_larger_than_the_data_is_timed_as_one_of_all(self, run):
+        result = run("bilinear", batch_size=10**9)
+        timing = next(cell.record.timing for cell in result.cells if cell.record.cell.method == "bilinear")
+        assert result.failed == [] and timing.throughput_batch == CHUNK
 
 
 class TestTwoRunsAtOnce:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from srbench.files.atomic import sweep_temporary
 from srbench.files.paths import cache_dir
 from srbench.files.turns import only_writer
 from srbench.leaderboard import Leaderboard, tables
-from srbench.records.cells import StoredCell, find_records
+from srbench.records.cells import StoredCell, find_records, status_of
 from srbench.records.schema import Record
 from srbench.registry import listed
 
@@ -117,13 +117,20 @@ def run(options: EvalOptions) -> EvaluationResult:
             counters = Counters()
             cells = [cell for protocol in evaluation.protocols for cell in run_task(evaluation, protocol, counters)]
             stored, problems = find_records([evaluation.out])
-            board = leaderboard.build(
-                stored, seed=options.seed, warnings=[*evaluation.warnings, *problems], slices=listed(options.slices)
-            )
+            warnings = [*evaluation.warnings, *problems, *_kept(cells)]
+            board = leaderboard.build(stored, seed=options.seed, warnings=warnings, slices=listed(options.slices))
             if ranks.is_first:
                 tables.write(board, evaluation.out)
         counters = Counters.total(ranks.gather(counters))
         return EvaluationResult(evaluation.out, board, tuple(cells), counters, ranks.rank)
+
+
+def _kept(cells: Sequence[StoredCell]) -> Iterator[str]:
+    """Say which methods failed just now and keep the row of an earlier run."""
+    for cell in cells:
+        if cell.record.status == "error" and status_of(cell.folder) == "ok":
+            key = cell.record.cell
+            yield f"{key.method} of task {key.task} failed ({cell.record.reason}); its row is of an earlier run"
 
 
 def _sweep(out: Path, ranks: Ranks) -> None:

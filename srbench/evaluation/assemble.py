@@ -228,6 +228,7 @@ def dataset_part(
         task_type=source.task_type,
         decode_s=decode_s,
         n_one_channel=int((hr_store.stored_channels == 1).sum()),
+        n_turned=int(hr_store.turned.sum()),
         sr_side=cell.own_side or sr_side(hr_store, protocol),
     )
 

@@ -13,7 +13,7 @@ from srbench.data.geometry import crop_hr
 from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
 from srbench.evaluation.loaded_methods import LoadedMethod
-from srbench.evaluation.options import PassSettings
+from srbench.evaluation.options import CHUNK, PassSettings
 from srbench.evaluation.sizes import SMALL_SIDE
 from srbench.files.strict import canonical_json
 from srbench.imaging.colour import to_channels
@@ -80,6 +80,7 @@ class Stopwatches:
             method = loaded.method
             one = self._lr(self._hr)
             images = self._settings.images_a_batch(*(self._sr_size if self._protocol.is_small else self._size))
+            images = min(images, max(len(self._store), CHUNK))  # the pass has no larger batch, whatever is asked for
             many = one.expand(images, -1, -1, -1).contiguous()
             single = self._measure(lambda: self._restore(loaded, one), 1)
             with peak_memory(self._settings.device, method, many) as peak:

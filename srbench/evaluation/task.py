@@ -16,7 +16,7 @@ from srbench.compute.process import give_back_freed_memory
 from srbench.compute.progress import track
 from srbench.data.hr_cache import HRStore, build_hr_store, fill_hr_cache
 from srbench.data.metadata import sample_columns
-from srbench.errors import DataError, SrbenchError, UsageError
+from srbench.errors import DataError, RecordError, SrbenchError, UsageError
 from srbench.evaluation import assemble, thumbnails
 from srbench.evaluation.batches import single
 from srbench.evaluation.costs import Costs, Stopwatches
@@ -29,11 +29,12 @@ from srbench.evaluation.resolve import Evaluation
 from srbench.evaluation.scoring import Failure, PassResult, RestoredBatch, run_pass
 from srbench.evaluation.thumbnails import Images, ThumbnailSelector
 from srbench.imaging.degrade import for_classifier
+from srbench.leaderboard.pairing import pairing_key
 from srbench.protocol import Protocol
 from srbench.records.cells import StoredCell, cell_folder, commit_cell, load_cell, status_of
 from srbench.records.provenance import code_state, environment
 from srbench.records.sample_columns import write_columns
-from srbench.records.schema import Status, TimingPart
+from srbench.records.schema import Record, Status, TimingPart
 from srbench.records.shards import discard_partial, merge_shards, merged_sums
 from srbench.records.thumbnails import THUMBNAILS_FILE, thumbnails_key, write_thumbnails
 from srbench.restore import check_finite
@@ -65,7 +66,7 @@ def run_task(evaluation: Evaluation, protocol: Protocol, counters: Counters) -> 
         task.write_thumbnails(result.kept)
         give_back_freed_memory()
     evaluation.ranks.wait()
-    return [load_cell(cell.folder) for cell in cells]
+    return task.results()
 
 
 def _open_hr_store(evaluation: Evaluation, protocol: Protocol, counters: Counters) -> HRStore:
@@ -126,6 +127,7 @@ class _Task:
     ) -> None:
         self._evaluation, self._protocol, self._hr, self._cells = evaluation, protocol, hr_store, cells
         self._written: dict[Path, Status] = {}  # of the cells that this call has written
+        self._failed: dict[Path, StoredCell] = {}
 
     # --- the pass
 
@@ -287,8 +289,15 @@ class _Task:
             traceback=failure.traceback if failure is not None else None,
             scored=scored,
         )
-        commit_cell(cell.folder, record, scored.samples if scored is not None else None)
+        if status != "error" or not _has_result_of(cell.folder, record):
+            commit_cell(cell.folder, record, scored.samples if scored is not None else None)
+        if status == "error":
+            self._failed[cell.folder] = StoredCell(cell.folder, record)
         self._written[cell.folder] = status
+
+    def results(self) -> list[StoredCell]:
+        """Return every cell in the order of the table, those that failed in this call as they failed."""
+        return [self._failed.get(cell.folder) or load_cell(cell.folder) for cell in self._cells]
 
     def _drop_leftovers(self) -> None:
         """Take away what is out of date: rows that said a method had no weights, and shards of finished cells."""
@@ -354,6 +363,16 @@ class _Task:
 
     def _is_ok(self, cell: PlannedCell) -> bool:
         return self._written.get(cell.folder) == "ok" if not cell.fresh else cell.skip is None
+
+
+def _has_result_of(folder: Path, failed: Record) -> bool:
+    """Say whether a result of the same samples, protocol and network is stored, which a failure must not replace."""
+    try:
+        stored = load_cell(folder).record
+    except RecordError:
+        return False
+    networks = [each.classifier and dataclasses.replace(each.classifier, macs=None) for each in (stored, failed)]
+    return stored.status == "ok" and pairing_key(stored) == pairing_key(failed) and networks[0] == networks[1]
 
 
 def images_of(
