@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import os
+import random
 import re
 import shutil
 import tomllib
@@ -37,7 +38,7 @@ from srbench.errors import (
     UsageError,
     WeightsError,
 )
-from srbench.evaluation import EvalOptions, costs, rows, thumbnails
+from srbench.evaluation import EvalOptions, costs, hr_predictions, rows, thumbnails
 from srbench.networks.loading import load_classifier
 from srbench.records import sample_columns
 from srbench.records.cells import load_cell
@@ -491,16 +492,22 @@ def ticking(calls: list[None]):
     return clock
 
 
-def test_damaged_logits_in_the_cache_are_computed_anew(run, own_folders):
+def test_damaged_logits_in_the_cache_are_computed_anew(run, own_folders, tmp_path):
     first = run()
     files = sorted((own_folders / "cache" / "predictions").rglob("*.npz"))
     assert files
+    good, draw, path = files[0].read_bytes(), random.Random(0), tmp_path / "flipped.npz"
+    whole = hr_predictions._read(files[0], 32, torch.device("cpu"))
+    for bit in (draw.randrange(8 * len(good)) for _ in range(200)):
+        path.write_bytes(good[: bit // 8] + bytes([good[bit // 8] ^ 1 << bit % 8]) + good[bit // 8 + 1 :])
+        read = hr_predictions._read(path, 32, torch.device("cpu"))
+        assert read is None or all(map(torch.equal, *([each["scores"] for each in parts] for parts in (read, whole))))
     harms = (lambda scores: scores * np.nan, lambda scores: scores.astype(np.float64))
     for path, harm in zip(files, itertools.cycle(harms), strict=False):
         with np.load(path) as stored:
             arrays = dict(stored)
         np.savez(path, **(arrays | {"scores": harm(arrays["scores"])}))
-    files[-1].write_bytes(b"torn")
+    files[-1].write_bytes(files[-1].read_bytes()[:-40])
     again = run(force=True)
     assert again.failed == [] and again.counters.hr_classified == {"dummy": N}
     pd.testing.assert_frame_equal(again.samples, first.samples)
@@ -1167,7 +1174,7 @@ def test_large_images_keep_no_pixels(run, monkeypatch):
 
 
 def test_temporary_files_of_killed_runs_are_swept(run, tmp_path, own_folders):
-    name = ".00000000-00000066.npy.0123456789ab.tmp"
+    name = ".00000000-00000066.npz.0123456789ab.tmp"
     stale, fresh = (
         own_folders / "cache" / "predictions" / "a" / name,
         own_folders / "cache" / "predictions" / "b" / name,

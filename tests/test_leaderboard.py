@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import functools
 import io
@@ -557,6 +558,48 @@ def test_wider_terminals_show_more(board: Leaderboard) -> None:
     ]
     assert counts == sorted(counts)
     assert counts[0] < counts[1] < counts[2]
+
+
+FORMULA = "=cmd|' /C calc'!A1"
+MARKUP = "<script>alert(1)</script>|[x](https://example.org)\nnew"
+
+
+def test_names_of_others_are_no_formula_and_no_markup(tmp_path: Path) -> None:
+    methods = [FORMULA, "+1", "@SUM(A1)", "-2", "＝1", MARKUP]
+    for method in ["original", "bilinear", *methods]:
+        labels = np.arange(8) % 2
+        dataset = dataclasses.replace(make_record("x").dataset, n=8, classes=(FORMULA, MARKUP))
+        record = dataclasses.replace(make_record(method, n=8), dataset=dataset)
+        commit(tmp_path, record, make_samples(labels, labels, hr_preds=labels))
+    made = leaderboard.build(find_records([tmp_path])[0], draws=20)
+    tables.write(made, tmp_path)
+    names = set(pd.read_csv(tmp_path / "leaderboard.csv")["method"])
+    assert {f"'{method}" for method in methods[:-1]} <= names and "bilinear" in names
+    for path in tmp_path.glob("*.csv"):
+        with path.open(newline="") as file:
+            cells = [cell for line in csv.reader(file) for cell in line]
+        assert not [cell for cell in cells if cell.startswith(tuple("=+@")) or (cell[:1] == "-" and not _number(cell))]
+    text = (tmp_path / "leaderboard.md").read_text()
+    assert "<script>" not in text and "](https" not in text
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 2 + len(methods)
+    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+
+
+def _number(text: str) -> bool:
+    try:
+        return bool(float(text)) or True
+    except ValueError:
+        return False
+
+
+def test_a_broken_word_is_whole_where_nothing_breaks_it(board: Leaderboard) -> None:
+    text = tables.markdown(board)
+    assert "parameters" in text and "para-" not in text and "cross-entropy" in text and "\u00ad" not in text
+    console = Console(width=400, file=io.StringIO())
+    for each in tables.render(board, width=400):
+        console.print(each)
+    assert "para-" in console.file.getvalue() and "\u00ad" not in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_marks_notes_and_cautions(board: Leaderboard) -> None:

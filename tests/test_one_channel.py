@@ -99,3 +99,21 @@ def test_grey_images_may_share_a_batch_with_colour():
     plain = ((sr[:, 0] - hr[:, 0]) ** 2).mean(dim=(1, 2)).double()
     assert mixed[0] == pytest.approx(float(plain[0]), rel=1e-5)
     assert mixed[1] == pytest.approx(float(plain[1]) * (219 / 255) ** 2, rel=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_files_that_ask_to_be_turned_are_counted_in_a_note(tmp_path, suffix):
+    image, exif = Image.fromarray(_pixels(np.random.default_rng(1))), Image.Exif()
+    (tmp_path / "photos").mkdir()
+    image.save(tmp_path / "photos" / f"none.{suffix}")
+    for name, orientation in (("upright", 1), ("turned", 6)):
+        exif[0x0112] = orientation
+        image.save(tmp_path / "photos" / f"{name}.{suffix}", exif=exif)
+    store = build_hr_store(open_source(f"images:{tmp_path / 'photos'}"), Geometry())
+    assert {sample.id.split(".")[0]: turned for sample, turned in zip(store.samples, store.turned, strict=True)} == {
+        "none": 0, "turned": 1, "upright": 0
+    }  # fmt: skip
+    result = evaluate(
+        ["bicubic"], data=f"images:{tmp_path / 'photos'}", protocol="native", out=tmp_path / "out", measure=False
+    )
+    assert "1 of 3 images ask by EXIF to be turned; all are scored as they are stored" in tables.markdown(result.board)

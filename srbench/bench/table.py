@@ -14,7 +14,7 @@ from rich.text import Text
 
 from srbench.bench import BenchResult, Case, Row
 from srbench.leaderboard.fitting import fitted
-from srbench.leaderboard.texts import MISSING, fixed, scaled, three
+from srbench.leaderboard.texts import MISSING, fixed, in_lines, scaled, three
 from srbench.records.schema import Spread
 
 
@@ -34,7 +34,7 @@ def _columns() -> tuple[_Column, ...]:
         _Column("ms /\nimage", lambda row: _middle(row.latency_ms), 0),
         _Column("p10 to p90", lambda row: _ends(row.latency_ms), 3),
         _Column("images\n/ s", lambda row: _middle(row.images_per_s), 0),
-        _Column("para-\nmeters", lambda row: scaled(row.parameters), 5),
+        _Column("para\u00ad\nmeters", lambda row: scaled(row.parameters), 5),
         _Column("FLOP /\nimage", lambda row: scaled(row.flops or None), 4),
         _Column("FLOP\n/ s", lambda row: scaled(row.flops_per_s), 2),
         _Column("share", lambda row: MISSING if row.share is None else f"{row.share:.1%}", 1),
@@ -70,7 +70,7 @@ def render(result: BenchResult, *, width: int) -> list[RenderableType]:
 def _table(title: str, columns: Sequence[_Column], rows: Sequence[Row]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
     for column in columns:
-        table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
+        table.add_column(in_lines(column.header), justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(Text(column.show(row)) for column in columns), style="dim" if row.status != "ok" else "")
     return table

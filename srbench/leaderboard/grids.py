@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from srbench.leaderboard.escapes import markdown_cell
 from srbench.leaderboard.fitting import fitted, label_limit, shortened
 
 
@@ -63,9 +64,11 @@ class Grid:
 
     def as_text(self, style: str) -> str:
         """Return it with intervals in a style of tabulate: "pipe" or "html"."""
+        as_cell = markdown_cell if style == "pipe" else str
+        rows = [[label, *(column.long[at] for column in self.columns)] for at, label in enumerate(self.labels)]
         return tabulate(
-            [[label, *(column.long[at] for column in self.columns)] for at, label in enumerate(self.labels)],
-            headers=["method", *(column.header for column in self.columns)],
+            [[as_cell(text) for text in row] for row in rows],
+            headers=["method", *(as_cell(column.header) for column in self.columns)],
             tablefmt=style,
             colalign=["left", *("right" for _ in self.columns)],
             disable_numparse=True,

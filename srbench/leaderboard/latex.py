@@ -8,6 +8,7 @@ from srbench.leaderboard.board import Leaderboard
 from srbench.leaderboard.notes import notes
 from srbench.leaderboard.rows import Row
 from srbench.leaderboard.tables import Column, filled_columns, groups, plain_text, task_type_of, title
+from srbench.leaderboard.texts import in_one_line
 from srbench.metrics.catalogue import ESSENTIAL_PRIORITY
 
 _SIGNS = {
@@ -49,7 +50,7 @@ def _float(board: Leaderboard, task: str, caption: str, rows: Sequence[Row]) -> 
     kind = task_type_of(board, task)
     wanted = [column for column in filled_columns(rows, kind) if column.priority <= ESSENTIAL_PRIORITY]
     ranked_by = next((name for name in (*kind.ranks, "psnr") if any(row[name] is not None for row in rows)), None)
-    headers = " & ".join(escaped(column.header.replace("-\n", "-").replace("\n", " ")) for column in wanted)
+    headers = " & ".join(escaped(in_one_line(column.header)) for column in wanted)
     lines = [
         r"\begin{table}",
         rf"\caption{{{escaped(caption)}}}",

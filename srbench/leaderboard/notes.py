@@ -46,6 +46,11 @@ def notes(board: Leaderboard, task: str, rows: Sequence[Row]) -> list[str]:
     one_channel = dataset.get("n_one_channel", 0)  # boards of before it was counted do not say
     if one_channel and _scoring(about).get("channels") == "y":
         lines.append(f"{one_channel} of {dataset['n']} {unit} are stored with one channel, which is taken as Y itself")
+    if turned := dataset.get("n_turned", 0):
+        lines.append(
+            f"{turned} of {dataset['n']} {unit} ask by EXIF to be turned; all are scored as they are stored, as the"
+            " usual loaders read them"
+        )
     lines += _exact_notes(rows)
     lines += _null_notes(rows)
     for status in ("skipped", "error"):

@@ -21,6 +21,7 @@ from tabulate import tabulate
 
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import Leaderboard, Row
+from srbench.leaderboard.escapes import csv_text, markdown_cell, markdown_line
 from srbench.leaderboard.fitting import fitted, label_limit
 from srbench.leaderboard.grids import Grid
 from srbench.leaderboard.notes import cautions, notes
@@ -30,6 +31,8 @@ from srbench.leaderboard.slice_grid import slice_grid
 from srbench.leaderboard.texts import (
     MISSING,
     best_sizes,
+    in_lines,
+    in_one_line,
     plural,
     row_name,
     written,
@@ -162,15 +165,19 @@ def markdown(board: Leaderboard) -> str:
     for task, classifier, rows in groups(board):
         text = _whole_table(board, task, rows, "pipe")
         first = cautions(board, task, rows)
-        said = "".join(f"**Caution:** {line}\n\n" for line in first)
-        lines = "\n".join(f"- {line}" for line in notes(board, task, rows)[len(first) :])
-        parts.append(f"## {title(board, task, classifier, rows)}\n\n{said}{text}\n\n{lines}\n")
+        said = "".join(f"**Caution:** {markdown_line(line)}\n\n" for line in first)
+        lines = _bullets(notes(board, task, rows)[len(first) :])
+        heading = markdown_line(title(board, task, classifier, rows))
+        parts.append(f"## {heading}\n\n{said}{text}\n\n{lines}\n")
         for grid in beside.get((task, classifier), []):
-            lines = "\n".join(f"- {line}" for line in grid.notes)
-            parts.append(f"### {grid.title}\n\n{grid.as_text('pipe')}\n\n{lines}\n")
+            parts.append(f"### {markdown_line(grid.title)}\n\n{grid.as_text('pipe')}\n\n{_bullets(grid.notes)}\n")
     if board.warnings:
-        parts.append("## Warnings\n\n" + "\n".join(f"- {line}" for line in board.warnings) + "\n")
+        parts.append(f"## Warnings\n\n{_bullets(board.warnings)}\n")
     return "\n".join(parts)
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {markdown_line(line)}" for line in lines)
 
 
 def html(board: Leaderboard) -> str:
@@ -202,9 +209,9 @@ def write(board: Leaderboard, out_dir: Path) -> list[Path]:
     """
     paths = [out_dir / name for name in ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "per_class.csv")]
     write_json(paths[0], board.to_json())
-    write_text(paths[1], board.frame.to_csv(index=False, lineterminator="\n"))
+    write_text(paths[1], csv_text(board.frame))
     write_text(paths[2], markdown(board))
-    write_text(paths[3], board.per_class.to_csv(index=False, lineterminator="\n"))
+    write_text(paths[3], csv_text(board.per_class))
     return paths
 
 
@@ -270,9 +277,10 @@ def _narrowed(heading: str, rows: Sequence[Row], wanted: Sequence[Column], *, wi
 def _whole_table(board: Leaderboard, task: str, rows: Sequence[Row], style: str) -> str:
     """Return a table with every column in a style of tabulate."""
     wanted = filled_columns(rows, task_type_of(board, task))
+    as_cell = markdown_cell if style == "pipe" else str
     return tabulate(
-        [[plain_text(column, row) for column in wanted] for row in rows],
-        headers=[column.header.replace("-\n", "-").replace("\n", " ") for column in wanted],
+        [[as_cell(plain_text(column, row)) for column in wanted] for row in rows],
+        headers=[in_one_line(column.header) for column in wanted],
         tablefmt=style,
         colalign=[column.justify for column in wanted],
         disable_numparse=True,
@@ -340,7 +348,7 @@ def _rich_table(
     if compact:
         table.padding = (0, 1, 0, 0)
     for column in wanted:
-        table.add_column(column.header, justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
+        table.add_column(in_lines(column.header), justify=column.justify, no_wrap=True, vertical="bottom")  # type: ignore[arg-type]
     sections = [(row.track, row.status != "ok") for row in rows]
     for index, row in enumerate(rows):
         style = {"oracle": "bold", "control": "italic"}.get(row.role, "")

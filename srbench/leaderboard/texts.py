@@ -69,6 +69,16 @@ def formatted(info: MetricInfo, value: float | None) -> str:
     return f"{value:+.{info.digits}f}" if info.style == "signed" else fixed(value, info.digits)
 
 
+def in_one_line(header: str) -> str:
+    """Return a column's header without its breaks: a soft hyphen stands only where a word is broken."""
+    return header.replace("\u00ad\n", "").replace("-\n", "-").replace("\n", " ")
+
+
+def in_lines(header: str) -> str:
+    """Return a column's header with its breaks, as a terminal shows it."""
+    return header.replace("\u00ad\n", "-\n")
+
+
 def best_sizes(row: Row) -> str:
     """Return the input sizes that are best on the halves of the samples, in pixels: "160", or "160, 192"."""
     return ", ".join(map(str, sorted(set(row.best_input_sizes)))) or MISSING

@@ -20,7 +20,7 @@ COSTS = (
     ),
     MetricInfo("latency_p90_ms", "p90", "90th percentile of the latency", False, "cost", unit="ms", digits=2),
     MetricInfo("images_per_s", "images\n/ s", "images a second", True, "cost", style="significant", priority=14),
-    MetricInfo("parameters", "para-\nmeters", "parameters", False, "cost", style="scaled", priority=15),
+    MetricInfo("parameters", "para\u00ad\nmeters", "parameters", False, "cost", style="scaled", priority=15),
     MetricInfo("macs", "MACs /\nimage", "multiply-accumulates", False, "cost", style="scaled", priority=16),
     MetricInfo(
         *("total_macs", "MACs\nin all", "multiply-accumulates of method and network", False, "cost"),

@@ -236,7 +236,7 @@ QUALITY = (
     ),
     MetricInfo(
         "confidence",
-        "confi-\ndence",
+        "confi\u00ad\ndence",
         "mean confidence",
         True,
         "network",

@@ -174,6 +174,7 @@ class DatasetPart:
         classes: Names of the classes present, in the order of their labels; None for unlabelled data.
         task_type: What a network is asked for; see `srbench.task_types`.
         n_one_channel: Samples whose file stores one channel; a protocol of Y takes such an image as Y itself.
+        n_turned: Samples whose EXIF asks that viewers turn or mirror them; they are scored as they are stored.
         decode_s: Seconds of decoding and cropping all samples, whenever that was; None where it is not known.
         sr_side: Shortest side of SR under the protocol, pixels, the median where samples differ: the protocol's own
             input size. None where it is not known.
@@ -193,6 +194,7 @@ class DatasetPart:
     task_type: str = "classification"
     decode_s: NotNegative | None = None
     n_one_channel: Count = dataclasses.field(default=0, metadata=ADDED)
+    n_turned: Count = dataclasses.field(default=0, metadata=ADDED)
     sr_side: Positive | None = dataclasses.field(default=None, metadata=ADDED)
 
 

@@ -139,9 +139,7 @@ def _columns(rows: Sequence[Row], kind: TaskType) -> list[tables.Column]:
 
 
 def _head(column: tables.Column) -> Head:
-    text = column.header.replace("-\n", "\u00ad").replace("\n", " ")
-    if column.name == "cross_entropy":
-        text = "cross-entropy"
+    text = column.header.replace("\u00ad\n", "\u00ad").replace("-\n", "-").replace("\n", " ")
     first = "descending" if column.metric is not None and column.metric.higher_is_better else "ascending"
     return Head(column.name, text, first, column.priority <= ESSENTIAL_PRIORITY)
 
