@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,10 +102,14 @@ class TestFailures:
         assert "mine of task" in result.board.warnings[-1]
         assert "its row is of an earlier run" in result.board.warnings[-1]
 
-    def test_an_error_takes_the_place_of_a_result_of_other_samples(self, run, mine):
-        run("mine", plugins=[mine], limit=6)
+    def test_an_error_takes_the_place_of_a_result_of_other_samples(self, run, mine, images, tmp_path):
+        photos = shutil.copytree(images, tmp_path / "copy" / "photos")
+        run("mine", plugins=[mine], data=f"folder:{photos}")
+        first, *_, last = sorted(photos.rglob("*.png"))
+        shutil.copy(last, first)
         Path("broken").touch()
-        assert run("mine", plugins=[mine]).leaderboard.set_index("method").loc["mine", "status"] == "error"
+        result = run("mine", plugins=[mine], data=f"folder:{photos}")
+        assert [row.status for row in result.board.rows if row.method == "mine"] == ["error"]
 
     def test_a_batch_larger_than_the_data_is_timed_as_one_of_all(self, run):
         result = run("bilinear", batch_size=10**9)
