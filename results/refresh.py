@@ -156,8 +156,9 @@ def swept_table(rows: Sequence[Row]) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     said = (
         f"Behind every method stands {networks[0]}; sizes are the shortest side of what it sees, in pixels. The best"
-        " size, in brackets, is chosen on one half of the images for the other. Recovered gap: 0 is bilinear, 1 the"
-        f" original, both at {own}. Gap over free: the same, both at their best sizes. Fixed / broken: images that"
+        f" size, in brackets, is chosen on one half of the images for the other, {own} unless another leads it by more"
+        " than a standard error. Recovered gap: 0 is bilinear, 1 the original, both at"
+        f" {own}. Gap over free: the same, both at their best sizes. Fixed / broken: images that"
         f" bilinear at {own} gets wrong and the row right, and the reverse. {TIE_MARK}: tied with the best. Square"
         " brackets: 95 % intervals."
     )

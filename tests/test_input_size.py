@@ -239,6 +239,22 @@ def test_no_sample_is_scored_at_a_size_that_it_helped_to_choose() -> None:
     assert cross_fitted(right, np.zeros(8, bool)) is None
 
 
+@pytest.mark.parametrize(("fixed", "broken", "chosen"), [(13, 5, 160), (12, 7, 160), (10, 7, 256), (7, 10, 256)])
+def test_the_usual_size_stays_within_one_standard_error(fixed, broken, chosen) -> None:
+    """Of 100 samples a half, the other size is right on so many more and wrong on so many that were right."""
+    half = np.zeros(100, bool)
+    half[:50] = True
+    other = half.copy()
+    other[:broken], other[50 : 50 + fixed] = False, True
+    lead = other.astype(float) - half
+    assert (lead.mean() > lead.std() / 10) == (chosen == 160)
+    second = np.repeat([False, True], 100)
+    right = {160: np.tile(other, 2), 256: np.tile(half, 2)}
+    found = cross_fitted(right, second, usual=256)
+    assert found.best == (chosen, chosen) and (found.right == right[chosen]).all()
+    assert cross_fitted(right, second).best == ((160, 160) if fixed > broken else (256, 256))
+
+
 def test_halves_depend_on_the_ids_alone() -> None:
     ids = [f"class/{index}.png" for index in range(2000)]
     halves = second_half(ids)

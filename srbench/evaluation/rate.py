@@ -241,7 +241,7 @@ def rate(
         for side, codec, quality in itertools.product(sides, codecs, qualities):
             for setting, sizes, decided in sender.send(side, codec, quality):  # type: ignore[arg-type]
                 by_size = {size: choices == wanted for size, choices in decided.items()}
-                best = cross_fitted(by_size, second)
+                best = cross_fitted(by_size, second, usual=max(by_size))  # the protocol's own is the largest
                 if best is None:
                     raise DataError(f"{len(ids)} images are too few to halve; take more, --limit {limit} cuts them")
                 low, high = interval(bootstrap_means(best.right[:, None].astype(np.float64), seed=0)[:, 0])

@@ -71,8 +71,8 @@ class Row:
         accuracy_by_size: Input size in pixels -> accuracy there, the protocol's own among them; empty without a sweep.
             Its intervals are in `ci` as "accuracy_by_size.SIZE".
         p_by_size: Input size -> exact McNemar p of that accuracy against the one at the protocol's own size.
-        best_input_sizes: The size that is best on each half of the samples; it scores the other half. Of several seeds
-            two a seed.
+        best_input_sizes: The size that is best on each half of the samples, the protocol's own unless another is
+            clearly better; it scores the other half. Of several seeds two a seed.
     """
 
     task: str

@@ -24,7 +24,8 @@ class BySize:
     Attributes:
         right: Whether each sample is right `(n,)`, by input size, ascending; empty where it can have no other size.
         own: The protocol's own size, one of them.
-        best_sizes: The size that is best on each half of the samples; None where a half is empty.
+        best_sizes: The size that is best on each half of the samples, the own one where no other is clearly better;
+            None where a half is empty.
         best_right: Whether each sample is right at the size that is best on the other half, or at the only size.
         notes: Why a size is missing, as `Row.notes`.
     """
@@ -115,7 +116,7 @@ def _joined(
         if found is not None and size is not None:
             right[size] = found
     right = dict(sorted(right.items()))
-    fitted = cross_fitted(right, second)
+    fitted = cross_fitted(right, second, usual=own)
     failed = [each.record for each in others if each.record.status == "error"]
     notes = {f"accuracy_by_size.{record.cell.input_size}": record.reason or "" for record in failed}
     unscored = {key.input_size or own for key in rights} - right.keys() - {record.cell.input_size for record in failed}
