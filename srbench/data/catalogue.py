@@ -42,7 +42,8 @@ def open_source(spec: str, split: str | None = None) -> Source:
         DataError: If the data are missing, empty or laid out otherwise.
     """
     whole, classes = split_spec(spec)
-    if classes is not None:
+    kind = _info(spec)
+    if classes is not None and not (kind is not None and kind.own_classes):
         return select_classes(open_source(whole, split), classes, spec=spec)
     name, colon, rest = spec.partition(":")
     known = _catalogue()

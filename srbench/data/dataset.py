@@ -22,11 +22,12 @@ class DatasetInfo:
         description: One line for `srbench list datasets` and docs/data.md.
         argument: What stands behind the colon: "" for nothing, "PATH" where it must, "[PATH]" where it may.
         splits: Names of its splits, the default first; () where each dataset has its own.
-        labels: What the data say of an image: "classes", "ratings", "none", or "classes or none".
+        labels: What the data say of an image: "classes", "ratings", "masks", "boxes", "none", or "classes or none".
         protocol: Name of the protocol that scores it where none is named.
         paired: Whether LR is part of the data.
         small: Whether the images are LR as they are, so that there is no HR.
         task_type: What a network is asked for, a name of `srbench.task_types`.
+        own_classes: Whether "?classes=FILE" names the classes and is the opener's own; else it selects some of them.
     """
 
     name: str
@@ -39,6 +40,7 @@ class DatasetInfo:
     paired: bool = False
     small: bool = False
     task_type: str = "classification"
+    own_classes: bool = False
 
     @property
     def syntax(self) -> str:

@@ -1,7 +1,7 @@
 """What restored images and predictions are worth, and how sure that is.
 
 - `catalogue`: one row a metric, which tables, files, `compare` and the report read.
-- `image`: SR against HR. `labels`: predictions against labels and against those on HR.
+- `image`: SR against HR. `labels`: predictions against labels and against those on HR. `dense`: maps against masks.
 - `stats`: intervals, tests, correlations.
 """
 

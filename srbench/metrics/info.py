@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 ColumnType = Literal["int32", "bool", "float32", "int32[]", "float32[]"]  # [] is a list a sample
 Group = Literal["image", "network", "cost"]
 Style = Literal["fixed", "signed", "significant", "scaled", "p", "count"]
-Interval = Literal["mean", "area", "correlation", "f1", "difference", "gap", "to_best"]
+Interval = Literal["mean", "area", "correlation", "f1", "iou", "difference", "gap", "to_best"]
 Test = Literal["mcnemar", "paired", "intervals"]
 
 

@@ -251,7 +251,7 @@ QUALITY = (
         "recovered gap",
         True,
         "network",
-        _CLASSES,
+        ("classification", "segmentation", "detection"),
         (_LABEL, _PRED),
         share=True,
         digits=2,

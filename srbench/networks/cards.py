@@ -22,7 +22,7 @@ class ClassifierCard:
     """What a card says; docs/data.md explains every key.
 
     Attributes:
-        library: "timm" or "torchvision".
+        library: "timm", "torchvision", or "smp" for segmentation-models-pytorch.
         name: The library's own name of the architecture.
         weights: File relative to the card, or an address.
         mean: Mean that is subtracted, one number a channel.
@@ -34,7 +34,7 @@ class ClassifierCard:
         in_chans: Channels it takes: 3 or 1.
     """
 
-    library: Literal["timm", "torchvision"]
+    library: Literal["timm", "torchvision", "smp"]
     name: str
     weights: str
     mean: tuple[float, ...]

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import DataError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.resample import resize
+from srbench.networks.dense import multiple_of
 from srbench.networks.outputs import Answers, as_answer
 from srbench.weights import Card
 
@@ -82,6 +84,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.info, self.card = info, card
         self.network = network
+        self._multiple = multiple_of(network)
         shape = (1, len(info.mean), 1, 1)
         self.register_buffer("mean", torch.tensor(info.mean, dtype=torch.float32).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(info.std, dtype=torch.float32).view(shape), persistent=False)
@@ -106,7 +109,15 @@ class Classifier(nn.Module):
 
         Scores before the softmax are `(N, n_classes)`, a map of them `(N, n_classes, H, W)`.
         """
-        return as_answer(self.network(self.normalise(image)), (image.shape[-2], image.shape[-1]))
+        seen = self.normalise(image)
+        rows, columns = seen.shape[-2:]
+        beside = -rows % self._multiple, -columns % self._multiple
+        if any(beside):
+            seen = F.pad(seen, (0, beside[1], 0, beside[0]), mode="replicate")
+        output = as_answer(self.network(seen), (seen.shape[-2], seen.shape[-1]))
+        if any(beside) and isinstance(output, Tensor) and output.ndim == 4:
+            output = output[..., :rows, :columns]
+        return as_answer(output, (image.shape[-2], image.shape[-1]))
 
     def normalise(self, image: Tensor) -> Tensor:
         """Return what the network takes: `(N, in_chans, H', W')` at its own size, mean and std."""

@@ -16,9 +16,10 @@ from srbench.errors import SrbenchError, UnknownNameError, UsageError, WeightsEr
 from srbench.files.paths import user_path
 from srbench.networks.cards import IMAGENET, card_classes, card_weights, read_card
 from srbench.networks.classifiers import NAMESPACE, Classifier, ClassifierInfo, imagenet_wnids
+from srbench.networks.dense import create_dense
 from srbench.networks.outputs import Answers, form_of, outputs_of
 
-_LIBRARIES = ("timm", "torchvision")
+_LIBRARIES = ("timm", "torchvision", "smp")
 _DOWNLOADERS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3"}
 
 
@@ -33,7 +34,12 @@ def load_classifier(spec: str) -> Classifier:
     if spec.endswith(".toml"):
         return _from_card(user_path(spec))
     library, _, name = spec.partition(":")
-    if name and library in {"timm", "torchvision"}:
+    if name and library == "smp":
+        raise UsageError(
+            f"--classifier {spec}: networks of segmentation-models-pytorch come without weights for any classes; train"
+            ' one with `srbench train network`, or describe its weights in a TOML card (library = "smp")'
+        )
+    if name and library in _LIBRARIES:
         return _from_library(spec, library, name)
     if name:
         raise UsageError(f"--classifier {spec}: the library must be timm or torchvision, got {library!r}")
@@ -59,13 +65,17 @@ def create_network(library: str, name: str, args: Mapping[str, Any], *, pretrain
         UsageError: If the library has no such architecture or refuses the arguments.
     """
     if library not in _LIBRARIES:
-        raise UsageError(f"a classifier's library must be 'timm' or 'torchvision', got {library!r}")
+        raise UsageError(f"a network's library must be 'timm', 'torchvision' or 'smp', got {library!r}")
     try:
         if library == "timm":
             import timm
 
             return timm.create_model(name, pretrained=pretrained, **args)
+        if library == "smp":
+            return create_dense(name, args)
         return _of_torchvision(name, args, pretrained=pretrained)
+    except UsageError:
+        raise
     except Exception as error:
         # The hub's errors are of many types, some of them ValueErrors as well: those of the network come first.
         if isinstance(error, OSError) or type(error).__module__.split(".")[0] in _DOWNLOADERS:
@@ -147,7 +157,7 @@ def _from_library(spec: str, library: str, name: str) -> Classifier:
 def _from_card(path: Path) -> Classifier:
     card = read_card(path)
     args = dict(card.args)
-    if card.in_chans != 3 and card.library == "timm":
+    if card.in_chans != 3 and card.library != "torchvision":
         args = {"in_chans": card.in_chans} | args
     ref = card_weights(card, path)
     network = create_network(card.library, card.name, args)

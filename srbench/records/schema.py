@@ -200,7 +200,10 @@ class DatasetPart:
 
 @dataclass(frozen=True)
 class ClassPart:
-    """Precision, recall and F1 of one class; `index` is its place among the classifier's outputs."""
+    """Precision, recall and F1 of one class; `index` is its place among the classifier's outputs.
+
+    Of segmentation, all are of pixels, and `iou` is the intersection over union.
+    """
 
     index: Count
     name: str
@@ -208,6 +211,7 @@ class ClassPart:
     precision: Share
     recall: Share
     f1: Share
+    iou: Share | None = dataclasses.field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,8 @@ def leads(
     found = []
     for column, best, second in places:
         ends = differences.get((column, best.key, second.key), _NOWHERE)
-        followed = metric(column).tested_as or column
+        shared = metric(column).tested_as
+        followed = shared if shared is not None and best[shared] is not None else column
         tied = tuple(row for row in rows if row.tied and row.track == best.track) if followed in ranked_by else ()
         if best[column] == second[column]:
             found.append(Lead(column, best, second, "equal", significant=False, tied=tied))

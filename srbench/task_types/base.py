@@ -39,7 +39,7 @@ from srbench.errors import DataError
 from srbench.metrics.catalogue import column_types, metrics_of, register
 from srbench.metrics.image import psnr_pooled
 from srbench.metrics.info import MetricInfo, SampleColumn
-from srbench.metrics.stats import LEVEL, interval
+from srbench.metrics.stats import LEVEL, RecoveredGap, interval
 from srbench.metrics.values import Columns, mean_of
 from srbench.networks.outputs import WORDS, Answers
 from srbench.records.schema import ClassPart, Metric, Record
@@ -180,6 +180,16 @@ class Comparison:
         self.draws[index, name] = draws
         if shown:
             put_interval(self.ci[index], name, draws, LEVEL)
+
+    def put_gap(self, index: int, name: str, gap: RecoveredGap, *, shown: bool) -> None:
+        """Add a recovered gap with its draws, or why there is none; its interval where it is shown."""
+        self.values[index][name] = gap.value
+        if gap.reason is not None:
+            self.notes[index][name] = gap.reason
+        elif gap.low is not None and gap.high is not None and gap.draws is not None:
+            self.draws[index, name] = gap.draws
+            if shown:
+                self.ci[index][name] = (gap.low, gap.high)
 
 
 class TaskType(ABC):

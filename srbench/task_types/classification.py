@@ -428,13 +428,7 @@ def _gaps(paired: PairedCells, comparison: Comparison, name: str, *, of: str) ->
             draws_hr=paired.resampled[oracle, of],
             level=LEVEL,
         )
-        comparison.values[index][name] = gap.value
-        if gap.reason is not None:
-            comparison.notes[index][name] = gap.reason
-        elif gap.low is not None and gap.high is not None and gap.draws is not None:
-            comparison.draws[index, name] = gap.draws
-            if index not in (oracle, baseline):
-                comparison.ci[index][name] = (gap.low, gap.high)
+        comparison.put_gap(index, name, gap, shown=index not in (oracle, baseline))
 
 
 def _f1(paired: PairedCells, comparison: Comparison) -> None:

@@ -15,6 +15,7 @@ from srbench.metrics.stats.correlation import (
 from srbench.metrics.stats.cross_fit import CrossFitted, cross_fitted, second_half
 from srbench.metrics.stats.f1 import F1Bootstrap, bootstrap_f1
 from srbench.metrics.stats.gap import MINIMUM_GAP, RecoveredGap, gap_interval, recovered_gap
+from srbench.metrics.stats.iou import IouBootstrap, bootstrap_iou
 from srbench.metrics.stats.places import Places, places
 from srbench.metrics.stats.power import POWER, mcnemar_power, smallest_difference
 from srbench.metrics.stats.significance import holm, mcnemar_exact
@@ -27,10 +28,12 @@ __all__ = [
     "CorrelationBootstrap",
     "CrossFitted",
     "F1Bootstrap",
+    "IouBootstrap",
     "Places",
     "RecoveredGap",
     "bootstrap_correlations",
     "bootstrap_f1",
+    "bootstrap_iou",
     "bootstrap_means",
     "correlations",
     "cross_fitted",
