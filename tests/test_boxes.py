@@ -23,8 +23,9 @@ from srbench.data.boxes import (
     object_areas,
 )
 from srbench.data.catalogue import open_source
-from srbench.data.geometry import crop_hr, place_target, placement
+from srbench.data.geometry import crop_hr, placement
 from srbench.data.hr_cache import build_hr_store
+from srbench.data.targets import place_target
 from srbench.errors import DataError, UnreadableImageError, UsageError
 from srbench.protocol import Geometry
 

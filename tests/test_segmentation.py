@@ -12,9 +12,11 @@ from dummies import evaluator, write_card
 from PIL import Image
 from safetensors.torch import save_file
 
+from srbench.data.boxes import box_rows
 from srbench.data.catalogue import open_source
-from srbench.data.geometry import place_image, place_target, placement
+from srbench.data.geometry import place_image, placement
 from srbench.data.hr_cache import build_hr_store
+from srbench.data.targets import cut_target, mirror_target, place_target, turn_target
 from srbench.errors import DataError, TooManyUnreadableError, UsageError
 from srbench.leaderboard import tables
 from srbench.metrics import dense
@@ -153,12 +155,30 @@ def test_targets_are_placed_as_the_pixels_are():
     geometry = Geometry(resize=20, crop=16, modulo=4)
     mask = np.kron(np.arange(12, dtype=np.uint8).reshape(3, 4), np.ones((10, 10), dtype=np.uint8))
     placed = placement(30, 40, geometry)
-    image = place_image(torch.from_numpy(np.stack([mask * 20] * 3)), placed, geometry)
-    found = place_target(mask, placed)
-    assert found.shape == (16, 16) and (np.abs(image[0].numpy() / 20 - found) < 1e-6).mean() > 0.5
-    box = place_target(np.array([[10.0, 0.0, 20.0, 10.0, 7.0]], dtype=np.float32), placed)
+    assert place_image(torch.zeros(3, 30, 40, dtype=torch.uint8), placed, geometry).shape == (3, 16, 16)
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(mask)[None, None].float(), (20, 26), mode="nearest-exact"
+    )
+    assert np.array_equal(place_target(mask, placed), resized[0, 0, 2:18, 5:21].numpy())
+    box = place_target(box_rows([[10.0, 6.0, 20.0, 10.0]], [2]), placed)
     # 30 x 40 becomes 20 x 26, and the crop begins 2 rows and 5 columns later
-    assert box[0].tolist() == pytest.approx([10 * 26 / 40 - 5, -2, 20 * 26 / 40 - 5, 10 * 2 / 3 - 2, 7])
+    assert box[0].tolist() == pytest.approx([10 * 26 / 40 - 5, 2, 20 * 26 / 40 - 5, 10 * 2 / 3 - 2, 1, 2, 0], abs=1e-5)
+
+
+def test_masks_and_boxes_are_cut_turned_and_mirrored_alike():
+    mask = np.zeros((20, 30), dtype=np.uint8)
+    mask[4:9, 10:16] = 1
+    box = box_rows([[10, 4, 16, 9]], [1])
+
+    def agree(mask, box):
+        rows, columns = np.nonzero(mask)
+        assert box[0, :4].tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+    window = {"top": 3, "left": 8, "rows": 12, "columns": 15}
+    agree(cut_target(mask, **window), cut_target(box, **window))
+    agree(mirror_target(mask, 30), mirror_target(box, 30))
+    for quarters in range(4):
+        agree(turn_target(mask, quarters, (20, 30)), turn_target(box, quarters, (20, 30)))
 
 
 def test_classes_are_named_by_a_file_or_by_the_indices(scenes, tmp_path):
@@ -166,7 +186,7 @@ def test_classes_are_named_by_a_file_or_by_the_indices(scenes, tmp_path):
     assert open_source(spec_of(scenes, f"?classes={tmp_path}/names.txt")).classes == ("a", "b", "c", "d")
     write_scene(tmp_path / "deep" / "plain", 1)
     assert open_source(spec_of(tmp_path / "deep" / "plain")).classes == ("0", "1", "2")
-    with pytest.raises(DataError, match="nowhere.txt cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere\.txt cannot be read"):
         open_source(spec_of(scenes, "?classes=nowhere.txt"))
 
 
@@ -185,7 +205,7 @@ def test_bad_masks_are_one_sentence_each(tmp_path):
     with pytest.raises(TooManyUnreadableError, match=r"the mask 001.png is of Pillow's mode RGB; expected a PNG of"):
         build_hr_store(open_source(spec_of(root)), Geometry(modulo=8))
     (root / "masks" / "001.png").unlink()
-    with pytest.raises(DataError, match="1 images have no mask of the same name: 001.png"):
+    with pytest.raises(DataError, match=r"1 images have no mask of the same name: 001\.png"):
         open_source(spec_of(root))
     with pytest.raises(UsageError, match="expected two folders, masks:IMAGES,MASKS"):
         open_source(f"masks:{root}/images")
@@ -217,7 +237,7 @@ def card(tmp_path_factory):
     """The card of a small network on an encoder of timm; its weights are random."""
     pytest.importorskip("segmentation_models_pytorch")
     folder = tmp_path_factory.mktemp("card")
-    args = {"num_classes": 3, "decoder_pyramid_channels": 16, "decoder_segmentation_channels": 8}
+    args = {"num_classes": 3, "decoder_pyramid_channels": 16, "decoder_segmentation_channels": 32}
     torch.manual_seed(1)
     network = create_network("smp", "FPN/timm-test_resnet", args)
     save_file(network.state_dict(), folder / "fpn.safetensors")
@@ -237,10 +257,10 @@ def test_a_network_of_any_size_answers_with_a_map_of_the_size_of_its_image(card)
     assert found.shape == (2, 3, 40, 56) and torch.equal(found, padded[..., :40, :56])
 
 
-def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, short_shards, monkeypatch):
+def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, monkeypatch):
     monkeypatch.setattr("srbench.evaluation.options.CHUNK", 5)
-    run = evaluator(scenes, card, "dense-x4", tmp_path / "out", data=spec_of(scenes))
-    result = run("bilinear", "nearest")
+    run, data = evaluator(scenes, card, "dense-x4", tmp_path / "out"), spec_of(scenes)
+    result = run("bilinear", "nearest", data=data)
     assert result.failed == []
     rows = {row.method: row for row in result.board.rows}
     assert rows["original"].n == 12 and rows["original"]["map_agreement"] == 1.0
@@ -255,6 +275,7 @@ def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, 
             maps.append(network(seen).argmax(1)[0].numpy())
             masks.append(np.select([mask == k for k in range(3)], outputs, default=-1))
     assert rows["original"]["miou"] == pytest.approx(by_hand(np.array(maps), np.array(masks), 3), abs=1e-6)
+    assert rows["none"]["miou"] is not None, "the map of LR is brought to the size of HR"
     for name in ("bilinear", "nearest"):
         assert rows[name]["miou_delta"] == pytest.approx(rows[name]["miou"] - rows["bilinear"]["miou"], abs=1e-12)
     assert "miou" in rows["bilinear"].ci and rows["bilinear"].rank is not None
@@ -264,18 +285,20 @@ def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, 
     classes = result.per_class
     assert set(classes["class"]) == set(CLASSES) and classes["iou_delta_to_original"].notna().all()
     assert "mIoU" in tables.markdown(result.board) and json.loads((tmp_path / "out" / "leaderboard.json").read_text())
-    again = run("bilinear", "nearest", "bicubic")
-    assert again.counters.hr_classified == {} and again.counters.restored == {"bicubic": 12}
+    again = run("bilinear", "nearest", "bicubic", data=data)
+    assert (
+        again.counters.hr_classified == {}
+        and "bicubic" in again.counters.restored
+        and "bilinear" not in again.counters.restored
+    )
     cells, problems = find_records([tmp_path / "out"])
-    assert problems == [] and len(cells) == 4
+    assert problems == [] and len(cells) == 5
 
 
 def test_a_network_of_another_form_is_refused_in_one_sentence(scenes, card, images_card, tmp_path):
-    run = evaluator(scenes, images_card, "dense-x4", tmp_path / "out", data=spec_of(scenes))
-    with pytest.raises(
-        DataError, match="takes a network that returns a map of scores; dummy returns scores of the whole"
-    ):
-        run("bilinear")
+    run = evaluator(scenes, images_card, "dense-x4", tmp_path / "out")
+    with pytest.raises(DataError, match="takes a network that returns a map of scores; dummy returns"):
+        run("bilinear", data=spec_of(scenes))
     with pytest.raises(UsageError, match="come without weights for any classes; train one with"):
         load_classifier("smp:FPN/timm-test_resnet")
 

@@ -1,19 +1,16 @@
-"""From a decoded image to HR: shortest side, centre crop, modulo crop; and what the data say about places in it."""
+"""From a decoded image to HR: shortest side, centre crop, modulo crop."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from srbench.data.boxes import cut_boxes
 from srbench.errors import UnreadableImageError
 from srbench.protocol import Geometry
 
@@ -103,29 +100,6 @@ def place_image(image: Tensor, placed: Placement, geometry: Geometry) -> Tensor:
     """Resize `(3, H, W)`, RGB, uint8, by the geometry's kernel, and keep the window."""
     window = _resize(image, placed.resized, geometry)
     return window[:, placed.top : placed.top + placed.rows, placed.left : placed.left + placed.columns].contiguous()
-
-
-def place_target(target: NDArray[Any], placed: Placement) -> NDArray[Any]:
-    """Bring what the data say about places in a decoded image to HR, as its pixels are brought there.
-
-    Args:
-        target: A mask `(H, W)`, uint8, which is resized to the nearest pixel; or boxes, rows of `srbench.data.boxes`,
-            which are scaled, moved, and cut at the window's edges.
-        placed: Where HR lies.
-    """
-    if target.dtype == np.uint8:
-        rows = _nearest(placed.source[0], placed.resized[0])[placed.top : placed.top + placed.rows]
-        columns = _nearest(placed.source[1], placed.resized[1])[placed.left : placed.left + placed.columns]
-        return np.ascontiguousarray(target[rows[:, None], columns[None, :]])
-    scale = np.array([placed.resized[1] / placed.source[1], placed.resized[0] / placed.source[0]] * 2)
-    moved = target.copy()
-    moved[:, :4] = target[:, :4] * scale - np.array([placed.left, placed.top] * 2)
-    return cut_boxes(moved, placed.rows, placed.columns)
-
-
-def _nearest(source: int, resized: int) -> NDArray[np.int64]:
-    """Return for each resized row the source row whose centre is nearest."""
-    return np.minimum(((np.arange(resized) + 0.5) * source / resized).astype(np.int64), source - 1)
 
 
 def resized_size(height: int, width: int, shortest: int) -> tuple[int, int]:

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from srbench.data.geometry import place_image, place_target, placement
+from srbench.data.geometry import place_image, placement
 from srbench.data.hr_chunks import (
     ROW,
     Chunk,
@@ -35,6 +35,7 @@ from srbench.data.hr_chunks import (
     write_chunk,
 )
 from srbench.data.source import Sample, SampleList, Source
+from srbench.data.targets import place_target
 from srbench.errors import TooManyUnreadableError, UnreadableImageError, UsageError
 from srbench.files.atomic import sweep_temporary
 from srbench.files.paths import cache_dir
@@ -143,7 +144,7 @@ class HRStore:
     def targets(self, positions: ArrayLike) -> list[NDArray[Any]] | None:
         """Return what the data say about places in the HR images at `positions`, or None where they say nothing.
 
-        Each is a mask `(H, W)` or boxes `(k, >= 4)`, as `srbench.data.geometry.place_target` leaves them.
+        Each is a mask `(H, W)` or boxes `(k, >= 4)`, as `srbench.data.targets.place_target` leaves them.
         """
         chosen = _positions(positions)
         if not len(chosen) or not (self._table[chosen, 9] > 0).all():

@@ -162,7 +162,7 @@ class Source(ABC):
         """Decode sample `index` and say how many channels it is stored with: those of the data, if nothing knows more.
 
         Where `has_targets`, the result carries what the data say about places in the image, in its own pixels; see
-        `srbench.data.geometry.place_target` for the two forms.
+        `srbench.data.targets` for the two forms.
 
         Raises:
             UnreadableImageError: If it cannot be decoded.

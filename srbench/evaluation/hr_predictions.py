@@ -75,7 +75,9 @@ class HrPredictions:
         with self._settings.numerics.active():
             output = self._network(batch.hr)
         self._finite.append(self._task_type.is_finite(output))
-        parts = self._task_type.split(self._task_type.prediction(output))
+        assert batch.hr is not None
+        size = (batch.hr.shape[-2], batch.hr.shape[-1])
+        parts = self._task_type.split(self._task_type.prediction(output, seen=size, size=size))
         for position, part in zip(batch.positions, parts, strict=True):
             self._parts[self._row_of[int(position)]] = part
         self._counters.add(self._counters.hr_classified, self._network.id, len(batch.ids))

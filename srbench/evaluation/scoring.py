@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from srbench.compute.devices import on_device
 from srbench.data.hr_cache import HRStore
 from srbench.errors import ContractError, RecordError, sentence, traceback_text
 from srbench.evaluation import options
@@ -355,7 +356,9 @@ class _Pass:
             output = cell.network(image)
         self._counters.add(self._counters.sr_classified, f"{_name(cell.loaded)} {cell.scored.id}", len(batch.ids))
         task_type = cell.scored.task_type
-        return _Answer(task_type.prediction(output), task_type.is_finite(output)), [watch]
+        seen = (image.shape[-2], image.shape[-1])
+        size = batch.sr_size if batch.hr is None else (batch.hr.shape[-2], batch.hr.shape[-1])
+        return _Answer(task_type.prediction(output, seen=seen, size=size), task_type.is_finite(output)), [watch]
 
 
 class RestoredBatch:
@@ -434,17 +437,6 @@ def _scored(
     assert scored.outputs is not None
     hr_prediction = None if target.hr is None else target.hr.of(batch)
     return scored.task_type.columns(prediction, hr_prediction, target.of_data(batch), scored.outputs)
-
-
-def on_device(targets: Any, device: torch.device) -> Any:
-    """Return arrays, within lists and mappings too, as tensors on the device."""
-    if isinstance(targets, np.ndarray):
-        return torch.from_numpy(targets).to(device)
-    if isinstance(targets, Mapping):
-        return {name: on_device(value, device) for name, value in targets.items()}
-    if isinstance(targets, Sequence) and not isinstance(targets, str):
-        return [on_device(value, device) for value in targets]
-    return targets
 
 
 def _quality(sr: Tensor, batch: Batch, protocol: Protocol, *, output: str) -> tuple[Tensor, dict[str, Any]]:

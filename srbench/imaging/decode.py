@@ -72,7 +72,7 @@ class StoredImage:
         pixels: `(3, H, W)`, RGB, uint8.
         channels: Channels that the file stores: 1 for grey, which `pixels` repeats, 3 for colour. Alpha does not count.
         turned: Whether its EXIF orientation asks that viewers turn or mirror it; `pixels` are as they are stored.
-        target: What the data say about places in the image, as `srbench.data.geometry.place_target` takes it; or None.
+        target: What the data say about places in the image, of a form of `srbench.data.targets`; or None.
     """
 
     pixels: Tensor

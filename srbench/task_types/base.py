@@ -15,7 +15,7 @@ of SR against the same batch of HR and against the targets. It may return lists 
 of the types "int32[]" and "float32[]" (`BatchResult.columns`, `CellSamples.lists`).
 
 What the data say about places in an image is read with the image (`StoredImage.target`: a mask or boxes), is brought to
-HR as the pixels are (`srbench.data.geometry.place_target`), lies in the HR cache, and comes to `targets` as `placed`.
+HR as the pixels are (`srbench.data.targets.place_target`), lies in the HR cache, and comes to `targets` as `placed`.
 The source says so with `has_targets`. All images of a batch have one size, which may be the image's own (protocols
 dense-x4 and dense-x8).
 
@@ -298,8 +298,14 @@ class TaskType(ABC):
 
     # --- scoring
 
-    def prediction(self, output: Any) -> Any:
-        """Return what of a network's output on N images is kept, compared and cached: all scores, in float32."""
+    def prediction(self, output: Any, *, seen: tuple[int, int], size: tuple[int, int]) -> Any:
+        """Return what of a network's output on N images is kept, compared and cached: all scores, in float32.
+
+        Args:
+            output: Of the network.
+            seen: (height, width) of the images that it was shown, pixels: those of LR where LR is handed on as it is.
+            size: (height, width) of HR, in whose pixels places are told.
+        """
         return output.float()
 
     def is_finite(self, output: Any) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from srbench.errors import ContractError, UsageError
+from srbench.errors import UsageError
 from srbench.metrics import dense
 from srbench.metrics.info import MetricInfo, SampleColumn
 from srbench.metrics.stats import LEVEL, IouBootstrap, bootstrap_iou, gap_interval, interval
@@ -187,10 +187,15 @@ class Segmentation(TaskType):
 
     # --- scoring
 
-    def prediction(self, output: Tensor) -> Tensor:
-        """Return the class of each pixel, `(N, H, W)`, uint8, or int16 for more than 256 classes."""
+    def prediction(self, output: Tensor, *, seen: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """Return the class of each pixel of HR, `(N, H, W)`, uint8, or int16 for more than 256 classes.
+
+        Where the network saw other images than of HR size, its scores are resized bilinearly first.
+        """
         import torch
 
+        if tuple(output.shape[-2:]) != size:
+            output = torch.nn.functional.interpolate(output.float(), size=size, mode="bilinear", align_corners=False)
         return output.argmax(dim=1).to(torch.uint8 if output.shape[1] <= 256 else torch.int16)
 
     def split(self, prediction: Tensor) -> list[Mapping[str, Tensor]]:
@@ -209,11 +214,6 @@ class Segmentation(TaskType):
         """Return which classes were taken for which, and the share of the pixels whose class is that on HR."""
         columns: dict[str, Tensor] = {}
         if hr_prediction is not None:
-            if hr_prediction.shape != prediction.shape:
-                raise ContractError(
-                    f"expected a map of the size of HR, {tuple(hr_prediction.shape[-2:])}, got"
-                    f" {tuple(prediction.shape[-2:])}; segmentation needs SR at HR size"
-                )
             columns["map_agreement"] = (prediction == hr_prediction).flatten(1).float().mean(dim=1)
         if target is not None:
             columns["confusion"] = dense.confusion_counts(prediction, target, answers.n_outputs)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from srbench.data.targets import cut_target, mirror_target, turn_target
 from srbench.errors import UsageError
 from srbench.training.images import ImageSet, Positions
 from srbench.training.recipe import Recipe
@@ -26,6 +29,8 @@ class RawBatch:
         lr: `(N, 3, h, w)`, RGB, uint8, or None where LR is made by the degradation.
         flipped: `(N,)` bool, which images are to be mirrored.
         input_size: Shortest side at which a classifier is to see the images, pixels; None is their own.
+        placed: What the data say about places in each image, cut, turned and mirrored with it; None where they say
+            nothing about places.
         number: Number of the batch in the run, which says whose turn it is of several teachers.
     """
 
@@ -35,6 +40,7 @@ class RawBatch:
     flipped: NDArray[np.bool_]
     input_size: int | None = None
     number: int = 0
+    placed: Sequence[NDArray[Any]] | None = None
 
 
 def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generator: np.random.Generator) -> RawBatch:
@@ -48,15 +54,26 @@ def read_cropped(images: ImageSet, positions: Positions, recipe: Recipe, generat
     input_size = int(generator.choice(recipe.input_sizes)) if recipe.input_sizes else None
     if recipe.patch is None and not recipe.augment.shift and not turns.any():
         hr, lr = images.read(positions)
-        return RawBatch(positions, hr, lr, flipped, input_size)
+        return RawBatch(positions, hr, lr, flipped, input_size, placed=_mirrored(images.placed(positions), flipped, hr))
     crops = []
     previous, whole = -1, None
     for position, draws_of_one, quarters in zip(positions.tolist(), corners, turns.tolist(), strict=True):
         if whole is None or position != previous:
             previous, whole = position, _one(images, position)
         crops.append(_turned(_cropped(whole, recipe, draws_of_one), quarters))
-    lr = None if not images.paired else torch.stack([lr for _, lr in crops if lr is not None])
-    return RawBatch(positions, torch.stack([hr for hr, _ in crops]), lr, flipped, input_size)
+    lr = None if not images.paired else torch.stack([crop.lr for crop in crops if crop.lr is not None])
+    hr = torch.stack([crop.hr for crop in crops])
+    placed = [crop.placed for crop in crops if crop.placed is not None]
+    return RawBatch(positions, hr, lr, flipped, input_size, placed=_mirrored(placed or None, flipped, hr))
+
+
+def _mirrored(
+    placed: Sequence[NDArray[Any]] | None, flipped: NDArray[np.bool_], hr: Tensor
+) -> Sequence[NDArray[Any]] | None:
+    """Mirror what is said about places in the images that will be mirrored; these are on the device by then."""
+    if placed is None:
+        return None
+    return [mirror_target(each, hr.shape[-1]) if flip else each for each, flip in zip(placed, flipped, strict=True)]
 
 
 def detail(patch: Tensor) -> float:
@@ -71,26 +88,38 @@ def detail(patch: Tensor) -> float:
 
 @dataclass(frozen=True)
 class _Whole:
-    """An image before it is cut: HR `(3, H, W)`, LR `(3, h, w)` or None, uint8, and HR pixels an LR pixel."""
+    """An image before it is cut: HR `(3, H, W)`, LR `(3, h, w)` or None, uint8; HR pixels an LR pixel; its target."""
 
     hr: Tensor
     lr: Tensor | None
     step: int
+    placed: NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Crop:
+    """What is cut of an image: HR, LR or None, and what the data say about places in it, or None."""
+
+    hr: Tensor
+    lr: Tensor | None
+    placed: NDArray[Any] | None
 
 
 def _one(images: ImageSet, position: int) -> _Whole:
     hr, lr = images.read(np.array([position]))
-    return _Whole(hr[0], None if lr is None else lr[0], images.factor(position) if images.paired else 1)
+    placed = images.placed(np.array([position]))
+    step = images.factor(position) if images.paired else 1
+    return _Whole(hr[0], None if lr is None else lr[0], step, None if placed is None else placed[0])
 
 
-def _cropped(whole: _Whole, recipe: Recipe, corners: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+def _cropped(whole: _Whole, recipe: Recipe, corners: NDArray[np.float64]) -> _Crop:
     """Cut at the first of the corners `(n, 2)` that has enough detail, or else at the one with the most."""
     best, most = None, -1.0
     for corner in corners:
         crop = _cut(whole, recipe, corner)
         if len(corners) == 1:
             return crop
-        amount = detail(crop[0])
+        amount = detail(crop.hr)
         if amount > most:
             best, most = crop, amount
         if amount >= recipe.min_detail:
@@ -99,7 +128,7 @@ def _cropped(whole: _Whole, recipe: Recipe, corners: NDArray[np.float64]) -> tup
     return best
 
 
-def _cut(whole: _Whole, recipe: Recipe, corner: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+def _cut(whole: _Whole, recipe: Recipe, corner: NDArray[np.float64]) -> _Crop:
     hr, lr, step = whole.hr, whole.lr, whole.step
     cuts = []
     for side, share in zip(hr.shape[-2:], corner, strict=True):
@@ -112,13 +141,18 @@ def _cut(whole: _Whole, recipe: Recipe, corner: NDArray[np.float64]) -> tuple[Te
     hr = hr[:, top : top + rows, left : left + columns]
     if lr is not None:
         lr = lr[:, top // step : (top + rows) // step, left // step : (left + columns) // step]
-    return hr, lr
+    placed = None if whole.placed is None else cut_target(whole.placed, top=top, left=left, rows=rows, columns=columns)
+    return _Crop(hr, lr, placed)
 
 
-def _turned(crop: tuple[Tensor, Tensor | None], quarters: int) -> tuple[Tensor, Tensor | None]:
+def _turned(crop: _Crop, quarters: int) -> _Crop:
     """Turn HR and LR by quarters; by halves where the crop is not square, because a batch has one shape."""
-    hr, lr = crop
-    quarters -= quarters % 2 if hr.shape[-2] != hr.shape[-1] else 0
+    size = (crop.hr.shape[-2], crop.hr.shape[-1])
+    quarters -= quarters % 2 if size[0] != size[1] else 0
     if not quarters:
         return crop
-    return torch.rot90(hr, quarters, (-2, -1)), None if lr is None else torch.rot90(lr, quarters, (-2, -1))
+    return _Crop(
+        torch.rot90(crop.hr, quarters, (-2, -1)),
+        None if crop.lr is None else torch.rot90(crop.lr, quarters, (-2, -1)),
+        None if crop.placed is None else turn_target(crop.placed, quarters, size),
+    )

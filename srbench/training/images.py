@@ -35,9 +35,10 @@ class ImageSet:
     Attributes:
         samples: Every sample, one source after the other.
         task_type: What the data ask of a network.
-        labels: What the data say, first axis n: `(n,)` int64 indices of the classifier's outputs, `(n, 10)` ratings, or
-            None.
-        why_unlabelled: Why `labels` is None.
+        labels: What the data say of whole images, first axis n: `(n,)` int64 indices of the classifier's outputs,
+            `(n, 10)` ratings, or None.
+        labelled: Whether the data say anything; masks and boxes are read with their images.
+        why_unlabelled: Why they say nothing.
         shapes: `(n, 2)`, HR height and width in pixels.
         paired: Whether LR is real.
         channels: Channels of the data: 3, or 1 where all images are grey.
@@ -87,7 +88,9 @@ class ImageSet:
         self.paired = paired.pop()
         self._lr_shapes = np.concatenate([s.lr_shapes for s in self._stores]) if self.paired else None  # type: ignore[misc]
         self.task_type = task_type_of(sources)
+        self._outputs: list[OutputMap] = []  # of each source
         self.labels, self.why_unlabelled = self._labels(label_map)
+        self.placed_targets = not self.why_unlabelled and self.labels is None
         self.key = hashlib.sha256("|".join(store.key for store in self._stores).encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -104,6 +107,39 @@ class ImageSet:
         pairs = [(self._stores[store].batch([index]), self._stores[store].lr_batch([index])) for store, index in parts]
         lr = None if not self.paired else torch.cat([lr for _, lr in pairs if lr is not None])
         return torch.cat([hr for hr, _ in pairs]), lr
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the data say anything."""
+        return self.labels is not None or self.placed_targets
+
+    def placed(self, positions: Positions) -> list[NDArray[Any]] | None:
+        """Return what the data say about places in the images, of a form of `srbench.data.targets`; None for labels."""
+        if not self.placed_targets:
+            return None
+        parts = [self._stores[store].targets([index]) for store, index in map(self._locate, positions)]
+        return [each for part in parts if part is not None for each in part]
+
+    def targets(self, positions: Positions, placed: Sequence[NDArray[Any]] | None = None) -> Any:
+        """Return what the data say of images, as `TaskType.targets` has it; None where they say nothing.
+
+        Args:
+            positions: The images.
+            placed: What is said about places in them, as they were cut; None takes the whole images.
+        """
+        if self.labels is not None:
+            return self.labels[positions]
+        if not self.placed_targets:
+            return None
+        each = self.placed(positions) if placed is None else placed
+        assert each is not None
+        by_source: list[Any] = [
+            self.task_type.targets((self.samples[int(position)],), self._outputs[self._locate(position)[0]], [one])
+            for position, one in zip(positions, each, strict=True)
+        ]
+        if isinstance(by_source[0], np.ndarray):
+            return np.concatenate(by_source)
+        return [one for part in by_source for one in part]
 
     def shape_groups(self, patch: int | None, shift: int) -> NDArray[np.int64]:
         """Return for every image the number of the shape class that its crops fall into, `(n,)`."""
@@ -150,16 +186,21 @@ class ImageSet:
         if label_map is None:
             return None, "there is no classifier whose outputs they could name"
         parts = []
+        if len({source.has_targets for source in self._sources}) > 1:
+            raise UsageError("data with masks or boxes and data without cannot be trained on together; give one kind")
         for source, store in zip(self._sources, self._stores, strict=True):
             try:
                 outputs = None if source.classes is None else np.asarray(label_map(source.classes), dtype=np.int64)
             except DataError as error:
                 return None, str(error)
+            self._outputs.append(OutputMap(0, outputs))
+            if source.has_targets:
+                continue  # they are read with the images
             targets = self.task_type.targets(store.samples, OutputMap(0, outputs))
             if targets is None:
                 return None, f"{source.spec} has none"
             parts.append(targets)
-        return np.concatenate(parts), ""
+        return np.concatenate(parts) if parts else None, ""
 
 
 def task_type_of(sources: Sequence[Source]) -> TaskType:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from srbench.errors import UsageError
 from srbench.task_types import TaskType, task_type
-from srbench.task_types.classification import ce
 from srbench.task_types.image_quality import emd
 from srbench.training.networks import FeatureExtractor
 from srbench.training.recipe import CLASSIFIER_TERMS
@@ -100,8 +99,8 @@ def classifier_terms(
 ) -> dict[str, Tensor]:
     """Return those of ce_sr, ce_hr and ce_mix that are wanted, each a scalar: what a classifier learns beside a method.
 
-    Each is the cross-entropy with the labels in a forward pass of its own, so that batch norm sees SR, HR and mixes
-    apart (SR4IR, Kim et al., CVPR 2024, phase 2).
+    Each is the task type's cross-entropy with labels or masks, in a forward pass of its own, so that batch norm sees SR,
+    HR and mixes apart (SR4IR, Kim et al., CVPR 2024, phase 2).
 
     Args:
         wanted: Names of terms (the recipe's `classifier_losses`).
@@ -113,7 +112,8 @@ def classifier_terms(
     Raises:
         UsageError: If there are no labels, or SR and HR differ in size where HR is wanted.
     """
-    refused = check_terms(wanted if isinstance(wanted, Mapping) else (), task_type(batch.task_type))
+    asked = task_type(batch.task_type)
+    refused = check_terms(wanted if isinstance(wanted, Mapping) else (), asked)
     if refused:
         raise UsageError(refused)
     shown: dict[str, Callable[[], Tensor]] = {
@@ -122,7 +122,9 @@ def classifier_terms(
         "ce_mix": lambda: patch_mix(sr, _same_size(sr, batch.hr)),
     }
     return {
-        name: ce(classifier(image()), _given(batch.label, name, "labels; use labelled data"), smoothing=smoothing)
+        name: asked.loss(
+            classifier(image()), _given(batch.label, name, "labels; use labelled data"), smoothing=smoothing
+        )
         for name, image in shown.items()
         if name in wanted
     }
@@ -142,7 +144,7 @@ def patch_mix(sr: Tensor, hr: Tensor, *, cells: int = 4) -> Tensor:
 
 
 def logits(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of logits `(N, K)` (DarioNet's loss)."""
+    """Mean squared difference of logits `(N, K)`, or of maps of them `(N, K, H, W)` (DarioNet's loss)."""
     return F.mse_loss(student.float(), teacher.float())
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from srbench import weights
+from srbench.compute.devices import on_device
 from srbench.compute.progress import track
 from srbench.data.source import Source
 from srbench.errors import UsageError
@@ -202,7 +203,6 @@ class MethodRun(Trainee):
             augment = self.recipe.augment
             soft = blurred(hr, augment.blur, augment.blur_probability)
             lr = degrade(soft, self._degradation, grey=self.images.channels == 1)
-        labels = self.images.labels
         own_size = (hr.shape[-2], hr.shape[-1])
         sr_size = self._run.protocol.sr_size(*own_size)
         shown_size = own_size if raw.input_size is None else at_side(own_size, raw.input_size)
@@ -212,7 +212,7 @@ class MethodRun(Trainee):
         return Batch(
             lr=lr,
             hr=hr,
-            label=None if labels is None else torch.from_numpy(labels[raw.positions]).to(self._device),
+            label=on_device(self.images.targets(raw.positions, raw.placed), self._device),
             teacher_logits=(
                 teacher.logits(raw, shown, whole=shown_size == own_size)
                 if teacher is not None and self._wants_logits
@@ -296,7 +296,7 @@ class MethodRun(Trainee):
         images = open_images(run, run.data, labels, scored=False)
         val_images = open_images(run, run.val, labels, scored=True)
         unlabelled = sorted({*recipe.losses, *recipe.classifier_losses} & NEED_LABELS)
-        if unlabelled and images.labels is None:
+        if unlabelled and not images.labelled:
             raise UsageError(
                 f"the loss term {unlabelled[0]!r} needs labels: {images.why_unlabelled};"
                 " train with the term 'logits', which needs none"

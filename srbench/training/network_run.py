@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from srbench import weights
+from srbench.compute.devices import on_device
 from srbench.errors import SrbenchError, UsageError
 from srbench.imaging.degrade import degrade, for_classifier
 from srbench.imaging.resample import resize
@@ -72,7 +73,7 @@ class NetworkRun(Trainee):
         self.images = open_images(run, run.data, self._indices, scored=False)
         self._val_images = open_images(run, run.val, self._indices, scored=True)
         for images in (self.images, self._val_images):
-            if images.labels is None:
+            if not images.labelled:
                 raise UsageError(f"a classifier needs labelled data: {images.why_unlabelled}")
         torch.manual_seed(run.options.seed)
         self._started: weights.WeightsFile | None = None
@@ -145,11 +146,10 @@ class NetworkRun(Trainee):
     def make_batch(self, raw: RawBatch) -> Batch:
         """Return HR, LR and labels."""
         hr, lr = to_images(raw, self._device)
-        assert self.images.labels is not None
         return Batch(
             lr=degrade(hr, self._degradation) if lr is None else lr,
             hr=hr,
-            label=torch.from_numpy(self.images.labels[raw.positions]).to(self._device),
+            label=on_device(self.images.targets(raw.positions, raw.placed), self._device),
             teacher_logits=None,
             sr_size=self._run.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
             task_type=self._task_type.name,

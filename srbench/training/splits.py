@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from srbench.data.catalogue import open_source
-from srbench.data.geometry import Placement, place_image, place_target, placement
+from srbench.data.geometry import Placement, place_image, placement
 from srbench.data.readers.files import hash_split
 from srbench.data.source import Source
 from srbench.data.subset import SelectedSource
+from srbench.data.targets import place_target
 from srbench.errors import DataError, UsageError
 from srbench.imaging.decode import StoredImage
 from srbench.protocol import Geometry

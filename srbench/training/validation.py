@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from srbench import metrics
+from srbench.compute.devices import on_device
 from srbench.compute.numerics import Numerics
 from srbench.imaging.degrade import degrade, for_classifier, for_metric
 from srbench.imaging.resample import resize
@@ -20,6 +21,7 @@ from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
 from srbench.restore import restore
 from srbench.task_types import OutputMap
+from srbench.task_types.segmentation import mean_iou_of
 from srbench.training.images import ImageSet, Positions
 from srbench.training.recipe import criteria
 from srbench.training.teacher import TeacherLogits
@@ -120,7 +122,7 @@ class MethodValidation:
         task_type = self.images.task_type
         logits, target = watcher.network(sr).float(), watcher.hr_logits.rows(positions).to(self.device)
         labels = _labels(self.images, positions, self.device) if watcher.labelled else None
-        found = {"logits": metrics.logit_mse(logits, target)}
+        found = {"logits": metrics.logit_mse(logits.flatten(1), target.flatten(1))}
         if "agreement" in task_type.ranks:
             found["agreement"] = (logits.argmax(dim=1) == target.argmax(dim=1)).double()
         if labels is not None:
@@ -169,8 +171,8 @@ def validation_batch(device: torch.device) -> int:
 
 
 def figures(sums: Sums) -> dict[str, float]:
-    """Return the means by name, with the difference of the cross-entropies where both are there."""
-    means = sums.means()
+    """Return the means by name, with mIoU of its parts, and the difference of cross-entropies where both are there."""
+    means = mean_iou_of(sums.means())
     for label in [name.removeprefix("ce") for name in means if name == "ce" or name.startswith("ce:")]:
         for other in (f"ce_hr{label}", f"ce_bilinear{label}"):
             if other in means:
@@ -219,7 +221,7 @@ def _hr_lr(
 
 
 def _labels(images: ImageSet, positions: Positions, device: torch.device) -> Tensor | None:
-    return None if images.labels is None else torch.from_numpy(images.labels[positions]).to(device)
+    return on_device(images.targets(positions), device)
 
 
 def _add(sums: Sums, values_by_name: Mapping[str, Tensor], suffix: str) -> None:
