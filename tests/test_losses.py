@@ -10,6 +10,7 @@ from srbench.errors import UsageError
 from srbench.method import Batch, Method, MethodInfo
 from srbench.protocol import Restoration
 from srbench.restore import restore
+from srbench.task_types.classification import ce
 from srbench.training import losses
 from srbench.training.networks import Discriminator, FeatureExtractor, frozen
 
@@ -59,7 +60,7 @@ def test_logits_and_ce_equal_hand_made_values():
     scores = torch.tensor([[2.0, 0.0, 0.0]])
     log_p = torch.log_softmax(scores, dim=1)[0]
     smoothed = -(0.9 * log_p[0] + 0.1 * log_p.mean())
-    assert losses.ce(scores, torch.tensor([0]), smoothing=0.1).item() == pytest.approx(smoothed.item())
+    assert ce(scores, torch.tensor([0]), smoothing=0.1).item() == pytest.approx(smoothed.item())
 
 
 def test_earth_movers_distance_counts_how_far_the_mass_moves():
@@ -107,7 +108,7 @@ def test_terms_of_one_classifier_take_one_pass_over_sr_and_one_over_hr():
 def test_logits_come_from_the_network_even_if_the_features_are_anothers():
     network, other, batch = TwoStages(), TwoStages(), make_batch()
     found = losses.terms({"ce", "features"}, batch.hr, batch, network=network, extractor=FeatureExtractor(other))
-    assert found["ce"].item() == pytest.approx(losses.ce(network(batch.hr), batch.label).item())
+    assert found["ce"].item() == pytest.approx(ce(network(batch.hr), batch.label).item())
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,8 @@ def classifier_terms(
 ) -> dict[str, Tensor]:
     """Return those of ce_sr, ce_hr and ce_mix that are wanted, each a scalar: what a classifier learns beside a method.
 
-    Each is the task type's cross-entropy with labels or masks, in a forward pass of its own, so that batch norm sees SR,
-    HR and mixes apart (SR4IR, Kim et al., CVPR 2024, phase 2).
+    Each is the task type's loss against what the data say, in a forward pass of its own, so that batch norm sees SR, HR
+    and mixes apart (SR4IR, Kim et al., CVPR 2024, phase 2).
 
     Args:
         wanted: Names of terms (the recipe's `classifier_losses`).
