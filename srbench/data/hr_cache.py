@@ -38,6 +38,7 @@ from srbench.data.source import Sample, SampleList, Source
 from srbench.data.targets import place_target
 from srbench.errors import TooManyUnreadableError, UnreadableImageError, UsageError
 from srbench.files.atomic import sweep_temporary
+from srbench.files.caches import make_room, mark_used
 from srbench.files.paths import cache_dir
 from srbench.protocol import Geometry
 
@@ -314,13 +315,17 @@ class _Cache:
         advance = advance or (lambda count: None)
         if self._folder.is_dir():
             sweep_temporary(self._folder, older_than_s=_STALE_SECONDS)  # a living build writes to its own all the time
+        mark_used(self._folder)
         chunks: list[Chunk] = []
-        decoded = 0
+        decoded, looked = 0, False
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             for number in numbers:
                 wanted = range(number * _CHUNK, min((number + 1) * _CHUNK, len(self.samples)))
                 chunk = load_chunk(self.path(number), wanted, retry=retry)
                 if chunk is None:
+                    if decoded and not looked:
+                        make_room(self._still_needed(numbers[numbers.index(number) :], chunks))
+                        looked = True
                     chunk = write_chunk(
                         self.path(number), wanted, self._reader, pool, lookahead=4 * workers, advance=advance
                     )
@@ -329,6 +334,14 @@ class _Cache:
                     advance(len(wanted))
                 chunks.append(chunk)
         return chunks, decoded
+
+    def _still_needed(self, numbers: Sequence[int], chunks: Sequence[Chunk]) -> int:
+        """Return how many bytes the missing files of these numbers will take, judged by those that are there."""
+        images = max(sum(len(chunk.rows) for chunk in chunks), 1)
+        missing = sum(
+            min(_CHUNK, len(self.samples) - number * _CHUNK) for number in numbers if not self.path(number).is_file()
+        )
+        return sum(chunk.pixels for chunk in chunks) * missing // images
 
 
 class _Reader:

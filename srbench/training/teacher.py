@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from srbench.compute.numerics import full_precision
 from srbench.errors import SrbenchError, TrainingError
+from srbench.files.caches import mark_used
 from srbench.files.paths import cache_dir
 from srbench.networks.classifiers import Classifier
 from srbench.training.crops import RawBatch
@@ -57,6 +58,7 @@ class TeacherLogits:
         folder = cache_dir() / "teacher" / f"{teacher.info.sha256[:24]}-{device.type}"
         base = folder / f"{images.key[:40]}-{side}"
         shape = (len(images), teacher.info.n_classes)
+        mark_used(folder)
         self._rows = _mapped(base.with_suffix(".f32"), np.dtype(np.float32), shape)
         self._sums = _mapped(base.with_suffix(".adler"), np.dtype(np.uint32), shape[:1])
 
