@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
 
 class SrbenchError(Exception):
     """Something went wrong that a person can act on; the message is one clear sentence (exit code 1)."""
@@ -99,3 +101,9 @@ def traceback_text(error: BaseException) -> str:
         lines.append(f'  File "{"/".join(Path(frame.filename).parts[-3:])}", line {frame.lineno}, in {frame.name}')
         lines += [f"    {frame.line}"] if frame.line else []
     return "\n".join([*lines, "".join(traceback.format_exception_only(error)).rstrip()])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether memory was not enough; torch's allocator on a CPU raises a RuntimeError that only its text tells."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY))

@@ -30,6 +30,7 @@ def test_method_conforms(name):
     findings = check(METHODS[name], name)
     assert len(findings) >= 15
     assert [f"{finding.check}: {finding.message}" for finding in findings if not finding.ok] == []
+    assert not any(finding.message.startswith("advice") for finding in findings)
     # Only Pillow must see the pixels, on the CPU.
     unseen = [finding.check for finding in findings if "cuda" in finding.check and "not run" in finding.message]
     assert unseen == (["cuda"] if name == "bicubic_pillow" else [])
@@ -207,7 +208,8 @@ def test_a_kernel_that_darkens_is_found():
 
 
 def test_missing_words_are_found():
-    assert "docstring" in _failed(_method(__doc__=""))
+    bare = {each.check: each for each in check(_method(__doc__=""), "good")}["docstring"]
+    assert bare.ok and bare.message.startswith("advice: the class has no docstring")
     assert "rename the file" in _failed(_method(), name="Not Snake")["name"]
     nameless = _method(info=MethodInfo(role="network", family="", version="1", citation="x"))
     assert "info.family is empty" in _failed(nameless)["info"]

@@ -35,7 +35,7 @@ from srbench.errors import UsageError, sentence
 from srbench.evaluation.costs import milliseconds, rate
 from srbench.evaluation.loaded_methods import LoadedMethod, choose_for_timing
 from srbench.evaluation.options import BATCH_IMAGES, PassSettings
-from srbench.files.atomic import check_out_dir, write_json
+from srbench.files.atomic import check_out_dir, sweep_beside, write_json
 from srbench.imaging.colour import to_channels
 from srbench.imaging.decode import decode
 from srbench.imaging.degrade import for_classifier
@@ -271,6 +271,7 @@ def check_out_file(path: Path) -> None:
     if path.suffix != ".json" or path.is_dir():
         raise UsageError(f"--out takes a file that ends in .json, got {path}")
     check_out_dir(path.parent)
+    sweep_beside([path])
 
 
 def write(result: BenchResult, path: Path) -> None:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
-from srbench.cli import shipping
+from srbench.cli import caching, shipping
+from srbench.cli.guard import Commands, guarded
 from srbench.cli.terminal import Device, Plugins, show, waiting, weights_by_method
 from srbench.compute.process import prepare_process
-from srbench.errors import SrbenchError, UsageError
+from srbench.errors import UsageError
 from srbench.files.paths import user_path
 
 app = typer.Typer(
     name="srbench",
+    cls=Commands,
     help="Which way of resizing small images wins back the most classification accuracy, and what it costs.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
@@ -62,26 +60,6 @@ def _say_what_can_be_said() -> None:
             stream.reconfigure(errors="replace")
 
 
-def _guarded(command: Command) -> Command:
-    """Turn errors that a person can act on into one sentence and an exit code, without a traceback."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except SrbenchError as error:
-            typer.echo(f"srbench: {error}", err=True)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt as stop:
-            typer.echo(f"srbench: {str(stop) or 'stopped; the same command goes on where it was'}", err=True)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            sys.stderr.close()
-            raise typer.Exit(1) from None
-
-    return run  # type: ignore[return-value]
-
-
 _NETWORKS = ("classifier", "network")  # what `srbench train` calls the network that says what an image shows
 
 Methods = Annotated[list[str] | None, typer.Argument(help="Names of methods; see `srbench list methods`.")]
@@ -111,7 +89,7 @@ def _top(
 
 
 @app.command("eval")
-@_guarded
+@guarded
 def eval_(
     methods: Methods = None,
     every: Annotated[bool, typer.Option("--all", help="Every registered method.")] = False,
@@ -204,7 +182,7 @@ def eval_(
 
 
 @app.command()
-@_guarded
+@guarded
 def train(
     method: Annotated[
         str, typer.Argument(help="Name of a method that can be trained, or `classifier`, also called `network`.")
@@ -286,7 +264,7 @@ def train(
 
 
 @app.command("list")
-@_guarded
+@guarded
 def list_(
     what: Annotated[str, typer.Argument(help="methods, classifiers, datasets, protocols or weights.")] = "methods",
     plugin: Plugins = None,
@@ -307,7 +285,7 @@ def list_(
 
 
 @app.command()
-@_guarded
+@guarded
 def check(
     method: Annotated[str, typer.Argument(help="Name of a method.")],
     plugin: Plugins = None,
@@ -324,7 +302,7 @@ def check(
 
 
 @app.command()
-@_guarded
+@guarded
 def leaderboard(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Write leaderboard.{json,csv,md} here too.")] = None,
@@ -337,7 +315,8 @@ def leaderboard(
 ) -> None:
     """Build the table anew from the records of one or several folders."""
     with waiting("reading records"):
-        from srbench.files.atomic import check_out_dir
+        from srbench.files.atomic import check_out_dir, sweep_temporary
+        from srbench.files.turns import only_writer
         from srbench.leaderboard import build
         from srbench.leaderboard.latex import latex
         from srbench.leaderboard.tables import markdown, write
@@ -351,7 +330,9 @@ def leaderboard(
     cells, problems = find_records(folders)
     board = build(cells, seed=seed, warnings=problems, slices=slice_ or ())
     if out is not None:
-        write(board, out)
+        with only_writer(out, wait=True):
+            sweep_temporary(out)
+            write(board, out)
     if format_ in texts:
         typer.echo(texts[format_](board), nl=False)
         return
@@ -359,7 +340,7 @@ def leaderboard(
 
 
 @app.command()
-@_guarded
+@guarded
 def bench(
     methods: Methods = None,
     size: Annotated[list[str] | None, typer.Option(help="Size of LR in pixels, H or HxW; repeatable.")] = None,
@@ -411,7 +392,7 @@ def bench(
 
 
 @app.command()
-@_guarded
+@guarded
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
     out: Annotated[Path | None, typer.Option(help="Folder of report.html; the first folder if left out.")] = None,
@@ -428,7 +409,7 @@ def report(
 
 
 @app.command()
-@_guarded
+@guarded
 def compare(
     old: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of before.")],
     new: Annotated[Path, typer.Argument(help="Folder or leaderboard.json of now.")],
@@ -458,8 +439,8 @@ def compare(
         raise typer.Exit(1)
 
 
-for _name, _command in shipping.COMMANDS.items():
-    app.command(_name)(_guarded(_command))
+for _name, _command in {**shipping.COMMANDS, "cache": caching.cache}.items():
+    app.command(_name)(guarded(_command))
 
 
 def _print_board(board: Any, out: Path, *, verbose: bool) -> None:

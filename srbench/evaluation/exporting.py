@@ -20,7 +20,7 @@ from srbench.export.graph import Deployment, ExportError, Graph
 from srbench.export.parity import Parity, Reference, check_faithful, compare
 from srbench.export.session import Session
 from srbench.export.sizes import LrSize, parse_lr_size
-from srbench.files.atomic import check_out_dir, write_bytes
+from srbench.files.atomic import check_out_dir, sweep_beside, write_bytes
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import load_classifier
@@ -97,6 +97,7 @@ def export(
     if path.suffix not in formats.SUFFIXES or path.is_dir():
         raise UsageError(f"--out takes a file that ends in {' or '.join(formats.SUFFIXES)}, got {path}")
     check_out_dir(path.parent)
+    sweep_beside([path])
     if int8 is not None and path.suffix != ".onnx":
         raise UsageError(f"--precision int8 is written as .onnx, got {path}")
     if path.suffix == ".onnx":

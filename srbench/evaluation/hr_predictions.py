@@ -21,6 +21,7 @@ from srbench.evaluation.batches import Batch
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.options import PassSettings
 from srbench.files.atomic import write_bytes
+from srbench.files.caches import mark_used
 from srbench.files.paths import cache_dir
 from srbench.files.strict import canonical_json
 from srbench.networks.classifiers import Classifier
@@ -138,9 +139,11 @@ def _read(path: Path, n: int, device: torch.device) -> Parts | None:
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return _unpacked({name: stored[name] for name in stored.files}, n, device)
+            parts = _unpacked({name: stored[name] for name in stored.files}, n, device)
     except _DAMAGED:
         return None
+    mark_used(path.parent)
+    return parts
 
 
 def _unpacked(arrays: Mapping[str, NDArray[Any]], n: int, device: torch.device) -> Parts | None:

@@ -8,11 +8,12 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from srbench.errors import RecordError, UsageError
+from srbench.files.paths import cache_dir
 from srbench.files.strict import json_text
 
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
@@ -87,6 +88,18 @@ def sweep_temporary(root: Path | str, *, older_than_s: float = 0.0) -> int:
     return removed
 
 
+def sweep_beside(paths: Iterable[Path]) -> None:
+    """Remove the temporary files that killed runs left of these files, and nothing else in their folders."""
+    names: dict[Path, set[str]] = {}
+    for path in paths:
+        names.setdefault(path.parent, set()).add(path.name)
+    for folder, ours in names.items():
+        with contextlib.suppress(OSError):
+            for entry in list(folder.iterdir()):
+                if _LEFTOVER.fullmatch(entry.name) and entry.name[1:].rsplit(".", 2)[0] in ours:
+                    entry.unlink(missing_ok=True)
+
+
 def check_out_dir(path: Path | str) -> None:
     """Refuse an --out that cannot become a folder.
 
@@ -115,7 +128,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_error(path: Path, error: OSError) -> RecordError:
-    """Return the sentence for a file that could not be written."""
+    """Return the sentence for a file that could not be written; what is made for a cache is in no --out."""
+    if path.is_relative_to(cache_dir()):
+        return RecordError(
+            f"the cache in {cache_dir()} cannot be written: {error.strerror or error}; free some space there, or point"
+            " SRBENCH_CACHE at another folder, then run the same command again to go on"
+        )
     remedy = {
         errno.ENOSPC: "free some space",
         errno.EDQUOT: "free some space",

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from srbench import leaderboard
 from srbench.compute.progress import track
 from srbench.errors import RecordError, UsageError
-from srbench.files.atomic import check_out_dir, write_bytes, write_text
+from srbench.files.atomic import check_out_dir, sweep_temporary, write_bytes, write_text
 from srbench.files.paths import user_path
 from srbench.files.turns import only_writer
 from srbench.leaderboard import Leaderboard
@@ -66,6 +66,7 @@ def write_report(
     stored, problems = find_records(given)
     check_out_dir(out)
     with only_writer(out, wait=True), track("reading and drawing", None, show=progress, unit="figures") as done:
+        sweep_temporary(out)
         board, cells = _board(stored, problems, given)
         shown = page.compose(board, cells)
         limit = int(max_mb * 1e6)

@@ -85,9 +85,3 @@ def holds(path: Path, epoch: int, steps: int) -> bool:
     except TrainingError:
         return False
     return (content.get("epoch"), content.get("steps")) == (epoch, steps)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for part in folder.glob(f".{NAME}.*"):
-        part.unlink(missing_ok=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 
 from srbench import weights
 from srbench.compute.numerics import tf32_allowed
-from srbench.errors import TrainingError
+from srbench.errors import RecordError, TrainingError
+from srbench.files.atomic import sweep_beside, sweep_temporary, write_bytes
 from srbench.files.turns import only_writer
 from srbench.records.provenance import code_state, environment
-from srbench.training import checkpoint
 from srbench.training.images import ImageSet
 from srbench.training.loop import Loop
 from srbench.training.prepare import PreparedRun
@@ -102,7 +103,7 @@ def fit(run: PreparedRun, trainee: Trainee) -> TrainOutcome:
     """
     with only_writer(run.out, wait=False) if run.fabric.is_global_zero else nullcontext():
         if run.fabric.is_global_zero:
-            checkpoint.sweep(run.out)
+            sweep_temporary(run.out)
         loop = Loop(trainee, run.fabric, out=run.out, seed=run.options.seed, progress=run.options.progress)
         if run.options.resume:
             loop.resume()
@@ -223,13 +224,18 @@ def _short(value: Any) -> float | int | None:
 def _install(source: Path, target: Path) -> None:
     """Copy weights and card to where names are looked up; a reader never sees half a file."""
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in (weights.SUFFIX, ".json"):
-            part = target.with_name(f".{target.stem}{suffix}.part")
-            shutil.copyfile(source.with_suffix(suffix), part)
-            part.replace(target.with_suffix(suffix))
-    except OSError as error:
+        pairs = [(source.with_suffix(suffix), target.with_suffix(suffix)) for suffix in (weights.SUFFIX, ".json")]
+        sweep_beside(copy for _, copy in pairs)
+        for original, copy in pairs:
+            write_bytes(copy, functools.partial(_copy, original))
+    except (OSError, RecordError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__
         raise TrainingError(
-            f"the weights are in {source}, but could not be copied to {target.parent}: {error.strerror or error};"
-            " use them by their path"
+            f"the weights are in {source}, but could not be copied to {target.parent}:"
+            f" {getattr(cause, 'strerror', None) or error}; use them by their path"
         ) from error
+
+
+def _copy(original: Path, stream: BinaryIO) -> None:
+    with original.open("rb") as file:
+        shutil.copyfileobj(file, stream)

@@ -13,6 +13,7 @@ from srbench.compute.progress import track
 from srbench.errors import RecordError, SrbenchError, UsageError
 from srbench.evaluation.loaded_methods import load_method
 from srbench.evaluation.one_method import choose_weights, weights_notes
+from srbench.files.atomic import sweep_beside
 from srbench.imaging.codecs import MAX_PIXELS
 from srbench.networks.loading import load_classifier
 from srbench.registry import Registry
@@ -78,6 +79,7 @@ def upscale(
     guesser = Guesser.of(engine, network) if network is not None else None
     if not plan.alone:
         refuse_foreign(plan.jobs, engine)
+    sweep_beside(job.target for job in plan.jobs)
     done: list[Upscaled] = []
     problems: list[str] = []
     counts = [count_steps(job.source, factor, tile, engine.multiple) for job in plan.jobs]

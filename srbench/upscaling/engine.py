@@ -13,7 +13,7 @@ from torch import Tensor
 
 from srbench import __version__
 from srbench.compute.numerics import Numerics
-from srbench.errors import ContractError, sentence
+from srbench.errors import ContractError, is_out_of_memory, sentence
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.imaging.codecs import Picture, Pixels, without_fringe
 from srbench.imaging.resample import resize
@@ -137,8 +137,7 @@ class Engine:
 
 def _failure(name: str, lr: Tensor, error: Exception) -> str:
     height, width = lr.shape[-2:]
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate" in text or "enough memory" in text:
+    if is_out_of_memory(error):
         tile = max(16, min(height, width) // 4)
         return f"{width} x {height} pixels at once are too many for the memory; try --tile {tile}"
     return f"method {name!r} fails on {width} x {height} pixels: {sentence(error)}"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -20,6 +22,7 @@ from srbench.weights.files import SUFFIX, WeightsFile, WeightsRef, file_sha256, 
 
 _log = logging.getLogger(__name__)
 
+_STALE_S = 3600.0  # a download that has not been written for so long belongs to no process
 UNTRAINED = "untrained"  # where the name of weights is asked for: the network as it is built
 
 
@@ -164,6 +167,7 @@ def _fetch(namespace: str, name: str, declared: NamedWeights) -> Path:
     target = _cached(namespace, name, declared)
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep_partial(target.parent)
         try:
             torch.hub.download_url_to_file(declared.uri, str(target), hash_prefix=declared.sha256, progress=True)
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
@@ -177,3 +181,11 @@ def _fetch(namespace: str, name: str, declared: NamedWeights) -> Path:
             f"{target} has sha256 {digest[:12]}..., expected {declared.sha256[:12]}...; delete it and fetch it again"
         )
     return target
+
+
+def _sweep_partial(folder: Path) -> None:
+    """Remove what torch.hub left of downloads that were killed; one that is at work writes all the time."""
+    for path in folder.glob("*.partial"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime >= _STALE_S:
+                path.unlink()
