@@ -18,7 +18,8 @@ from srbench.metrics.stats.average_precision import (
     Part,
     average_precision,
     bootstrap_precision,
-    summarise,
+    class_precision,
+    mean_precision,
 )
 
 CLASSES = 3
@@ -114,6 +115,12 @@ def table_of(images: Sequence[Image]) -> DetectionTable:
     return DetectionTable.of([match_boxes(*image) for image in images], CLASSES)
 
 
+def summarised(values: np.ndarray, part: Part) -> float | None:
+    """The mean over classes with objects and thresholds of AP `(C, sizes, thresholds)`, as pycocotools prints it."""
+    chosen = values[:, part.size, list(part.thresholds)]
+    return None if np.isnan(chosen).all() else float(np.nanmean(chosen))
+
+
 CASES = [
     *(made(seed) for seed in range(6)),
     *(made(10 + seed, ties=True) for seed in range(3)),
@@ -127,7 +134,12 @@ CASES = [
 @pytest.mark.parametrize("images", CASES)
 def test_ap_equals_pycocotools(images: list[Image]) -> None:
     assert list(SIZES) == ["all", "small", "medium", "large"]
-    assert np.allclose(average_precision(table_of(images)), by_pycocotools(images), rtol=0, atol=1e-9, equal_nan=True)
+    table, expected = table_of(images), by_pycocotools(images)
+    values = np.stack([average_precision(table, Part(size)) for size in range(len(SIZES))], axis=1)
+    assert np.allclose(values, expected, rtol=0, atol=1e-9, equal_nan=True)
+    for part in PARTS.values():
+        summary = mean_precision(table, part)
+        assert summary == pytest.approx(summarised(expected, part), abs=1e-9)
 
 
 def test_the_cases_hold_what_they_are_for() -> None:
@@ -154,7 +166,7 @@ def test_the_bootstrap_equals_matching_resampled_images_anew(images: list[Image]
         chosen = np.sort(rng.integers(0, len(images), size=len(images), dtype=np.int32))
         values = by_pycocotools([images[index] for index in chosen])
         for name, part in PARTS.items():
-            expected = summarise(values, part)
+            expected = summarised(values, part)
             assert drawn[name][draw] == pytest.approx(np.nan if expected is None else expected, abs=1e-9, nan_ok=True)
 
 
@@ -174,12 +186,14 @@ def test_summaries_of_hand_made_images() -> None:
     no = np.zeros(2, dtype=bool)
     objects = Objects(box, np.array([0, 0]), np.array([1600.0, 1600.0]), no, no)
     found = Detected(np.array([[0.0, 0, 40, 30], [50, 50, 60, 60]]), np.array([0.5, 0.9]), np.array([0, 0]))
-    values = average_precision(DetectionTable.of([match_boxes(found, objects)], 2))
+    table = DetectionTable.of([match_boxes(found, objects)], 2)
     # IoU 0.75: right at six thresholds, behind one false alarm; half of the recall at a precision of one half.
-    assert summarise(values, PARTS["ap50"]) == pytest.approx(0.5 * 51 / 101)
-    assert summarise(values, PARTS["map"]) == pytest.approx(0.6 * 0.5 * 51 / 101)
-    assert summarise(values, PARTS["ap_medium"]) == pytest.approx(0.6 * 51 / 101)  # the false alarm is small
-    assert summarise(values, PARTS["ap_small"]) is None and np.isnan(values[1]).all()
+    assert mean_precision(table, PARTS["ap50"]) == pytest.approx(0.5 * 51 / 101)
+    assert mean_precision(table, PARTS["map"]) == pytest.approx(0.6 * 0.5 * 51 / 101)
+    assert mean_precision(table, PARTS["ap_medium"]) == pytest.approx(0.6 * 51 / 101)  # the false alarm is small
+    assert mean_precision(table, PARTS["ap_small"]) is None and np.isnan(class_precision(table, PARTS["map"])[1])
+    assert table.hits(0.5).tolist() == [[[1, 0]], [[2, 0]], [[2, 0]]]
+    assert table.hits(0.6, classes=3).tolist() == [[[0, 0, 0]], [[2, 0, 0]], [[1, 0, 0]]]
 
 
 def test_nothing_found_and_nothing_there() -> None:
@@ -187,11 +201,9 @@ def test_nothing_found_and_nothing_there() -> None:
     no = np.zeros(1, dtype=bool)
     one = Objects(np.array([[0.0, 0, 9, 9]]), np.array([1]), np.array([81.0]), no, no)
     empty = Objects(np.zeros((0, 4)), np.zeros(0, dtype=int), np.zeros(0), no[:0], no[:0])
-    values = average_precision(DetectionTable.of([match_boxes(none, one), match_boxes(none, empty)], CLASSES))
-    assert summarise(values, PARTS["map"]) == 0 and summarise(values, PARTS["ap_large"]) is None
-    drawn = bootstrap_precision(
-        DetectionTable.of([match_boxes(none, one), match_boxes(none, empty)], CLASSES), PARTS, draws=50, seed=0
-    )
+    table = DetectionTable.of([match_boxes(none, one), match_boxes(none, empty)], CLASSES)
+    assert mean_precision(table, PARTS["map"]) == 0 and mean_precision(table, PARTS["ap_large"]) is None
+    drawn = bootstrap_precision(table, PARTS, draws=50, seed=0)
     assert np.isnan(drawn["ap_large"]).all() and set(np.unique(drawn["map"][~np.isnan(drawn["map"])])) == {0.0}
     assert 0 < np.isnan(drawn["map"]).sum() < 50  # draws of the empty image alone
 

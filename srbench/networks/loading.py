@@ -17,6 +17,7 @@ from srbench.files.paths import user_path
 from srbench.networks.cards import IMAGENET, card_classes, card_weights, read_card
 from srbench.networks.classifiers import NAMESPACE, Classifier, ClassifierInfo, imagenet_wnids
 from srbench.networks.dense import create_dense
+from srbench.networks.detectors import Detector, create_detector, is_detector
 from srbench.networks.outputs import Answers, form_of, outputs_of
 
 _LIBRARIES = ("timm", "torchvision", "smp")
@@ -93,10 +94,12 @@ def create_network(library: str, name: str, args: Mapping[str, Any], *, pretrain
 def _of_torchvision(name: str, args: Mapping[str, Any], *, pretrained: bool) -> nn.Module:
     from torchvision.models import get_model, get_model_builder
 
+    if is_detector(name):
+        return create_detector(name, args, pretrained=pretrained)
     builder = inspect.signature(get_model_builder(name)).parameters
     if "weights_backbone" not in builder:
         return get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **args)
-    # a segmentation network or detector, whose backbone would be fetched by itself
+    # a segmentation network, whose backbone would be fetched by itself
     return get_model(name, weights="DEFAULT" if pretrained else None, **{"weights_backbone": None, **args})
 
 
@@ -200,6 +203,8 @@ def _library_classes(library: str, name: str, outputs: Outputs) -> tuple[str, ..
     from torchvision.models import get_model_weights
 
     names = get_model_weights(name).DEFAULT.meta.get("categories") if library == "torchvision" else None
+    if names is not None and outputs.answers == "boxes":
+        names = names[len(names) - outputs.n_classes :]  # a detector that has a background does not count it
     return None if names is None or len(names) != outputs.n_classes else tuple(str(each) for each in names)
 
 
@@ -222,12 +227,12 @@ def _outputs(network: nn.Module, in_chans: int, input_size: int | None, *, origi
             reason = error
             continue
         answers = form_of(out)
-        if answers is None or answers == "boxes":
+        if answers is None:
             raise UsageError(
-                f"{origin}: the network returns neither logits of shape (N, classes) nor a map of them"
-                " (N, classes, h, w); is it a classifier, or a segmentation network?"
+                f"{origin}: the network returns neither logits of shape (N, classes), nor a map of them"
+                " (N, classes, h, w), nor boxes; is it a classifier, a segmentation network or a detector?"
             )
-        return Outputs(outputs_of(out), answers)
+        return Outputs(network.n_classes if isinstance(network, Detector) else outputs_of(out), answers)
     raise UsageError(
         f"{origin}: the network does not run on images of {in_chans} channels and {input_size or 'the usual'} pixels"
         f" ({str(reason).splitlines()[0]}); give its input_size and in_chans"

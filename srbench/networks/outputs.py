@@ -5,7 +5,7 @@ Task types name a form without being given tensors, so torch is imported where t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 Answers = Literal["scores", "map", "boxes"]
@@ -18,7 +18,7 @@ def form_of(output: Any) -> Answers | None:
     """Return the form of what a network returns, or None where it is none of them.
 
     Scores are `(N, K)`; a map is `(N, K, h, w)`, alone or as "out" of a mapping (torchvision's segmentation networks);
-    boxes are a list of mappings with "boxes" (torchvision's detectors in eval mode).
+    boxes are a sequence with a mapping with "boxes" for each image (`srbench.networks.detectors`).
     """
     from torch import Tensor
 
@@ -27,8 +27,8 @@ def form_of(output: Any) -> Answers | None:
         return "map" if isinstance(output, Tensor) and output.ndim == 4 else None
     if isinstance(output, Tensor):
         return {2: "scores", 4: "map"}.get(output.ndim)  # type: ignore[return-value]
-    listed = isinstance(output, list) and all(isinstance(each, Mapping) and "boxes" in each for each in output)
-    return "boxes" if listed and output else None
+    listed = isinstance(output, Sequence) and all(isinstance(each, Mapping) and "boxes" in each for each in output)
+    return "boxes" if listed and len(output) else None
 
 
 def as_answer(output: Any, size: tuple[int, int]) -> Any:

@@ -202,7 +202,8 @@ class DatasetPart:
 class ClassPart:
     """Precision, recall and F1 of one class; `index` is its place among the classifier's outputs.
 
-    Of segmentation, all are of pixels, and `iou` is the intersection over union.
+    Of segmentation, all are of pixels, and `iou` is the intersection over union. Of detection, they are of boxes with a
+    score of at least 0.5, which are right at an IoU of 0.5, and `ap` is the mean AP.
     """
 
     index: Count
@@ -212,6 +213,7 @@ class ClassPart:
     recall: Share
     f1: Share
     iou: Share | None = dataclasses.field(default=None, metadata=ADDED)
+    ap: Share | None = dataclasses.field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,14 @@ Every resampling of one table uses the same seed and so the same draws: the imag
 see the same ones, and a difference of two columns of draws is a paired difference.
 """
 
+from srbench.metrics.stats.average_precision import (
+    DetectionTable,
+    Part,
+    average_precision,
+    bootstrap_precision,
+    class_precision,
+    mean_precision,
+)
 from srbench.metrics.stats.bootstrap import BOOTSTRAP_DRAWS, LEVEL, bootstrap_means, interval, resample_counts
 from srbench.metrics.stats.correlation import (
     CorrelationBootstrap,
@@ -27,14 +35,19 @@ __all__ = [
     "POWER",
     "CorrelationBootstrap",
     "CrossFitted",
+    "DetectionTable",
     "F1Bootstrap",
     "IouBootstrap",
+    "Part",
     "Places",
     "RecoveredGap",
+    "average_precision",
     "bootstrap_correlations",
     "bootstrap_f1",
     "bootstrap_iou",
     "bootstrap_means",
+    "bootstrap_precision",
+    "class_precision",
     "correlations",
     "cross_fitted",
     "gap_interval",
@@ -43,6 +56,7 @@ __all__ = [
     "kendall",
     "mcnemar_exact",
     "mcnemar_power",
+    "mean_precision",
     "places",
     "recovered_gap",
     "resample_counts",

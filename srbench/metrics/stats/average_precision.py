@@ -35,8 +35,11 @@ class DetectionTable:
     objects: NDArray[np.int64]
 
     @classmethod
-    def of(cls, images: Sequence[Matches], classes: int) -> DetectionTable:
-        """Join the matches of images, at least one."""
+    def of(cls, images: Sequence[Matches], classes: int | None = None) -> DetectionTable:
+        """Join the matches of images, at least one; `classes` is one more than the largest label where None."""
+        if classes is None:
+            known = [max(each.labels.max(initial=-1), each.counts[:, 0].max(initial=-1)) for each in images]
+            classes = 1 + int(max(known))
         objects = np.zeros((len(images), classes, images[0].counts.shape[1] - 1), dtype=np.int64)
         for number, each in enumerate(images):
             objects[number, each.counts[:, 0]] = each.counts[:, 1:]
@@ -47,6 +50,19 @@ class DetectionTable:
             np.concatenate([each.bits for each in images]),
             objects,
         )
+
+    def hits(self, score: float, *, classes: int | None = None) -> Floats:
+        """Count for each image at an IoU of 0.5, all sizes: right detections, objects, detections, `(3, n, classes)`.
+
+        Only detections with at least that score count, and none that is ignored.
+        """
+        n, own, _ = self.objects.shape
+        counts = np.zeros((3, n, max(own, classes or 0)))
+        counts[1, :, :own] = self.objects[..., 0]
+        judged = (self.scores >= score) & ~ignored(self.bits[:, 0], 0)
+        for row, chosen in ((0, judged & right(self.bits[:, 0], 0)), (2, judged)):
+            np.add.at(counts[row], (self.image[chosen], self.labels[chosen]), 1)
+        return counts
 
 
 @dataclass(frozen=True)
@@ -62,23 +78,23 @@ class Part:
     thresholds: tuple[int, ...] = tuple(range(len(THRESHOLDS)))
 
 
-def average_precision(table: DetectionTable) -> Floats:
-    """Return AP, `(C, S, thresholds)`; nan where a class has no object of a size."""
-    _, classes, sizes = table.objects.shape
-    values = np.full((classes, sizes, len(THRESHOLDS)), np.nan)
+def average_precision(table: DetectionTable, part: Part) -> Floats:
+    """Return AP of each class and threshold of a part, `(C, thresholds)`; nan where a class has no object."""
     once = np.ones((1, len(table.objects)))
-    for label in range(classes):
-        curves = _Curves(table, label, once)
-        for size in range(sizes):
-            for threshold in range(len(THRESHOLDS)):
-                values[label, size, threshold] = curves.precision(size, threshold)[0]
-    return values
+    curves = [_Curves(table, label, once) for label in range(table.objects.shape[1])]
+    values = [[each.precision(part.size, threshold)[0] for threshold in part.thresholds] for each in curves]
+    return np.array(values).reshape(len(curves), len(part.thresholds))
 
 
-def summarise(values: Floats, part: Part) -> float | None:
-    """Return the mean of AP `(C, S, thresholds)` over classes and thresholds, None where there is no object."""
-    chosen = values[:, part.size, list(part.thresholds)]
-    known = chosen[~np.isnan(chosen)]
+def class_precision(table: DetectionTable, part: Part) -> Floats:
+    """Return the mean AP of each class over the thresholds of a part, `(C,)`; nan where a class has no object."""
+    return average_precision(table, part).mean(axis=1)
+
+
+def mean_precision(table: DetectionTable, part: Part) -> float | None:
+    """Return the mean AP of a part over the classes that have objects, None where none has."""
+    values = class_precision(table, part)
+    known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else None
 
 
@@ -89,7 +105,7 @@ def bootstrap_precision(
 
     An image that is drawn twice counts twice with all its objects and detections; copies of a detection stand behind
     each other, also where others of the image have the same score. A class without an object in a draw
-    is left out of that draw, as `summarise` does; a draw without any is nan.
+    is left out of that draw, as in `mean_precision`; a draw without any is nan.
 
     Args:
         table: The matches.
