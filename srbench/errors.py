@@ -85,6 +85,12 @@ def nearest_names(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(options) or 'none'}."
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """Return the message of another library's error as part of a sentence: in one line, and no longer than that."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def sentence(error: BaseException) -> str:
     """Return the first line of an error's message, with its type where srbench did not raise it for a contract."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"

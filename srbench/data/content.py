@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from srbench.errors import RecordError
 from srbench.files.atomic import write_bytes
 from srbench.files.paths import cache_dir
+from srbench.files.regular import open_regular
 
 _ROW = np.dtype([("identity", "<i8", 4), ("digest", "V16")])  # inode, size, time of modification and of change in ns
 _FRESH_NS = 2 * 10**9  # a file may be written again within the resolution of its times
@@ -75,7 +76,7 @@ def _identity(path: Path) -> tuple[int, int, int, int]:
 
 def _hash(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
     except OSError:
         return None

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from srbench.errors import RecordError, SrbenchError
 from srbench.files.atomic import write_bytes
 from srbench.files.paths import cache_dir
+from srbench.files.regular import open_regular
 
 _FOOTER = struct.Struct("<8sQQI")  # magic, bytes of pixels, bytes of index, CRC-32 of the index
 _MAGIC = b"srbhr\x00\x00\x02"
@@ -164,7 +165,7 @@ def write_chunk(
 def load_chunk(path: Path, wanted: range, *, retry: bool) -> Chunk | None:
     """Read the index of a chunk file, or None where it is missing, damaged, of other images, or worth another try."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, os.SEEK_END)
             if size < _FOOTER.size:
                 return None

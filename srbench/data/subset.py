@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from srbench.data.source import Sample, SampleList, Source
 from srbench.errors import DataError, UnknownNameError, UsageError
 from srbench.files.paths import user_path
+from srbench.files.regular import read_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -131,7 +132,7 @@ def select_classes(source: Source, argument: str, *, spec: str) -> SelectedSourc
 
 def _names_in(path: Path, spec: str) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--data {spec}: {path.name} cannot be read as text ({error}); give one class a line") from None
     return [name for line in lines if (name := line.split("\t")[0].strip())]

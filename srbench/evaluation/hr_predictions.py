@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+import tokenize
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from srbench.evaluation.options import PassSettings
 from srbench.files.atomic import write_bytes
 from srbench.files.caches import mark_used
 from srbench.files.paths import cache_dir
+from srbench.files.regular import open_regular
 from srbench.files.strict import canonical_json
 from srbench.networks.classifiers import Classifier
 from srbench.task_types import TaskType
@@ -31,7 +33,8 @@ FOLDER = "predictions"  # of the cache
 # What reading a damaged archive of arrays raises.
 _DAMAGED = (
     *(OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, RuntimeError),
-    *(NotImplementedError, MemoryError, OverflowError, BadZipFile, zlib.error, struct.error),
+    *(NotImplementedError, MemoryError, RecursionError, OverflowError),
+    *(BadZipFile, zlib.error, struct.error, tokenize.TokenError),
 )
 
 Parts = list[Mapping[str, Tensor]]  # one entry a sample, as `TaskType.split` gives it
@@ -138,7 +141,7 @@ def _read(path: Path, n: int, device: torch.device) -> Parts | None:
     The file is a zip archive, whose checksums cover the arrays.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
             parts = _unpacked({name: stored[name] for name in stored.files}, n, device)
     except _DAMAGED:
         return None

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srbench.errors import UsageError
+from srbench.files.regular import read_regular
 
 METADATA = "srbench"  # key of what a file says about itself
 
@@ -48,9 +49,12 @@ class Session:
         properties = self._session.get_modelmeta().custom_metadata_map
         if METADATA not in properties:
             raise UsageError(f"{where} was not written by `srbench export`; make it with: srbench export METHOD ...")
-        self.metadata: dict[str, Any] = json.loads(properties[METADATA])
+        self.metadata = _metadata(properties[METADATA], where)
         self.megabytes = len(data) / 1e6
-        self._input = self._session.get_inputs()[0].name
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1:
+            raise UsageError(f"{where} has {len(inputs)} inputs, expected LR alone; export it again")
+        self._input = inputs[0].name
 
     @property
     def outputs(self) -> list[str]:
@@ -62,8 +66,18 @@ class Session:
         return self._session.run(None, {self._input: lr})
 
 
+def _metadata(text: str, where: str) -> dict[str, Any]:
+    try:
+        metadata = json.loads(text)
+    except (ValueError, RecursionError):
+        metadata = None
+    if not isinstance(metadata, dict):
+        raise UsageError(f"{where} holds damaged metadata; export it again")
+    return metadata
+
+
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from srbench.errors import RecordError, SrbenchError
+from srbench.files.regular import read_regular
 
+MOST_TOML = 16 << 20  # bytes of a file that a person writes
 MAX_WHOLE = 2**63 - 1  # what the libraries that compute can hold
 
 
@@ -41,7 +43,7 @@ def read_json(path: Path) -> Any:
     from pydantic_core import from_json
 
     try:
-        return from_json(path.read_bytes(), allow_inf_nan=False)
+        return from_json(read_regular(path), allow_inf_nan=False)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
@@ -60,7 +62,7 @@ def read_toml(path: Path, *, what: str, error: type[SrbenchError]) -> dict[str, 
         SrbenchError: Of the class `error`, if it cannot be read or is no TOML.
     """
     try:
-        return parse_toml(path.read_bytes().decode("utf-8-sig"), what=what, error=error)
+        return parse_toml(read_regular(path, most=MOST_TOML).decode("utf-8-sig"), what=what, error=error)
     except OSError as problem:
         raise error(f"cannot read {what}: {problem.strerror or problem}") from problem
     except UnicodeDecodeError as problem:

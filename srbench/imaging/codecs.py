@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from srbench.errors import SrbenchError, UnreadableImageError, UsageError
+from srbench.errors import SrbenchError, UnreadableImageError, UsageError, one_line
+from srbench.files.regular import open_regular, read_regular
 from srbench.imaging.decode import decode_bytes, deep_pixels, from_array
 
 Pixels = NDArray[np.uint8]
@@ -95,7 +96,7 @@ def read_picture(path: Path, name: str, *, max_pixels: float = MAX_PIXELS) -> Pi
         UnreadableImageError: If it is missing, damaged, no image, or holds several frames.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
     if not data:
@@ -129,7 +130,7 @@ def read_picture(path: Path, name: str, *, max_pixels: float = MAX_PIXELS) -> Pi
         raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
     except Exception as error:
         # Pillow's plugins raise a dozen unrelated types on damaged files
-        raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
+        raise UnreadableImageError(f"{name} cannot be decoded: {one_line(error)}") from error
 
 
 @contextmanager
@@ -148,7 +149,7 @@ def size_of(path: Path) -> tuple[int, int] | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with _any_size(), Image.open(path) as image:
+            with open_regular(path) as file, _any_size(), Image.open(file) as image:
                 return image.height, image.width
     except Exception:  # noqa: BLE001 as above; what is wrong with the file is said when it is read
         return None
@@ -157,7 +158,7 @@ def size_of(path: Path) -> tuple[int, int] | None:
 def made_by(path: Path) -> str | None:
     """Return what `encode` was told about how a file was made, or None."""
     try:
-        with _any_size(), Image.open(path) as image:
+        with open_regular(path) as file, _any_size(), Image.open(file) as image:
             # `encode` puts it before the pixels; Pillow would decode all of a PNG to look behind them
             foreign = image.format == "PNG" and "exif" not in image.info
             software = None if foreign else image.getexif().get(_MADE_BY)

@@ -6,7 +6,9 @@ import dataclasses
 import importlib
 import importlib.util
 import io
+import math
 import struct
+import tokenize
 import zlib
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +21,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
-from srbench.errors import UnreadableImageError
+from srbench.errors import UnreadableImageError, one_line
+from srbench.files.regular import open_regular, read_regular
 
 try:
     from torchvision.io import ImageReadMode, decode_jpeg
@@ -52,6 +55,11 @@ PILLOW_ERRORS = (
     OverflowError,
     RuntimeError,
     Image.DecompressionBombError,
+)
+# What reading a damaged .npy raises; its header is Python's own syntax.
+NPY_ERRORS = (
+    *(OSError, ValueError, EOFError, TypeError, SyntaxError, MemoryError, RecursionError, OverflowError),
+    tokenize.TokenError,
 )
 
 
@@ -99,16 +107,16 @@ class Header:
 def header_of(path: Path) -> Header | None:
     """Read size and channels without decoding, or return None where the file is no image."""
     try:
-        if path.suffix.lower() == ".npy":
+        if path.suffix.lower() == ".npy" and path.is_file():
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
             if len(shape) == 2:
                 shape = (1, *shape)
             elif len(shape) == 3 and shape[0] not in (1, 3) and shape[2] in (1, 3):
                 shape = (shape[2], *shape[:2])
             return Header(shape[1], shape[2], shape[0]) if len(shape) == 3 and 0 not in shape else None
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             return Header(image.height, image.width, _channels(image))
-    except PILLOW_ERRORS:
+    except (*PILLOW_ERRORS, *NPY_ERRORS):
         return None
 
 
@@ -143,7 +151,7 @@ def decode_stored(path: Path, name: str | None = None, value_range: Range | None
     """
     name = path.name if name is None else name
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
     return decode_stored_bytes(data, name, value_range)
@@ -236,8 +244,8 @@ def _to_eight_bit(pixels: NDArray[Any], name: str) -> NDArray[np.uint8]:
 def _decode_npy(data: bytes, name: str, value_range: Range | None) -> StoredImage:
     try:
         pixels = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
-        raise UnreadableImageError(f"{name} is no readable .npy array: {error}") from error
+    except NPY_ERRORS as error:
+        raise UnreadableImageError(f"{name} is no readable .npy array: {one_line(error)}") from error
     return _stored(pixels, name, value_range)
 
 
@@ -259,7 +267,7 @@ def _decode_pillow(data: bytes, name: str, value_range: Range | None) -> StoredI
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{name} is not an image in any format known to Pillow") from error
     except PILLOW_ERRORS as error:
-        raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
+        raise UnreadableImageError(f"{name} cannot be decoded: {one_line(error)}") from error
     return dataclasses.replace(_stored(pixels, name, value_range, channels), turned=turned)
 
 
@@ -313,7 +321,9 @@ def _is_plain_jpeg(data: bytes) -> bool:
             position += 1
             continue
         if marker in (0xC0, 0xC1):
-            return data[position + 4] == 8 and data[position + 9] == 3
+            height, width = (int.from_bytes(data[position + at : position + at + 2], "big") for at in (5, 7))
+            bomb = height * width > 2 * (Image.MAX_IMAGE_PIXELS or math.inf)  # Pillow looks at that and says so
+            return data[position + 4] == 8 and data[position + 9] == 3 and not bomb
         if 0xC2 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             return False
         if marker in (0xD9, 0xDA):

@@ -15,8 +15,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from srbench.errors import UnreadableImageError
-from srbench.imaging.decode import PILLOW_ERRORS, decode_bytes, deep_pixels, is_deep_png
+from srbench.errors import UnreadableImageError, one_line
+from srbench.files.regular import open_regular, read_regular
+from srbench.imaging.decode import NPY_ERRORS, PILLOW_ERRORS, decode_bytes, deep_pixels, is_deep_png
 
 _LOSSY_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".heic", ".heif"})
 _LOSSY_TIFF = frozenset({"jpeg", "tiff_jpeg", "webp"})
@@ -62,14 +63,14 @@ def why_lossy(path: Path) -> str | None:
     if suffix == ".npy":
         return None
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(32)
         if is_deep_png(head) and head[25] != 0:
             return "16 bits in colour, of which 8 would be read"
         if suffix == ".webp" and not _is_lossless_webp(path):
             return "WebP with loss"
         if suffix in (".tif", ".tiff"):
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file) as image:
                 if image.info.get("compression") in _LOSSY_TIFF:
                     return "TIFF with loss"
     except (*PILLOW_ERRORS, OSError):
@@ -88,7 +89,7 @@ def read_restored(path: Path, name: str) -> Tensor:
         UnreadableImageError: If it is damaged, or holds values that cannot be an image's.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UnreadableImageError(f"{name} cannot be read: {error.strerror or error}") from error
     array = _array(data, name)
@@ -122,13 +123,13 @@ def _array(data: bytes, name: str) -> np.ndarray | None:
             return np.load(io.BytesIO(data), allow_pickle=False)
         with Image.open(io.BytesIO(data)) as image:
             return deep_pixels(image) if image.mode.startswith(("I", "F")) else None
-    except PILLOW_ERRORS as error:
-        raise UnreadableImageError(f"{name} cannot be decoded: {error}") from error
+    except (*PILLOW_ERRORS, *NPY_ERRORS) as error:
+        raise UnreadableImageError(f"{name} cannot be decoded: {one_line(error)}") from error
 
 
 def _is_lossless_webp(path: Path) -> bool:
     """Say whether the pixels of a WebP file stand in a lossless chunk."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(12)
         while len(head := file.read(8)) == 8:
             kind, length = struct.unpack("<4sI", head)

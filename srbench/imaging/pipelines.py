@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 import subprocess
@@ -12,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from srbench.errors import DataError, SrbenchError, UsageError
+from srbench.errors import DataError, SrbenchError, UsageError, one_line
+from srbench.files.regular import open_regular, read_regular
+from srbench.imaging.decode import NPY_ERRORS, PILLOW_ERRORS
 from srbench.imaging.identify import Identified, identify, test_images
 
 _SUFFIXES = ("npy", "png")
@@ -111,9 +114,9 @@ def _run(words: list[str]) -> None:
 def _read(path: Path) -> NDArray[np.generic]:
     try:
         if path.suffix == ".npy":
-            loaded: NDArray[np.generic] = np.load(path, allow_pickle=False)
+            loaded: NDArray[np.generic] = np.load(io.BytesIO(read_regular(path)), allow_pickle=False)
             return loaded
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             return np.array(image)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path.name} cannot be read: {error}") from None
+    except (*PILLOW_ERRORS, *NPY_ERRORS) as error:
+        raise DataError(f"{path.name} cannot be read: {one_line(error)}") from None

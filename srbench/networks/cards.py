@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from srbench import weights
 from srbench.errors import UsageError, WeightsError
+from srbench.files.regular import read_regular
 from srbench.files.strict import read_toml
 from srbench.files.validate import PlainJson, Positive, validated
 from srbench.networks.classifiers import NAMESPACE, imagenet_wnids
@@ -110,7 +111,7 @@ def card_classes(card: ClassifierCard, path: Path) -> tuple[str, ...] | None:
             f"classifier card {path.name}: classes must be {IMAGENET!r} or a file with one name a line, got {named!r}"
         )
     try:
-        lines = unicodedata.normalize("NFC", file.read_text(encoding="utf-8-sig")).splitlines()
+        lines = unicodedata.normalize("NFC", read_regular(file).decode("utf-8-sig")).splitlines()
         names = tuple(line.strip() for line in lines if line.strip())
     except UnicodeDecodeError as error:
         raise UsageError(

@@ -25,6 +25,7 @@ import pandas as pd
 from srbench.errors import RecordError, UsageError
 from srbench.files.atomic import write_error, write_text
 from srbench.files.paths import user_path
+from srbench.files.regular import read_regular
 from srbench.files.strict import json_text
 from srbench.records.parquet import column_names
 from srbench.records.samples import read_samples, score_columns, write_samples
@@ -162,7 +163,7 @@ def load_cell(folder: Path) -> StoredCell:
     """
     path = folder / RECORD_FILE
     try:
-        text = path.read_bytes()
+        text = read_regular(path)
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}; run the evaluation again") from error
     record = Record.from_json(text, origin=str(path))
@@ -219,7 +220,7 @@ def _sha256(path: Path) -> str:
         RecordError: If it cannot be read.
     """
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_regular(path)).hexdigest()
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror or error}; run the evaluation again") from error
 

@@ -9,8 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from srbench.errors import RecordError
+from srbench.errors import RecordError, one_line
 from srbench.files.atomic import write_bytes
+from srbench.files.regular import open_regular, read_regular
+
+_DAMAGED = (OSError, ValueError, KeyError, MemoryError, OverflowError, pa.ArrowException)  # what Arrow raises
 
 
 def write_table(path: Path, table: pa.Table, *, compression: str, rows_a_group: int | None = None) -> None:
@@ -36,7 +39,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str 
         RecordError: If the file is missing or damaged.
     """
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
         if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
             raise OSError("it is not the file that its record was made with")
         # ParquetFile, not read_table: the latter would take "task=x" in the path for a partition. And the content,
@@ -44,7 +47,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, *, sha256: str 
         with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as file:
             known = None if columns is None else [name for name in columns if name in file.schema_arrow.names]
             return file.read(columns=known)
-    except (OSError, pa.ArrowException) as error:
+    except _DAMAGED as error:
         raise _damaged(path, error) from error
 
 
@@ -68,11 +71,13 @@ def read_metadata(path: Path) -> Mapping[bytes, bytes]:
 
 def _schema(path: Path) -> pa.Schema:
     try:
-        with path.open("rb") as stream:
-            return pq.read_schema(stream)
-    except (OSError, pa.ArrowException) as error:
+        with open_regular(path) as stream:
+            schema = pq.read_schema(stream)
+            list(schema.names)  # which are decoded only when they are asked for
+            return schema
+    except _DAMAGED as error:
         raise _damaged(path, error) from error
 
 
 def _damaged(path: Path, error: Exception) -> RecordError:
-    return RecordError(f"{path} is missing or damaged ({error}); run the evaluation again with --force")
+    return RecordError(f"{path} is missing or damaged ({one_line(error)}); run the evaluation again with --force")

@@ -6,6 +6,7 @@ import base64
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,17 @@ def read_sums(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        MemoryError,
+        RuntimeError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise RecordError(f"{path} has damaged sums ({error}); run the evaluation again with --force") from None
 
 

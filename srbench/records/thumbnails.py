@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from srbench.errors import RecordError
+from srbench.errors import RecordError, one_line
 from srbench.records.parquet import read_metadata, read_table, write_table
 
 THUMBNAILS_FILE = "thumbnails.parquet"
@@ -39,6 +41,13 @@ def write_thumbnails(path: Path, images: Mapping[int, Mapping[str, np.ndarray]],
     write_table(path, table, compression="none")
 
 
+# What Pillow raises of a broken PNG, which is a SyntaxError among others.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, SyntaxError, TypeError, IndexError, EOFError, AttributeError, OverflowError),
+    *(struct.error, zlib.error, Image.DecompressionBombError),
+)
+
+
 def read_thumbnails(path: Path) -> dict[int, dict[str, np.ndarray]]:
     """Read what `write_thumbnails` wrote; empty where there is no such file.
 
@@ -56,8 +65,8 @@ def read_thumbnails(path: Path) -> dict[int, dict[str, np.ndarray]]:
             with Image.open(io.BytesIO(line["png"])) as image:
                 pixels = np.array(image)
             images.setdefault(line["position"], {})[line["name"]] = pixels.reshape(*pixels.shape[:2], -1)
-    except (OSError, ValueError, KeyError, SyntaxError) as error:  # PIL calls a broken PNG a SyntaxError
-        raise RecordError(f"{path} is damaged ({error}); delete it and run the evaluation again") from None
+    except _DAMAGED as error:
+        raise RecordError(f"{path} is damaged ({one_line(error)}); delete it and run the evaluation again") from None
     return images
 
 

@@ -12,6 +12,7 @@ import torch
 
 from srbench.errors import RecordError, TrainingError
 from srbench.files.atomic import write_bytes
+from srbench.files.regular import read_regular
 
 FORMAT = 2
 NAME = "checkpoint.pt"
@@ -55,7 +56,7 @@ def read(path: Path) -> dict[str, Any]:
         TrainingError: If it is damaged or of another format.
     """
     try:
-        content = torch.load(io.BytesIO(_opened(path.read_bytes())), map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(_opened(read_regular(path))), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 torch raises half a dozen unrelated types for damaged files
         raise TrainingError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}); start over with another --out or --force"

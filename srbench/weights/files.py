@@ -6,14 +6,16 @@ import hashlib
 import json
 import logging
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from srbench.errors import WeightsError
 from srbench.files.atomic import write_bytes, write_text
+from srbench.files.regular import open_regular
 from srbench.weights.card import Card
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
+_ZIP = b"PK\x03\x04"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ONNX = re.compile(rb"\x08[\x01-\x20]\x12")  # the version of ONNX, then the name of what wrote it
 _METADATA_KEY = "srbench"
@@ -230,6 +233,7 @@ def reference(path: Path, *, label: str, uri: str) -> WeightsRef:
     Raises:
         WeightsError: As `read_card`.
     """
+    _refuse_obvious(path)
     card = read_card(path)
     licence = card.licence if card is not None else ""
     return WeightsRef(label=label, path=path, uri=uri, sha256=file_sha256(path), card=card, licence=licence)
@@ -255,14 +259,16 @@ def file_sha256(path: Path) -> str:
 
 @lru_cache(maxsize=256)
 def _file_sha256(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _refuse_obvious(path: Path) -> None:
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             head = stream.read(512)
+            if head.startswith(_ZIP):
+                _refuse_bomb(stream, path.name)
     except OSError as error:
         raise WeightsError(f"cannot read {path}: {error.strerror or error}; check its permissions") from error
     if not head:
@@ -281,6 +287,20 @@ def _refuse_obvious(path: Path) -> None:
     if head.lstrip()[:1] == b"<":
         raise WeightsError(
             f"{path.name} is a web page, not weights; download the file itself, not the page that shows it"
+        )
+
+
+def _refuse_bomb(stream: BinaryIO, name: str) -> None:
+    """Refuse an archive that packs its tensors, which torch.save never does: a few bytes could fill the memory."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+    except Exception:  # noqa: BLE001 a damaged archive raises many unrelated types; torch says what is wrong with it
+        return
+    if packed:
+        raise WeightsError(
+            f"{name} is an archive with compressed entries ({packed[0]!r}), which torch never writes; save the weights"
+            " again"
         )
 
 

@@ -1,0 +1,46 @@
+"""Files that somebody names are opened only if they are files: a pipe would hang, and a device would never end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Raises:
+        OSError: If it cannot be opened, or is a folder, a pipe or a device.
+    """
+    descriptor = os.open(path, _FLAGS)  # which waits for nobody to write into a pipe
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(path))
+
+
+def read_regular(path: Path, *, most: int | None = None) -> bytes:
+    """Return the bytes of a file.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have; None allows any number.
+
+    Raises:
+        OSError: As `open_regular`, or if it has more.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(
+                errno.EFBIG, f"it has {size} bytes, more than the {most} that such a file may have", str(path)
+            )
+        return file.read()
