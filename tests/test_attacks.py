@@ -270,7 +270,6 @@ DEEP = 100_000
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 BOMBS: list[tuple[str, str, bytes]] = [
     ("image", "PNG of 10^10 pixels", _png(100_000, 100_000)),
-    ("image", "PNG whose rows end early", _png(3000, 3000)),
     ("image", "PNG without a side", _png(0, 5)),
     ("picture", "PNG of 10^10 pixels", _png(100_000, 100_000)),
     ("restored image", "PNG of 10^10 pixels", _png(100_000, 100_000)),
