@@ -17,7 +17,7 @@ from srbench.data.catalogue import open_source
 from srbench.data.geometry import place_image, placement
 from srbench.data.hr_cache import build_hr_store
 from srbench.data.targets import cut_target, mirror_target, place_target, turn_target
-from srbench.errors import DataError, TooManyUnreadableError, UsageError
+from srbench.errors import DataError, TooManyUnreadableError, UsageError, WeightsError
 from srbench.leaderboard import tables
 from srbench.metrics import dense
 from srbench.metrics.stats import bootstrap_iou, resample_counts
@@ -26,6 +26,8 @@ from srbench.protocol import Geometry, load_protocol
 from srbench.records.cells import find_records
 from srbench.task_types import OutputMap, task_type
 from srbench.task_types.segmentation import mean_iou_of
+from srbench.training.api import train_method, train_network
+from srbench.training.options import TrainOptions
 
 CLASSES = ("sky", "road", "tree")
 COLOURS = np.array([[90, 140, 220], [110, 110, 110], [40, 150, 50]])
@@ -306,3 +308,70 @@ def images_card(tmp_path_factory):
     from dummies import make_classifier
 
     return make_classifier(tmp_path_factory.mktemp("whole"))
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+SMALL = ["batch_size=4", "patch=32", "warmup_steps=0", "lr=0.01"]
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory):
+    """A network trained on the scenes from the weights of a classifier, whose card it has."""
+    pytest.importorskip("segmentation_models_pytorch")
+    from dummies import make_classifier
+
+    folder = tmp_path_factory.mktemp("trained")
+    begun = make_classifier(folder / "begun", "begun")
+    options = TrainOptions(
+        data=[spec_of(scenes)],
+        val=spec_of(scenes),
+        out=folder / "run",
+        epochs=3,
+        overrides=[*SMALL, "args.decoder_pyramid_channels=16", "args.decoder_segmentation_channels=32"],
+        name="bands",
+        progress=False,
+    )
+    return train_network("fpn", options, encoder="timm:test_resnet", init_encoder=str(begun))
+
+
+def test_a_network_is_trained_on_masks_from_an_encoder(trained, scenes, tmp_path):
+    assert trained.criterion == "miou" and trained.history["val_miou"].iloc[-1] > trained.history["val_miou"].iloc[0]
+    assert not [name for name in trained.history if "iou_hits" in name]
+    network = load_classifier(str(trained.weights))
+    assert network.info.answers == "map" and network.info.classes == CLASSES and network.info.mean == (0.5,) * 3
+    run = evaluator(scenes, trained.weights, "dense-x4", tmp_path / "out")
+    row = next(row for row in run(data=spec_of(scenes)).board.rows if row.method == "original")
+    assert row["miou"] == pytest.approx(trained.metrics["miou"], abs=1e-4), "validation and table agree"
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"),
+    [
+        ("darionet", ["losses.logits=1", "parameters.blocks=1", "parameters.features=8"]),
+        ("learned_resizer", ["parameters.filters=4"]),
+        ("muller", []),
+        ("retrained", []),
+        ("sr4ir", []),
+    ],
+)
+def test_methods_are_trained_against_a_network_of_masks(trained, scenes, tmp_path, method, overrides):
+    options = TrainOptions(
+        data=[spec_of(scenes)],
+        val=spec_of(scenes),
+        out=tmp_path / "run",
+        epochs=1,
+        overrides=["batch_size=4", "patch=32", "steps_per_epoch=2", "patches_per_image=1", "min_detail=0", *overrides],
+        progress=False,
+    )
+    result = train_method(method, options, classifier=[str(trained.weights)])
+    assert result.history["val_miou"].notna().all() and result.history["loss"].iloc[-1] > 0
+    assert result.metrics["miou_hr"] == pytest.approx(trained.metrics["miou"], abs=1e-6)
+
+
+def test_an_encoder_of_other_weights_is_refused_in_one_sentence(scenes, images_card, tmp_path):
+    options = TrainOptions(data=[spec_of(scenes)], out=tmp_path / "run", progress=False)
+    with pytest.raises(WeightsError, match="dummy does not fit the encoder: .* parameters are missing or of another"):
+        train_network("fpn", options, encoder="timm:resnet18", init_encoder=str(images_card))
+    with pytest.raises(UsageError, match="--init-encoder fills the encoder of a decoder; name it too"):
+        train_network("fpn", options, init_encoder=str(images_card))

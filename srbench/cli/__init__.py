@@ -211,6 +211,13 @@ def train(
     recipe: Annotated[str | None, typer.Option(help="Name of one of the method's recipes, or a TOML file.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="key=value of the recipe; repeatable.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Number of epochs, instead of the recipe's.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="With `network DECODER`: its encoder, such as timm:mobilenetv2_100 (extra: dense)."),
+    ] = None,
+    init_encoder: Annotated[
+        str | None, typer.Option(help="SPEC of a classifier whose weights the encoder starts from.")
+    ] = None,
     in_chans: Annotated[int, typer.Option(help="With `classifier`: channels it takes, 1 or 3.")] = 3,
     limit: Annotated[int | None, typer.Option(help="Take only so many images of each dataset.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; out/train/<method> if left out.")] = None,
@@ -231,6 +238,8 @@ def train(
         raise UsageError(f"`srbench train {method}` takes no second name, got {arch!r}; options start with --")
     if method in _NETWORKS and arch is None:
         raise UsageError(f"`srbench train {method}` needs an architecture of timm, such as resnet18")
+    if arch is None and (encoder is not None or init_encoder is not None):
+        raise UsageError(f"--encoder and --init-encoder are for `srbench train network`, not for {method}")
     from srbench.protocol import parse_scale
     from srbench.training.options import TrainOptions
 
@@ -257,7 +266,7 @@ def train(
     with waiting("loading torch, timm and Lightning"):
         from srbench.training.api import train_method, train_network
     if arch is not None:
-        result = train_network(arch, options, in_chans=in_chans)
+        result = train_network(arch, options, in_chans=in_chans, encoder=encoder, init_encoder=init_encoder)
     else:
         result = train_method(method, options, classifier=classifier or (), judge=judge or (), plugins=plugin or ())
     typer.echo(result.summary())

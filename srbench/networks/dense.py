@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from srbench.errors import UsageError
+from srbench.errors import UsageError, WeightsError
 
 _WORDS = {"num_classes": "classes", "in_chans": "in_channels"}  # what timm and torchvision say, and cards with them
 _OF_TIMM = ("timm-", "timm:")
@@ -46,3 +47,39 @@ def multiple_of(network: nn.Module) -> int:
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
     return int(getattr(getattr(network, "encoder", None), "output_stride", 1))
+
+
+def fill_encoder(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:
+    """Copy the weights of a timm classifier into the encoder of a network; its head is left out.
+
+    Args:
+        network: As `create_dense` returns it.
+        state: State dict of the classifier.
+        origin: What messages call the weights.
+
+    Raises:
+        UsageError: If the encoder is none of timm's.
+        WeightsError: If a parameter of the encoder is missing or of another shape.
+    """
+    inner = getattr(getattr(network, "encoder", None), "model", None)
+    if not isinstance(inner, nn.Module):
+        raise UsageError(f"the encoder is none of timm's, so it cannot start from {origin}; name it as timm:NAME")
+    own = inner.state_dict()
+    given = {key: _of_classifier(key, state) for key in own}
+    wrong = [
+        key
+        for key, name in given.items()
+        if not key.endswith("num_batches_tracked") and (name is None or state[name].shape != own[key].shape)
+    ]
+    if wrong:
+        raise WeightsError(
+            f"{origin} does not fit the encoder: {len(wrong)} parameters are missing or of another shape, such as"
+            f" {wrong[0]}; give weights of the same architecture"
+        )
+    inner.load_state_dict({key: state[name] for key, name in given.items() if name is not None}, strict=False)
+
+
+def _of_classifier(key: str, state: Mapping[str, Tensor]) -> str | None:
+    """Return the key that a parameter of an encoder has in its classifier: timm flattens some modules' names."""
+    names = (key, re.sub(r"^([a-z]+)_(\d+)\.", r"\1.\2.", key))
+    return next((name for name in names if name in state), None)

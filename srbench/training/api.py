@@ -134,15 +134,25 @@ def train_method(
     return MethodRun(run, method, method_class, registry, teachers=teachers, judges=judges).result()
 
 
-def train_network(arch: str, options: TrainOptions, *, in_chans: int = 3) -> TrainingResult:
-    """Train a classifier on the classes of the data; it can then be named with --classifier.
+def train_network(
+    arch: str,
+    options: TrainOptions,
+    *,
+    in_chans: int = 3,
+    encoder: str | None = None,
+    init_encoder: str | None = None,
+) -> TrainingResult:
+    """Train a network on what the data say, classes or masks; it can then be named with --network.
 
     Args:
-        arch: Architecture of timm, or "torchvision:NAME".
+        arch: Architecture of timm, or "torchvision:NAME"; with an encoder a decoder of segmentation-models-pytorch,
+            such as "fpn".
         options: The options. In overrides "args.KEY=value" goes to the architecture's constructor,
             "args.pretrained=true" starts from the library's weights, and "args.pretrained=if-available" does so where
             these can be had, and from scratch elsewhere.
         in_chans: Channels that the network takes, 1 or 3.
+        encoder: "timm:NAME", or the name of one of that library's own encoders.
+        init_encoder: SPEC of a classifier of that architecture, whose weights the encoder starts from.
 
     Returns:
         The weights, the history and what selected the epoch.
@@ -153,6 +163,10 @@ def train_network(arch: str, options: TrainOptions, *, in_chans: int = 3) -> Tra
     """
     if in_chans not in {1, 3}:
         raise UsageError(f"--in-chans takes 1 or 3, got {in_chans}")
+    if init_encoder is not None and encoder is None:
+        raise UsageError("--init-encoder fills the encoder of a decoder; name it too, as in --encoder timm:resnet18")
+    if encoder is not None:
+        arch = f"smp:{arch}/{encoder}"
     library, colon, architecture = arch.partition(":")
     library, architecture = (library, architecture) if colon else ("timm", arch)
     asked = default_task_type(options.data)
@@ -165,9 +179,11 @@ def train_network(arch: str, options: TrainOptions, *, in_chans: int = 3) -> Tra
         raise UsageError(
             f"a classifier is trained by the loss term {term!r} alone on such data, got {sorted(recipe.losses)}"
         )
-    name = f"{architecture}-{options.data[0].partition(':')[0]}"
-    run = prepare_run(options, recipe=recipe, recipe_name=recipe_name, out=architecture, name=name)
-    return NetworkRun(run, library, architecture, in_chans).result()
+    short = architecture.partition("/")[0]
+    name = f"{short}-{options.data[0].partition(':')[0]}"
+    run = prepare_run(options, recipe=recipe, recipe_name=recipe_name, out=short, name=name)
+    begun = load_classifier(init_encoder) if init_encoder is not None else None
+    return NetworkRun(run, library, architecture, in_chans, encoder=begun).result()
 
 
 def _check_ids(networks: Sequence[Classifier]) -> None:

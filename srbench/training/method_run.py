@@ -40,7 +40,16 @@ from srbench.training.norms import folded_norms
 from srbench.training.prepare import PreparedRun, open_images
 from srbench.training.recipe import TERMS
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
-from srbench.training.teacher import Teacher, TeacherLogits, check_frozen, freeze, logits_variance
+from srbench.training.teacher import (
+    FreshLogits,
+    HrLogits,
+    Teacher,
+    TeacherLogits,
+    check_frozen,
+    freeze,
+    is_cached,
+    logits_variance,
+)
 from srbench.training.trainable import Trainable
 from srbench.training.trainee import Helpers, Phase, Trainee
 from srbench.training.validation import (
@@ -393,7 +402,7 @@ class MethodRun(Trainee):
     def _teacher(self, network: Classifier) -> Teacher:
         """Return one of the teachers; where there are several each counts by the variance of its own logits."""
         unit, cached = 1.0, []
-        if self._wants_logits and self._cacheable():
+        if self._wants_logits and self._cacheable() and is_cached(network):
             sides = (False, True) if self.recipe.augment.flip else (False,)
             cached = [self._open_logits(network, self.images, flipped=flipped) for flipped in sides]
         if self._wants_logits and len(self._classifiers) > 1:
@@ -418,7 +427,9 @@ class MethodRun(Trainee):
             )
         return watchers
 
-    def _open_logits(self, network: Classifier, images: ImageSet, *, flipped: bool) -> TeacherLogits:
+    def _open_logits(self, network: Classifier, images: ImageSet, *, flipped: bool) -> HrLogits:
+        if not is_cached(network):
+            return FreshLogits(images, network, device=self._device)
         fabric = self._run.fabric
         logits = TeacherLogits(images, network, flipped=flipped, device=self._device)
         with track("teacher", -(-len(images) // fabric.world_size), show=self._run.shows) as advance:

@@ -1,4 +1,4 @@
-"""Training of a classifier on the classes of the data, by the same loop as the methods.
+"""Training of a network on what the data say, by the same loop as the methods.
 
 Recipes are the TOML files in `srbench/training/recipes/`.
 """
@@ -24,6 +24,7 @@ from srbench.imaging.resample import resize
 from srbench.method import Batch
 from srbench.networks.classifiers import NAMESPACE as CLASSIFIERS
 from srbench.networks.classifiers import Classifier, ClassifierInfo
+from srbench.networks.dense import fill_encoder
 from srbench.networks.loading import create_network
 from srbench.training.batch import blurred, to_images, training_degradation
 from srbench.training.cautions import about_chance, about_outcome, about_train_mode, sample_images
@@ -37,6 +38,7 @@ from srbench.training.trainee import Trainee
 from srbench.training.validation import NetworkValidation, Sums, validation_batch
 
 IF_AVAILABLE = "if-available"
+_OF_HEADS = frozenset({"num_classes", "in_chans"})  # arguments of a classifier that no encoder takes over
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -49,16 +51,25 @@ def network_recipes() -> Mapping[str, Recipe]:
 
 
 class NetworkRun(Trainee):
-    """A classifier that is trained on HR."""
+    """A network that is trained on HR."""
 
-    def __init__(self, run: PreparedRun, library: str, architecture: str, in_chans: int) -> None:
+    def __init__(
+        self,
+        run: PreparedRun,
+        library: str,
+        architecture: str,
+        in_chans: int,
+        *,
+        encoder: Classifier | None = None,
+    ) -> None:
         """Decode the images and build the network.
 
         Args:
             run: The run.
-            library: "timm" or "torchvision".
+            library: "timm", "torchvision" or "smp".
             architecture: Name of the architecture there.
             in_chans: Channels that the network takes, 1 or 3.
+            encoder: A classifier whose weights a decoder's encoder starts from, or None.
 
         Raises:
             UsageError: If the data have no labels, or the library cannot build the network.
@@ -77,8 +88,9 @@ class NetworkRun(Trainee):
                 raise UsageError(f"a classifier needs labelled data: {images.why_unlabelled}")
         torch.manual_seed(run.options.seed)
         self._started: weights.WeightsFile | None = None
+        self._encoder = encoder
         self._classifier = self._build(library, architecture, in_chans)
-        if self._started is not None or self._pretrained:
+        if self._started is not None or self._pretrained or encoder is not None:
             said = about_train_mode(
                 self._classifier, sample_images(self.images), who=self.who, remedy="they stay frozen in this training"
             )
@@ -206,9 +218,11 @@ class NetworkRun(Trainee):
             raise UsageError(f"args.pretrained takes true, false or {IF_AVAILABLE}, got {wanted!r}")
         args["num_classes"] = len(self._classes)
         if in_chans != 3:
-            if library != "timm":
+            if library == "torchvision":
                 raise UsageError("--in-chans 1 is for architectures of timm; torchvision's take three channels")
             args["in_chans"] = in_chans
+        if self._encoder is not None:  # what its layers are made of, such as how they pad
+            args = {key: value for key, value in self._encoder.info.args.items() if key not in _OF_HEADS} | args
         network = self._network(library, architecture, args, wanted)
         config = getattr(network, "pretrained_cfg", None) or {}
         normalised: Mapping[str, Any] = config
@@ -220,11 +234,15 @@ class NetworkRun(Trainee):
         std: tuple[float, ...] = _STD
         if self._pretrained or self._started is not None:  # its first layer was trained for them
             mean, std = tuple(normalised.get("mean", mean)), tuple(normalised.get("std", std))
+        if self._encoder is not None:
+            mean, std = self._encoder.info.mean, self._encoder.info.std
         if in_chans == 1:  # what the first layer, summed over its colours, saw of grey images
             mean, std = (sum(mean) / len(mean),), (sum(std) / len(std),)
         if self._started is not None:
             state = _with_own_head(self._started.state, network.state_dict(), len(self._classes))
             weights.fill_state(network, state, origin=self._started.ref.path.name, expected=architecture)
+        elif self._encoder is not None:
+            fill_encoder(network, self._encoder.network.state_dict(), origin=self._encoder.id)
         elif not self._pretrained:
             self._task_type.begin(network)
         info = ClassifierInfo(
@@ -239,6 +257,7 @@ class NetworkRun(Trainee):
             in_chans=in_chans,
             classes=self._classes,
             n_classes=len(self._classes),
+            answers=self._task_type.answers,
         )
         return Classifier(info, network)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol as TypingProtocol
 
 import numpy as np
 import torch
@@ -84,6 +85,31 @@ class TeacherLogits:
         return teacher_logits(self._teacher, image.flip(-1) if self._flipped else image).cpu().numpy()
 
 
+class HrLogits(TypingProtocol):
+    """A network's logits of the HR images of a set."""
+
+    def rows(self, positions: Positions) -> Tensor:
+        """Return the logits at `positions`, `(N, K)` or `(N, K, H, W)`, float32; all images of one shape."""
+
+
+def is_cached(network: Classifier) -> bool:
+    """Say whether a network's logits of HR are kept in a file: maps of them would fill the disk."""
+    return network.info.answers == "scores"
+
+
+class FreshLogits:
+    """A network's logits of the HR images of a set, computed whenever they are asked for."""
+
+    def __init__(self, images: ImageSet, network: Classifier, *, device: torch.device) -> None:
+        """Keep where images and network are."""
+        self._images, self._network, self._device = images, network, device
+
+    def rows(self, positions: Positions) -> Tensor:
+        """Return the logits at `positions`, `(N, K, H, W)`, float32; all images of one shape."""
+        hr, _ = self._images.read(positions)
+        return teacher_logits(self._network, hr.to(self._device).float().div_(255))
+
+
 class Teacher:
     """A frozen classifier with its logits of HR, cached for whole HR crops, mirrored ones too, or computed as needed.
 
@@ -92,7 +118,7 @@ class Teacher:
         unit: What the squared difference of its logits is divided by.
     """
 
-    def __init__(self, network: Classifier, *, unit: float = 1.0, cached: Sequence[TeacherLogits] = ()) -> None:
+    def __init__(self, network: Classifier, *, unit: float = 1.0, cached: Sequence[HrLogits] = ()) -> None:
         """Take over a frozen classifier.
 
         Args:

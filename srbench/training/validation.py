@@ -24,7 +24,7 @@ from srbench.task_types import OutputMap
 from srbench.task_types.segmentation import mean_iou_of
 from srbench.training.images import ImageSet, Positions
 from srbench.training.recipe import criteria
-from srbench.training.teacher import TeacherLogits
+from srbench.training.teacher import HrLogits
 
 _FALLBACKS = ("ce_difference", "emd", "logits", "psnr", "accuracy")
 
@@ -60,7 +60,7 @@ class Watcher:
     """
 
     network: Classifier
-    hr_logits: TeacherLogits
+    hr_logits: HrLogits
     label: str = ""
     teaches: bool = True
     labelled: bool = True
