@@ -338,10 +338,10 @@ def trained(scenes, tmp_path_factory):
 def test_a_network_is_trained_on_masks_from_an_encoder(trained, scenes, tmp_path):
     assert trained.criterion == "miou" and trained.history["val_miou"].iloc[-1] > trained.history["val_miou"].iloc[0]
     assert not [name for name in trained.history if "iou_hits" in name]
-    network = load_classifier(str(trained.weights))
+    network = load_classifier(str(trained.weights.path))
     assert network.info.answers == "map" and network.info.classes == CLASSES and network.info.mean == (0.5,) * 3
-    run = evaluator(scenes, trained.weights, "dense-x4", tmp_path / "out")
-    row = next(row for row in run(data=spec_of(scenes)).board.rows if row.method == "original")
+    run = evaluator(scenes, trained.weights.path, "dense-x4", tmp_path / "out")
+    row = next(row for row in run(data=spec_of(scenes), split="val").board.rows if row.method == "original")
     assert row["miou"] == pytest.approx(trained.metrics["miou"], abs=1e-4), "validation and table agree"
 
 
@@ -364,14 +364,14 @@ def test_methods_are_trained_against_a_network_of_masks(trained, scenes, tmp_pat
         overrides=["batch_size=4", "patch=32", "steps_per_epoch=2", "patches_per_image=1", "min_detail=0", *overrides],
         progress=False,
     )
-    result = train_method(method, options, classifier=[str(trained.weights)])
+    result = train_method(method, options, classifier=[str(trained.weights.path)])
     assert result.history["val_miou"].notna().all() and result.history["loss"].iloc[-1] > 0
     assert result.metrics["miou_hr"] == pytest.approx(trained.metrics["miou"], abs=1e-6)
 
 
 def test_an_encoder_of_other_weights_is_refused_in_one_sentence(scenes, images_card, tmp_path):
     options = TrainOptions(data=[spec_of(scenes)], out=tmp_path / "run", progress=False)
-    with pytest.raises(WeightsError, match="dummy does not fit the encoder: .* parameters are missing or of another"):
+    with pytest.raises(WeightsError, match=r"dummy does not fit the encoder: .* parameters are missing or of another"):
         train_network("fpn", options, encoder="timm:resnet18", init_encoder=str(images_card))
     with pytest.raises(UsageError, match="--init-encoder fills the encoder of a decoder; name it too"):
         train_network("fpn", options, init_encoder=str(images_card))

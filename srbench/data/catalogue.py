@@ -88,6 +88,11 @@ def is_small(spec: str) -> bool:
     return info is not None and info.small
 
 
+def is_demo(name: str) -> bool:
+    """Say whether a dataset is one of the demonstrations, which weights of their own are shipped for."""
+    return name in _catalogue() and name.partition("-")[0] == "demo"
+
+
 def with_originals() -> str:
     """Name the kinds of data that have large originals, for messages."""
     return ", ".join(info.syntax for info in list_datasets() if not info.small and not info.paired)

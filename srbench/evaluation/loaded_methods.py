@@ -11,6 +11,7 @@ from torch import nn
 
 from srbench import weights
 from srbench.compute.timing import count_parameters
+from srbench.data.catalogue import is_demo
 from srbench.errors import UsageError
 from srbench.imaging.lossless import RestoredFolder
 from srbench.leaderboard import BASELINE
@@ -238,8 +239,8 @@ def _ready(method: Method, protocol: Protocol) -> Method:
 
 def _misfit(ref: weights.WeightsRef, classifiers: Sequence[Classifier], protocol: Protocol, dataset: str) -> str | None:
     card = ref.card
-    if dataset == "demo" and (card is None or "demo" not in card.tasks):
-        return "are not demo weights"
+    if is_demo(dataset) and (card is None or dataset not in card.tasks):
+        return f"are not {dataset} weights"
     if card is None:
         return None
     if card.tasks and dataset not in card.tasks:

@@ -230,8 +230,8 @@ def _seed(seed: int) -> None:
 
 def _classifiers(specs: Sequence[str], source: Source) -> list[Classifier]:
     if not specs:
-        if source.name == "demo":
-            specs = demo_classifiers()
+        if offered := demo_classifiers(source.name):
+            specs = offered
         elif source.small:
             raise UsageError(
                 f"{source.spec!r} holds images that are small by nature, so there is nothing to compare pixels with:"

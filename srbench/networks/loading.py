@@ -54,9 +54,9 @@ def classifier_names() -> list[str]:
     return [*weights.names(NAMESPACE), "timm:NAME", "torchvision:NAME", "CARD.toml"]
 
 
-def demo_classifiers() -> list[str]:
-    """Return the names of the classifiers whose card offers them for the demo task."""
-    return [ref.label for ref in weights.local(NAMESPACE) if ref.card and "demo" in ref.card.tasks]
+def demo_classifiers(dataset: str = "demo") -> list[str]:
+    """Return the names of the networks whose card offers them for a dataset that ships."""
+    return [ref.label for ref in weights.local(NAMESPACE) if ref.card and dataset in ref.card.tasks]
 
 
 def create_network(library: str, name: str, args: Mapping[str, Any], *, pretrained: bool = False) -> nn.Module:

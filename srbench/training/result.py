@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from srbench import weights
 from srbench.compute.numerics import tf32_allowed
+from srbench.data.catalogue import is_demo
 from srbench.errors import RecordError, TrainingError
 from srbench.files.atomic import sweep_beside, sweep_temporary, write_bytes
 from srbench.files.turns import only_writer
@@ -143,7 +144,7 @@ def save_weights(
         card = dataclasses.replace(
             card,
             track=run.recipe.track,
-            tasks=("demo",) if all(source.name == "demo" for source in run.data) else (),
+            tasks=names if len(names := tuple({each.name for each in run.data})) == 1 and is_demo(names[0]) else (),
             recipe=run.recipe.to_json(),
             data={"train": images.describe(), "val": val_images.describe(), "limit": run.options.limit},
             command=run.options.command,

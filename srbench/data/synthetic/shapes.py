@@ -42,6 +42,17 @@ DEMO_DET = DatasetInfo(
     task_type="detection",
 )
 
+DEMO_SEG = DatasetInfo(
+    name="demo-seg",
+    opener="open_demo_seg",
+    description="the same scenes with a class for each pixel; ships with srbench",
+    splits=("test", "train", "val"),
+    labels="masks",
+    protocol="dense-x4",
+    task_type="segmentation",
+)
+
+GROUND = "ground"  # what is no shape, the first class of a mask
 CLASSES = ("disc", "square", "triangle", "cross")
 SIDE = 96  # pixels, of a scene
 SCENES = {"train": 1200, "val": 60, "test": 200}
@@ -103,6 +114,30 @@ class ShapesSource(Source):
     def stamps(self, indices: Sequence[int]) -> list[tuple[int | str | float, ...]]:
         """Return (bytes of the scene, revision of the set): its pixels depend on nothing else."""
         return [(3 * SIDE * SIDE, _REVISION)] * len(indices)
+
+
+class MaskedShapesSource(ShapesSource):
+    """One split of the scenes with a class for each pixel."""
+
+    def __init__(self, split: str, info: DatasetInfo) -> None:
+        """Name the scenes of a split, for the dataset of this row."""
+        super().__init__(split, info)
+        self.classes = (GROUND, *CLASSES)
+
+    def read_stored(self, index: int) -> StoredImage:
+        """Return scene `index` with its mask."""
+        scene = draw_scene(self.split, index)
+        return StoredImage(torch.from_numpy(scene.pixels), 3, scene.mask)
+
+
+def open_demo_seg(split: str | None = None) -> MaskedShapesSource:
+    """Open a split of the scenes with their masks, "test" where None.
+
+    Raises:
+        UsageError: If there is no split of that name.
+        SrbenchError: If scikit-image lacks a photograph or ships other pixels.
+    """
+    return MaskedShapesSource(DEMO_SEG.choose_split(split), DEMO_SEG)
 
 
 def open_demo_det(split: str | None = None) -> ShapesSource:
