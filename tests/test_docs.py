@@ -138,7 +138,7 @@ def test_commands_parse_and_name_what_exists(where, words):
         "train": [given.get("method")],
         "check": [given.get("method")],
     }.get(words[0], [])
-    assert set(named) <= {*METHODS, *plugins, "classifier"}
+    assert set(named) <= {*METHODS, *plugins, "classifier", "network"}
     for pair in (given.get("weights") or []) if words[0] in {"eval", "bench"} else []:
         assert pair.partition("=")[0] in {*METHODS, *plugins}
     if words[0] == "eval":
