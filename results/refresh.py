@@ -19,7 +19,7 @@ from pathlib import Path
 from srbench.leaderboard import Leaderboard, Row, build
 from srbench.leaderboard.texts import TIE_MARK, best_sizes, row_name, written_rank
 from srbench.records.cells import NO_CLASSIFIER, StoredCell, find_records, safe_name
-from srbench.records.schema import Record
+from srbench.records.made import MADE_FILE, Made, made_by
 from srbench.report.figures import draw_all
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,28 +39,11 @@ def main() -> None:
         shutil.copyfile(arguments.out / file, target / file)
     cells, _ = find_records([arguments.out])
     board = build(cells)
-    provenance = made_by(cells, arguments.command)
-    (target / "made.json").write_text(json.dumps(provenance, indent=1) + "\n", encoding="utf-8")
+    provenance = made_by([cell.record for cell in cells], arguments.command)
+    (target / MADE_FILE).write_text(json.dumps(provenance.to_json(), indent=1) + "\n", encoding="utf-8")
     figures = draw(board, cells, target)
     for page in (ROOT / "README.md", ROOT / "results" / "README.md"):
         fill_page(page, board, arguments.name, provenance, figures[:1])
-
-
-def made_by(cells: Sequence[StoredCell], command: str) -> dict[str, object]:
-    """Return command, commits, devices and days of records."""
-    records = [cell.record for cell in cells]
-    return {
-        "command": command,
-        "commits": sorted({f"{each.code.commit}{' (changed)' if each.code.dirty else ''}" for each in records}),
-        "devices": sorted({_device(each) for each in records}),
-        "torch": sorted({each.environment.torch for each in records}),
-        "dates": sorted({each.created[:10] for each in records}),
-    }
-
-
-def _device(record: Record) -> str:
-    threads = record.environment.threads
-    return f"{record.environment.device}, {threads} thread{'' if threads == 1 else 's'} a process"
 
 
 def draw(board: Leaderboard, cells: Sequence[StoredCell], target: Path) -> list[str]:
@@ -85,13 +68,13 @@ def drawn(board: Leaderboard, score: str = "accuracy") -> list[Row]:
     return [row for row in board.rows if row.status == "ok" and row[score] is not None and score in row.ci]
 
 
-def fill_page(page: Path, board: Leaderboard, name: str, provenance: dict[str, object], figures: Sequence[str]) -> None:
+def fill_page(page: Path, board: Leaderboard, name: str, provenance: Made, figures: Sequence[str]) -> None:
     """Put the table and the picture between those of a page's markers that bear the name."""
     text = page.read_text(encoding="utf-8")
     here = "" if page.parent.name == "results" else "results/"
     made = (
-        f"Made by `{provenance['command']}` at commit {', '.join(each[:9] for each in provenance['commits'])}"  # type: ignore[attr-defined]
-        f" on {', '.join(provenance['devices'])}, {', '.join(provenance['dates'])};"  # type: ignore[arg-type]
+        f"Made by `{provenance.command}` at commit {', '.join(each[:9] for each in provenance.commits)}"
+        f" on {', '.join(provenance.devices)}, {', '.join(provenance.dates)};"
         f" every column is in [results/{name}]({here}{name}/leaderboard.md). † control, ‡ classifier trained too."
     )
     rows = drawn(board)

@@ -432,18 +432,21 @@ def test_help_and_quick_refusals_import_nothing_heavy():
     assert {words: heavy for words, (_, heavy) in found.items() if heavy} == {}
 
 
-def test_tables_of_records_are_made_without_torch(tmp_path):
+@pytest.mark.parametrize("words", [["leaderboard"], ["site", "--out", "made"]])
+def test_tables_of_records_are_made_without_torch(tmp_path, words):
     folder = tmp_path / "records-v2"
     shutil.copytree(Path(__file__).parent / "fixtures" / "records-v2", folder)
     found = fresh(
         f"""
-        import contextlib, io, json, sys
+        import contextlib, io, json, os, sys
         from srbench.cli import main
         import srbench.leaderboard.compare, srbench.report
-        sys.argv = ["srbench", "leaderboard", {str(folder)!r}]
+        os.chdir({str(tmp_path)!r})
+        sys.argv = ["srbench", *{words!r}, {str(folder)!r}]
         with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
             main()
-        print(json.dumps(["bilinear" in said.getvalue(), [name for name in sys.modules if name == "torch"]]))
+        made = said.getvalue() + (open("made/index.html").read() if {len(words)} > 1 else "")
+        print(json.dumps(["bilinear" in made, [name for name in sys.modules if name == "torch"]]))
         """
     )
     assert found == [True, []]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from srbench.cli import caching, shipping
+from srbench.cli import caching, publishing, shipping
 from srbench.cli.guard import Commands, guarded
 from srbench.cli.terminal import Device, Plugins, show, waiting, weights_by_method
 from srbench.compute.process import prepare_process
@@ -448,7 +448,7 @@ def compare(
         raise typer.Exit(1)
 
 
-for _name, _command in {**shipping.COMMANDS, "cache": caching.cache}.items():
+for _name, _command in {**shipping.COMMANDS, **publishing.COMMANDS, "cache": caching.cache}.items():
     app.command(_name)(guarded(_command))
 
 

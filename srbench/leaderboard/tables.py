@@ -42,7 +42,7 @@ from srbench.leaderboard.texts import (
 )
 from srbench.metrics.catalogue import CORE_PRIORITY, metrics_of
 from srbench.metrics.info import MetricInfo
-from srbench.task_types import TaskType, task_type
+from srbench.task_types import TaskType, task_type, task_type_names
 
 BAR_WIDTH = 8
 AT_OWN_SIZE = ("accuracy", "accuracy_ci", "accuracy_delta", "p_holm", "cross_entropy", "p_best_size")
@@ -99,8 +99,16 @@ def columns(task_type_name: str = "classification") -> tuple[Column, ...]:
 
 
 def task_type_of(board: Leaderboard, task: str) -> TaskType:
-    """Return the type of a task."""
-    return task_type(board.tasks[task]["dataset"].get("task_type", "classification"))
+    """Return the type of a task; boards of before it was recorded show it by what ranks their rows."""
+    stored = board.tasks[task]["dataset"].get("task_type")
+    if stored is None:
+        rows = [row for row in board.rows if row.task == task]
+        stored = next((row_type for row_type in task_type_names() if _is_ranked_by(rows, row_type)), "classification")
+    return task_type(stored)
+
+
+def _is_ranked_by(rows: Sequence[Row], name: str) -> bool:
+    return any(row[metric] is not None for row in rows for metric in task_type(name).ranks)
 
 
 def _columns(metrics: Iterable[MetricInfo]) -> Iterator[Column]:

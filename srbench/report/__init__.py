@@ -9,19 +9,19 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from markupsafe import Markup
 
-from srbench import leaderboard
 from srbench.compute.progress import track
-from srbench.errors import RecordError, UsageError
+from srbench.errors import UsageError
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_bytes, write_text
 from srbench.files.paths import user_path
 from srbench.files.turns import only_writer
 from srbench.leaderboard import Leaderboard
 from srbench.records.cells import StoredCell, find_records
 from srbench.report import figures, galleries, inline, page, rendering
+from srbench.report.boards import board_of
 from srbench.report.drawn import Drawn
 
 PAGE_FILE = "report.html"
@@ -67,7 +67,7 @@ def write_report(
     check_out_dir(out)
     with only_writer(out, wait=True), track("reading and drawing", None, show=progress, unit="figures") as done:
         sweep_temporary(out)
-        board, cells = _board(stored, problems, given)
+        board, cells = board_of(stored, problems, given[0])
         shown = page.compose(board, cells)
         limit = int(max_mb * 1e6)
         paths: list[Path] = []
@@ -83,40 +83,6 @@ def write_report(
         write_text(out / PAGE_FILE, text)
         _tidy(out / FIGURES_FOLDER, paths)
     return [out / PAGE_FILE, *paths]
-
-
-def _board(
-    stored: Sequence[StoredCell], problems: Sequence[str], folders: Sequence[Path]
-) -> tuple[Leaderboard, list[StoredCell]]:
-    """The board of all cells whose samples can be read, and these cells, each once."""
-    how = _draws(folders[0])
-    try:
-        board = leaderboard.build(stored, **how, warnings=problems)
-    except RecordError:
-        stored, problems = _readable(stored, problems)
-        board = leaderboard.build(stored, **how, warnings=problems)
-    return board, leaderboard.newest_cells(stored)[0]
-
-
-def _draws(folder: Path) -> dict[str, Any]:
-    """Draws and seed of the folder's own leaderboard, so that the page shows its numbers."""
-    try:
-        how = leaderboard.read_leaderboard(folder / "leaderboard.json").bootstrap
-        return {"draws": int(how["draws"]), "seed": int(how["seed"])}
-    except (RecordError, KeyError, TypeError, ValueError):
-        return {}
-
-
-def _readable(cells: Sequence[StoredCell], problems: Sequence[str]) -> tuple[list[StoredCell], list[str]]:
-    kept, said = [], list(problems)
-    for cell in cells:
-        try:
-            if cell.record.status == "ok":
-                cell.samples()
-            kept.append(cell)
-        except RecordError as error:
-            said.append(str(error))
-    return kept, said
 
 
 # --- figures -----------------------------------------------------------------------------------------------------

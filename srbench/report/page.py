@@ -92,13 +92,11 @@ def _task(board: Leaderboard, cells: Sequence[StoredCell], name: str, index: int
         if task == name
     ]
     dataset, protocol = about["dataset"], about["protocol"]
-    classes = f", {dataset['n_classes']} classes" if dataset["n_classes"] else ""
     environments = [cell.record.environment for cell in ours]
     created = [cell.record.created for cell in ours]
     scale = _scale(protocol["fields"])
     facts = (
-        ("data", (f"{dataset['name']}, {dataset['split']}: {dataset['n']} {texts.plural(dataset['unit'])}{classes}",)),
-        ("protocol", (f"{protocol['name']}{f', {scale}' if scale else ''}",)),
+        *task_facts(about),
         ("device", tuple(about["devices"])),
         ("threads", _distinct(environment.threads for environment in environments)),
         ("code", _distinct(_code(cell) for cell in ours)),
@@ -127,13 +125,29 @@ def _task(board: Leaderboard, cells: Sequence[StoredCell], name: str, index: int
         scale=scale,
         facts=facts,
         note=dataset["note"],
-        protocol_fields=tuple(
-            (f"{part}.{key}", "none" if value is None else str(value).lower() if value in (True, False) else str(value))
-            for part, values in protocol["fields"].items()
-            for key, value in values.items()
-        ),
+        protocol_fields=protocol_fields(protocol["fields"]),
         fingerprint=protocol["fingerprint"],
         tables=tuple(shown),
+    )
+
+
+def task_facts(about: Mapping[str, Any]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return what a leaderboard knows of a task's data and protocol, as (name, lines)."""
+    dataset, protocol = about["dataset"], about["protocol"]
+    classes = f", {dataset['n_classes']} classes" if dataset["n_classes"] else ""
+    scale = _scale(protocol["fields"])
+    return (
+        ("data", (f"{dataset['name']}, {dataset['split']}: {dataset['n']} {texts.plural(dataset['unit'])}{classes}",)),
+        ("protocol", (f"{protocol['name']}{f', {scale}' if scale else ''}",)),
+    )
+
+
+def protocol_fields(fields: Mapping[str, Mapping[str, Any]]) -> tuple[tuple[str, str], ...]:
+    """Return the fields of a protocol as (name, text)."""
+    return tuple(
+        (f"{part}.{key}", "none" if value is None else str(value).lower() if value in (True, False) else str(value))
+        for part, values in fields.items()
+        for key, value in values.items()
     )
 
 

@@ -11,6 +11,7 @@ from srbench.leaderboard import Leaderboard, Row, tables, texts
 from srbench.leaderboard.notes import notes
 from srbench.metrics.catalogue import ESSENTIAL_PRIORITY
 from srbench.records.cells import StoredCell
+from srbench.records.schema import hash_inputs
 from srbench.report.best import leads
 from srbench.report.findings import bold_note, findings
 from srbench.task_types import TaskType
@@ -61,6 +62,11 @@ class Line:
     mark: str
     cells: tuple[Cell, ...]
 
+    @property
+    def anchor(self) -> str:
+        """Its id in a page, the same wherever and whenever the row is shown."""
+        return row_anchor(self.row)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -84,6 +90,11 @@ class Table:
     groups: tuple[Group, ...]
     findings: tuple[Sequence[tuple[str, bool]], ...]
     notes: tuple[str, ...]
+
+
+def row_anchor(row: Row) -> str:
+    """Return the id of a row in a page; it follows from what identifies the row, not from its place or numbers."""
+    return f"row-{hash_inputs({'row': list(row.key)})[:12]}"
 
 
 def page_table(

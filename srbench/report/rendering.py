@@ -27,18 +27,14 @@ _JOINTS = re.compile(r"([_/.-])")
 
 def render(page: Page) -> str:
     """Return the HTML text."""
-    script = _asset("page.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    script = asset("page.js")
     return str(
-        _template().render(
+        template("page.html.j2").render(
             page=page,
             version=__version__,
-            css=Markup(_asset("page.css")),
+            css=Markup(asset("page.css")),
             script=Markup(script),
-            policy=(
-                f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:;"
-                " base-uri 'none'; form-action 'none'"
-            ),
+            policy=policy(script),
             sections=[(each.name, each.title) for each in sections() if _any_of(page, each.name)],
             data=_json,
             groups=lambda section: _grouped(page, section),
@@ -48,6 +44,15 @@ def render(page: Page) -> str:
             control_mark=texts.CONTROL_MARK,
             adapted_mark=texts.ADAPTED_MARK,
         )
+    )
+
+
+def policy(script: str) -> str:
+    """Return the policy of a page that runs this one script and fetches nothing."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:;"
+        " base-uri 'none'; form-action 'none'"
     )
 
 
@@ -89,7 +94,8 @@ def _heat_colours() -> dict[str, str]:
 
 
 @cache
-def _template() -> Any:
+def template(name: str) -> Any:
+    """Return a template of the report's assets, which escapes every value."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -100,7 +106,7 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {"breakable": _breakable, "options": _options}
-    return environment.get_template("page.html.j2")
+    return environment.get_template(name)
 
 
 def _options(sentence: str) -> Markup:
@@ -122,5 +128,6 @@ def _breakable(name: str) -> Markup:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return the text of a style sheet or a script."""
     return resources.files(_PACKAGE).joinpath("assets", name).read_text(encoding="utf-8")
