@@ -18,6 +18,7 @@ from srbench.imaging.resample import resize
 from srbench.networks import loading
 from srbench.networks.classifiers import Classifier, ClassifierInfo, imagenet_wnids, label_map
 from srbench.networks.loading import load_classifier
+from srbench.networks.pretrained import fixed_side, own_weights
 from srbench.weights import Card
 
 
@@ -345,3 +346,28 @@ def test_hash_sees_what_moves_the_logits_and_nothing_else():
     ]
     assert len({plain.sha256, *(each.sha256 for each in moved)}) == 7
     assert re.fullmatch("[0-9a-f]{64}", plain.sha256)
+
+
+def test_torchvision_says_which_weights_there_are_and_how_they_normalise():
+    assert own_weights("resnet18").name == "IMAGENET1K_V1"
+    swag = own_weights("vit_h_14.IMAGENET1K_SWAG_LINEAR_V1")
+    assert (swag.architecture, swag.name, swag.crop) == ("vit_h_14", "IMAGENET1K_SWAG_LINEAR_V1", 224)
+    large = own_weights("efficientnet_v2_l")
+    assert large.mean == large.std == (0.5, 0.5, 0.5) and large.crop == 480
+    assert own_weights("fcn_resnet50").name == "COCO_WITH_VOC_LABELS_V1"
+    there = (
+        r"IMAGENET1K_SWAG_E2E_V1 and IMAGENET1K_SWAG_LINEAR_V1; name them: torchvision:vit_h_14\.IMAGENET1K_SWAG_E2E"
+    )
+    with pytest.raises(UsageError, match=rf"no weights IMAGENET1K_V1 of vit_h_14, but {there}"):
+        load_classifier("torchvision:vit_h_14")
+    with pytest.raises(UsageError, match=r"torchvision cannot build 'resnet19'"):
+        load_classifier("torchvision:resnet19")
+
+
+def test_a_network_of_windows_gets_the_size_of_its_weights():
+    class Windows(torch.nn.Module):
+        def forward(self, x):
+            return x.reshape(1, 3, 4, 56, 4, 56).mean((2, 4))  # as maxvit's partition: of 224 pixels alone
+
+    assert fixed_side(Windows(), 224) == 224
+    assert fixed_side(torch.nn.Conv2d(3, 1, 3), 224) is None and fixed_side(torch.nn.Conv2d(3, 1, 3), None) is None

@@ -19,6 +19,7 @@ from srbench.networks.classifiers import NAMESPACE, Classifier, ClassifierInfo, 
 from srbench.networks.dense import create_dense
 from srbench.networks.detectors import Detector, create_detector, is_detector
 from srbench.networks.outputs import Answers, form_of, outputs_of
+from srbench.networks.pretrained import fixed_side, own_weights
 
 _LIBRARIES = ("timm", "torchvision", "smp")
 _DOWNLOADERS = {"huggingface_hub", "httpx", "httpx2", "httpcore", "requests", "urllib3"}
@@ -96,11 +97,13 @@ def _of_torchvision(name: str, args: Mapping[str, Any], *, pretrained: bool) -> 
 
     if is_detector(name):
         return create_detector(name, args, pretrained=pretrained)
-    builder = inspect.signature(get_model_builder(name)).parameters
-    if "weights_backbone" not in builder:
-        return get_model(name, weights="IMAGENET1K_V1" if pretrained else None, **args)
-    # a segmentation network, whose backbone would be fetched by itself
-    return get_model(name, weights="DEFAULT" if pretrained else None, **{"weights_backbone": None, **args})
+    if not pretrained:
+        dense = "weights_backbone" in inspect.signature(get_model_builder(name)).parameters
+        return get_model(name, weights=None, **({"weights_backbone": None} if dense else {}) | dict(args))
+    own = own_weights(name)
+    # the backbone of a segmentation network would be fetched by itself
+    backbone = {"weights_backbone": None} if own.dense else {}
+    return get_model(own.architecture, weights=own.name, **backbone, **args)
 
 
 def _from_trained(spec: str) -> Classifier:
@@ -136,9 +139,9 @@ def _from_library(spec: str, library: str, name: str) -> Classifier:
         side = config["input_size"][-1] if config.get("fixed_input_size") else None
         tagged = f"{config['architecture']}.{config['tag']}" if config.get("tag") else name
     else:
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-        side = getattr(network, "image_size", None)
-        tagged = f"{name}.IMAGENET1K_V1"
+        own = own_weights(name)
+        mean, std, tagged = own.mean, own.std, f"{own.architecture}.{own.name}"
+        side = getattr(network, "image_size", None) if own.dense else fixed_side(network, own.crop)
     outputs = _outputs(network, 3, side, origin=f"--classifier {spec}")
     info = ClassifierInfo(
         id=spec,
@@ -202,7 +205,9 @@ def _library_classes(library: str, name: str, outputs: Outputs) -> tuple[str, ..
         return imagenet_wnids() if outputs.n_classes == 1000 else None
     from torchvision.models import get_model_weights
 
-    names = get_model_weights(name).DEFAULT.meta.get("categories") if library == "torchvision" else None
+    names = (
+        get_model_weights(name.partition(".")[0]).DEFAULT.meta.get("categories") if library == "torchvision" else None
+    )
     if names is not None and outputs.answers == "boxes":
         names = names[len(names) - outputs.n_classes :]  # a detector that has a background does not count it
     return None if names is None or len(names) != outputs.n_classes else tuple(str(each) for each in names)
