@@ -419,6 +419,12 @@ class TestFolder:
         assert "cat/\\xff.png" in ids
         assert len(sample_list_sha256(source.samples)) == 64
         assert source.read(ids.index("cat/\\xff.png")).shape == (3, 8, 8)
+        renamed = os.fsencode(tmp_path) + b"/ph\xfftos"
+        os.rename(root, renamed)  # noqa: PTH104
+        for kind in ("folder", "images"):
+            source = open_source(f"{kind}:{os.fsdecode(renamed)}")
+            assert (source.name, source.spec) == ("ph\\xfftos", f"{kind}:ph\\xfftos")
+            assert source.read(0).shape == (3, 8, 8)
 
     @pytest.mark.parametrize("kind", ["folder", "images"])
     def test_missing_empty_or_a_file(self, tmp_path, kind):

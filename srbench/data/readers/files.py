@@ -145,8 +145,8 @@ def existing_folder(path: Path, spec: str, *, option: str | None = None) -> Path
 
 
 def folder_name(path: Path) -> str:
-    """Return a folder's own name, also where the path is "." or ends in a slash."""
-    return user_path(path).resolve().name or "root"
+    """Return a folder's own name as text that any file can hold, also where the path is "." or ends in a slash."""
+    return stable_id(user_path(path).resolve().name) or "root"
 
 
 def stable_id(relative: str) -> str:
