@@ -13,6 +13,7 @@ from srbench.data.catalogue import open_source
 from srbench.data.hr_cache import build_hr_store
 from srbench.errors import UsageError
 from srbench.evaluation.rate import WHOLE, rate, shrunk
+from srbench.evaluation.scoring import RestoredBatch
 from srbench.imaging.compression import encode
 from srbench.metrics.stats.bd_rate import bd_rate, frontier
 from srbench.protocol import load_protocol
@@ -80,6 +81,22 @@ def test_the_cheapest_setting_is_the_cheapest(result):
         assert (cheapest is None) == (not enough)
         assert cheapest is None or cheapest.point[0] == min(enough)
     assert found.cheapest(1.01) is None
+
+
+def test_a_method_of_fixed_factor_runs_once_for_all_input_sizes(monkeypatch):
+    batches = []
+
+    class Watched(RestoredBatch):
+        def __init__(self, *args):
+            super().__init__(*args)
+            batches.append(self)
+
+    monkeypatch.setattr("srbench.evaluation.rate.RestoredBatch", Watched)
+    found = rate(["darionet", "bilinear"], sides=[16], progress=False, **OPTIONS | {"codecs": ["jpeg"]})
+    calls = {name: {each.calls for each in batches if each.loaded.name == name} for name in ("darionet", "bilinear")}
+    assert calls["darionet"] == {1}
+    assert calls["bilinear"] == {2}  # 32 and 64 pixels
+    assert len(found.scored) == 4
 
 
 # --- BD-rate, held against one written from the papers alone ---------------------------------------------------------

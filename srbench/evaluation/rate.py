@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,10 @@ from srbench.compute.progress import track
 from srbench.data.catalogue import default_protocol, open_source
 from srbench.data.hr_cache import HRStore, build_hr_store
 from srbench.errors import DataError, UsageError
+from srbench.evaluation.batches import Batch
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
+from srbench.evaluation.options import PassSettings
+from srbench.evaluation.scoring import RestoredBatch
 from srbench.files.atomic import check_out_dir, write_json
 from srbench.imaging.compression import decode, encode
 from srbench.imaging.degrade import degrade, for_classifier, restore_size
@@ -30,12 +33,10 @@ from srbench.metrics.stats import bootstrap_means, cross_fitted, interval, secon
 from srbench.metrics.stats.bd_rate import Point, bd_rate, frontier
 from srbench.networks.classifiers import Classifier, label_map
 from srbench.networks.loading import load_classifier
-from srbench.protocol import Codec, Protocol, load_protocol
+from srbench.protocol import CODECS, Codec, Degradation, Protocol, load_protocol
 from srbench.registry import Registry
-from srbench.restore import restore
 
 WHOLE = "whole"  # the "method" of images that are sent at HR size: none
-_CODECS: tuple[Codec, ...] = ("jpeg", "webp", "avif")
 _BATCH = 8
 
 
@@ -230,7 +231,10 @@ def rate(
         assert each.method is not None
         each.method.to(where)
     store = build_hr_store(source, rules.hr, limit=limit)
-    sender = _Sender(store, rules, network, ready, where)
+    settings = PassSettings(
+        device=where, numerics=Numerics.of(where, "fp32"), batch_size=_BATCH, seed=0, channels=source.channels
+    )
+    sender = _Sender(store, rules, network, ready, settings)
     assert store.labels is not None
     wanted = outputs[store.labels]
     ids = [sample.id for sample in store.samples]
@@ -262,10 +266,10 @@ class _Sender:
         protocol: Protocol,
         network: Classifier,
         methods: Sequence[LoadedMethod],
-        device: torch.device,
+        settings: PassSettings,
     ) -> None:
         self._store, self._protocol, self._network, self._methods = store, protocol, network, methods
-        self._device, self._numerics = device, Numerics.of(device, "fp32")
+        self._settings = settings
 
     @torch.inference_mode()
     def send(
@@ -280,31 +284,31 @@ class _Sender:
             data = [encode(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), codec, quality) for image in sent]
             sizes[positions] = [len(each) for each in data]
             pixels = torch.from_numpy(np.stack([decode(each) for each in data])).permute(0, 3, 1, 2)
-            lr = pixels.to(self._device).float() / 255
+            lr = pixels.to(self._settings.device).float() / 255
             own = self._protocol.sr_size(hr.shape[-2], hr.shape[-1])
-            low = 0 if side >= min(own) else side
-            inputs = sorted({*(sweep(low or min(own) // 2, min(own))), min(own)})
-            for name, method in self._ways(lr, own):
-                for size in inputs:
-                    seen = self._restored(lr, method, at_side(own, size))
-                    with self._numerics.active():
-                        choices = self._network(for_classifier(seen, self._protocol)).argmax(1).cpu().numpy()
-                    by_size = decided.setdefault(name, {})
+            low = side if side < min(own) else min(own) // 2
+            inputs = sorted({*sweep(low, min(own)), min(own)})
+            for name, images in self._restored(lr, positions, own, [at_side(own, size) for size in inputs]):
+                by_size = decided.setdefault(name, {})
+                for size, image in zip(inputs, images, strict=True):
+                    with self._settings.numerics.active():
+                        choices = self._network(for_classifier(image, self._protocol)).argmax(1).cpu().numpy()
                     by_size.setdefault(size, np.zeros(len(self._store), dtype=np.int64))[positions] = choices
         return [(Setting(side, codec, quality, name), sizes, by_size) for name, by_size in decided.items()]
 
-    def _ways(self, lr: Tensor, own: tuple[int, int]) -> list[tuple[str, LoadedMethod | None]]:
+    def _restored(
+        self, lr: Tensor, positions: NDArray[np.int64], own: tuple[int, int], wanted: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[str, Iterator[Tensor]]]:
+        """Yield, for each method, SR `(N, 3, H, W)`, RGB, float32, at the wanted sizes of LR `(N, 3, h, w)`, [0, 1]."""
         if lr.shape[-2:] == own:
-            return [(WHOLE, None)]
-        return [(f"{each.name} ({each.label})" if each.label else each.name, each) for each in self._methods]
-
-    def _restored(self, lr: Tensor, loaded: LoadedMethod | None, size: tuple[int, int]) -> Tensor:
-        if loaded is None:
-            return restore_size(lr.clone(), size, self._protocol.sr)
-        assert loaded.method is not None
-        return restore(
-            loaded.method, lr.clone(), size, restoration=self._protocol.sr, numerics=self._numerics, name=loaded.name
-        )
+            yield WHOLE, (restore_size(lr, size, self._protocol.sr) for size in wanted)
+            return
+        ids = [sample.id for sample in self._store.samples.take(positions)]
+        rows = torch.arange(len(ids), device=lr.device)
+        batch = Batch(positions, rows, ids, hr=None, lr=lr, sr_size=own, statistics=None)
+        for each in self._methods:
+            sr = RestoredBatch(each, batch, self._protocol, self._settings)
+            yield f"{each.name} ({each.label})" if each.label else each.name, (sr.at(size)[0] for size in wanted)
 
 
 def shrunk(hr: Tensor, side: int, protocol: Protocol) -> Tensor:
@@ -315,7 +319,7 @@ def shrunk(hr: Tensor, side: int, protocol: Protocol) -> Tensor:
     if side >= min(hr.shape[-2:]):
         return to_uint8(hr.clone())
     lr = protocol.lr
-    plain = type(lr)(lr_side=side, kernel=lr.kernel, antialias=lr.antialias, border=lr.border)
+    plain = Degradation(lr_side=side, kernel=lr.kernel, antialias=lr.antialias, border=lr.border)
     return to_uint8(degrade(hr, plain))
 
 
@@ -323,7 +327,7 @@ def _check(sides: Sequence[int], codecs: Sequence[str], qualities: Sequence[int]
     if not sides or min(sides) < 1:
         raise UsageError(f"--side takes numbers of pixels of at least 1, got {list(sides) or 'none'}")
     for codec in codecs:
-        if codec not in _CODECS:
-            raise UsageError(f"--codec takes {', '.join(_CODECS)}, got {codec!r}")
+        if codec not in CODECS:
+            raise UsageError(f"--codec takes {', '.join(CODECS)}, got {codec!r}")
     if not qualities or not all(1 <= quality <= 100 for quality in qualities):
         raise UsageError(f"--quality takes numbers from 1 to 100, got {list(qualities) or 'none'}")
