@@ -20,7 +20,7 @@ from srbench.export.graph import Deployment, ExportError, Graph
 from srbench.export.parity import Parity, Reference, check_faithful, compare
 from srbench.export.session import Session
 from srbench.export.sizes import LrSize, parse_lr_size
-from srbench.files.atomic import check_out_dir, sweep_beside, write_bytes
+from srbench.files.atomic import check_out_dir, sweep_beside, write_content
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import load_classifier
@@ -107,7 +107,7 @@ def export(
     graph = Graph(deployment)
     if path.suffix == ".pt2":
         content = formats.torch_bytes(graph, deployment.lr_size, name=method, metadata=metadata)
-        write_bytes(path, lambda file: _write(file, content))
+        write_content(path, content)
         return ExportResult(path, metadata, None, notes)
     if int8 is not None and deployment.network is None:
         raise UsageError("--precision int8 is judged by the decisions of a network; name it with --classifier SPEC")
@@ -125,7 +125,7 @@ def export(
         calibration = read_lr(deployment, int8.calibrate, int8.split, int8.images)
         quantised = quantise(short, metadata, test, calibration, int8, threads=threads)
         content, report, metadata = quantised.content, quantised.report, quantised.metadata
-    write_bytes(path, lambda file: _write(file, content))
+    write_content(path, content)
     return ExportResult(path, metadata, parity, notes, report)
 
 
@@ -199,7 +199,3 @@ def _sr_size(
     height, width = lr_size.low
     short = min(height, width)
     return round(height * side / short), round(width * side / short)
-
-
-def _write(file: Any, content: bytes) -> None:
-    file.write(content)

@@ -43,6 +43,15 @@ def write_bytes(path: Path, write: Callable[[BinaryIO], None]) -> None:
         raise write_error(path, error) from error
 
 
+def write_content(path: Path, content: bytes) -> None:
+    """Write bytes that are known whole atomically.
+
+    Raises:
+        RecordError: As `write_bytes`.
+    """
+    write_bytes(path, lambda file: _discard(file.write(content)))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically.
 
@@ -56,7 +65,7 @@ def write_text(path: Path, text: str) -> None:
             f"cannot write {path}: {text[max(0, error.start - 20) : error.end]!r} holds half a character;"
             " rename the file that it comes from"
         ) from None
-    write_bytes(path, lambda file: _discard(file.write(content)))
+    write_content(path, content)
 
 
 def write_json(path: Path, value: Any) -> None:

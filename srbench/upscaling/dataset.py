@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from srbench.evaluation.loaded_methods import LoadedMethod, load_method
 from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.scoring import RestoredBatch
-from srbench.files.atomic import check_out_dir, sweep_temporary, write_bytes, write_text
+from srbench.files.atomic import check_out_dir, sweep_temporary, write_content, write_text
 from srbench.imaging.decode import IMAGE_SUFFIXES
 from srbench.imaging.degrade import round_8bit
 from srbench.method import TaskInfo
@@ -257,8 +256,4 @@ def _write(path: Path, image: Tensor) -> None:
         else:
             np.save(stream, pixels.numpy(), allow_pickle=False)
         data = stream.getvalue()
-
-    def write(file: BinaryIO) -> None:
-        file.write(data)
-
-    write_bytes(path, write)
+    write_content(path, data)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import BinaryIO
 
 from srbench.errors import SrbenchError, UsageError
-from srbench.files.atomic import write_bytes
+from srbench.files.atomic import write_content
 from srbench.imaging.codecs import Pixels, check_target, encode, made_by, read_picture, size_of
 from srbench.imaging.tiles import enlarged_side
 from srbench.upscaling.engine import Engine, visible_pixels
@@ -73,11 +72,7 @@ def enlarge_file(
         raise SrbenchError(f"{job.name} would become {size[1]} x {size[0]} pixels, for which memory is short") from None
     except SrbenchError as error:
         raise type(error)(f"{job.name}: {error}") from error
-
-    def write(stream: BinaryIO) -> None:
-        stream.write(data)
-
-    write_bytes(job.target, write)
+    write_content(job.target, data)
     notes = tuple(f"{job.name} {note}" for note in picture.notes)
     image = Upscaled(job.source, job.target, job.name, (height, width), size, notes=notes)
     return image, visible_pixels(picture), enlarged.pixels

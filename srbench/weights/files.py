@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from srbench.errors import WeightsError
-from srbench.files.atomic import write_bytes, write_text
+from srbench.files.atomic import write_content, write_text
 from srbench.files.regular import open_regular
 from srbench.weights.card import Card
 
@@ -194,7 +194,7 @@ def save(
         tensors |= {f"{_CLASSIFIER_PREFIX}{key}": value for key, value in classifier_state.items()}
     packed = {key: _to_disk(value, store_fp16=store_fp16) for key, value in tensors.items()}
     content = packed_bytes(packed, metadata={_METADATA_KEY: json.dumps(card.to_json(), sort_keys=True)})
-    write_bytes(path, lambda file: _discard(file.write(content)))
+    write_content(path, content)
     ref = reference(path, label=path.stem, uri=f"file:{path.name}")
     readable = json.dumps(card.to_json() | {"sha256": ref.sha256}, indent=2, sort_keys=True) + "\n"
     write_text(path.with_suffix(".json"), readable)
@@ -302,7 +302,3 @@ def _refuse_bomb(stream: BinaryIO, name: str) -> None:
             f"{name} is an archive with compressed entries ({packed[0]!r}), which torch never writes; save the weights"
             " again"
         )
-
-
-def _discard(_: object) -> None:
-    return None
