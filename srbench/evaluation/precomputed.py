@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from srbench.data.content import content_hashes
 from srbench.data.hr_cache import TOLERATED_SHARE, limited
-from srbench.data.readers.files import existing_folder, stable_id
+from srbench.data.readers.files import existing_folder, stable_id, without_suffix
 from srbench.data.scan import scan
 from srbench.errors import DataError, UsageError
 from srbench.evaluation.loaded_methods import LoadedMethod
-from srbench.imaging.decode import IMAGE_SUFFIXES, header_of
+from srbench.imaging.decode import header_of
 from srbench.imaging.lossless import RestoredFolder, why_lossy
 from srbench.method import Method, MethodInfo
 from srbench.records.schema import ORACLE, hash_inputs
@@ -102,14 +102,14 @@ def _matched(found: Sequence[str], ids: Iterable[str], option: str) -> tuple[dic
     known = list(ids)
     by_name: dict[str, list[str]] = {each: [each] for each in known}
     for each in known:
-        stem = _stem(each)
+        stem = without_suffix(each)
         if stem != each:
             by_name.setdefault(stem, []).append(each)
     files: dict[str, str] = {}
     foreign = []
     for file in found:
         name = stable_id(file)
-        candidates = next((by_name[key] for key in (_stem(name), name) if key in by_name), [])
+        candidates = next((by_name[key] for key in (without_suffix(name), name) if key in by_name), [])
         if not candidates:
             foreign.append(file)
         elif len(candidates) > 1:
@@ -122,12 +122,6 @@ def _matched(found: Sequence[str], ids: Iterable[str], option: str) -> tuple[dic
         else:
             files[candidates[0]] = file
     return files, foreign
-
-
-def _stem(name: str) -> str:
-    """Return a name without the suffix of an image; other dots belong to the name."""
-    suffix = PurePosixPath(name).suffix
-    return name[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else name
 
 
 def _fitted(loaded: LoadedMethod, hr_store: HRStore, protocol: Protocol) -> LoadedMethod:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from srbench.compute.numerics import Numerics
 from srbench.compute.progress import track
 from srbench.data.catalogue import default_protocol, open_source
 from srbench.data.hr_cache import HRStore, build_hr_store
+from srbench.data.readers.files import without_suffix
 from srbench.errors import UsageError
 from srbench.evaluation.batches import BatchReader
 from srbench.evaluation.counters import Counters
@@ -27,7 +28,6 @@ from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.scoring import RestoredBatch
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_content, write_text
-from srbench.imaging.decode import IMAGE_SUFFIXES
 from srbench.imaging.degrade import round_8bit
 from srbench.method import TaskInfo
 from srbench.protocol import Protocol, load_protocol
@@ -192,14 +192,9 @@ def file_names(ids: Sequence[str], suffix: str) -> list[str]:
 
     Ids that differ in that suffix alone keep it.
     """
-    stems = [_stem(each) for each in ids]
+    stems = [without_suffix(each) for each in ids]
     taken = Counter(stems)
     return [f"{stem if taken[stem] == 1 else each}{suffix}" for each, stem in zip(ids, stems, strict=True)]
-
-
-def _stem(sample_id: str) -> str:
-    suffix = PurePosixPath(sample_id).suffix
-    return sample_id[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else sample_id
 
 
 def _suffix(protocol: Protocol, loaded: LoadedMethod) -> str:

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from srbench.data.dataset import check_split
 from srbench.data.source import SampleList, Source
 from srbench.errors import DataError, UsageError
 from srbench.files.paths import user_path
-from srbench.imaging.decode import Range, StoredImage, decode_stored, header_of
+from srbench.imaging.decode import IMAGE_SUFFIXES, Range, StoredImage, decode_stored, header_of
 
 HASH_SPLITS = ("train", "val", "test")
 _RANGE = "?range="
@@ -152,6 +152,12 @@ def folder_name(path: Path) -> str:
 def stable_id(relative: str) -> str:
     """Return a relative path as an id that any file format can hold."""
     return os.fsencode(relative).decode("utf-8", "backslashreplace")
+
+
+def without_suffix(sample_id: str) -> str:
+    """Return an id without the suffix of an image; other dots belong to the name."""
+    suffix = PurePosixPath(sample_id).suffix
+    return sample_id[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else sample_id
 
 
 def hash_split(sample_id: str) -> str:
