@@ -18,7 +18,9 @@ import pandas as pd
 import pytest
 import torch
 from dummies import evaluator, plugin
+from typer.testing import CliRunner
 
+from srbench.cli import app
 from srbench.errors import RecordError, TrainingError, UsageError
 from srbench.evaluation.options import CHUNK
 from srbench.files.paths import user_path
@@ -218,6 +220,25 @@ class TestPaths:
         run("bilinear", out="~/results")
         assert (home / "results" / "leaderboard.json").is_file()
         assert write_report(["~/results"], progress=False)[0] == home / "results" / "report.html"
+        assert not (tmp_path / "~").exists()
+
+    def test_a_tilde_is_the_home_folder_for_what_ships(self, tmp_path, monkeypatch):
+        home = tmp_path / "home"
+        home.mkdir()
+        monkeypatch.setenv("HOME", str(home))
+        monkeypatch.chdir(tmp_path)
+        demo = ["--data", "demo", "--limit", "8"]
+        send = ["--side", "20", "--quality", "40", "--classifier", "demo-resnet", "--out", "~/rate"]
+        for words in (
+            ["export", "bilinear", "--lr-size", "20", "--input-size", "64", "--protocol", "demo", "--out", "~/m.onnx"],
+            ["upscale", "--method", "bilinear", "--out", "~/sr", *demo],
+            ["rate", *send, *demo],
+            ["identify-resize", "~/pipeline"],
+        ):
+            done = CliRunner().invoke(app, words)
+            assert done.exit_code == 0, done.output
+        written = {"m.onnx", "sr", "rate/rate.json", "rate/rate.svg", "pipeline/sent/0.png"}
+        assert all((home / each).exists() for each in written)
         assert not (tmp_path / "~").exists()
 
     def test_an_unknown_home_is_a_sentence(self):

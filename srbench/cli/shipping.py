@@ -13,6 +13,7 @@ import typer
 
 from srbench.cli.terminal import Device, Plugins, show, table, waiting, weights_by_method
 from srbench.errors import UsageError
+from srbench.files.paths import user_path
 
 
 def export(
@@ -181,7 +182,7 @@ def identify_resize(
     if "{" in pipeline:
         found = identify_command(pipeline, size=size, suffix=suffix)
     else:
-        found, said = identify_folder(Path(pipeline), size=size)
+        found, said = identify_folder(user_path(pipeline), size=size)
         if said is not None:
             typer.echo(said)
             return
@@ -244,6 +245,7 @@ def rate(
     """Hold accuracy against bytes: every side and quality, restored and classified; what should be sent?"""
     with waiting("loading torch, methods and the network"):
         from srbench.evaluation.rate import rate as measure
+    out = None if out is None else user_path(out)
     result = measure(
         method or ["bilinear"],
         data=data,

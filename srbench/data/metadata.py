@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from srbench.data.hr_cache import HRStore
 from srbench.errors import DataError
+from srbench.files.paths import user_path
 from srbench.files.regular import open_regular
 from srbench.protocol import Protocol
 
@@ -47,7 +48,7 @@ def read_metadata(path: Path, *, reserved: Collection[str]) -> Metadata:
     """
     origin = f"--meta {path}"
     try:
-        with io.TextIOWrapper(open_regular(path.expanduser()), encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(open_regular(user_path(path)), encoding="utf-8-sig", newline="") as file:
             lines = [line for line in csv.reader(file) if line]
     except OSError as error:
         raise DataError(f"{origin} cannot be read: {error.strerror or error}; check the path") from None

@@ -21,6 +21,7 @@ from srbench.export.parity import Parity, Reference, check_faithful, compare
 from srbench.export.session import Session
 from srbench.export.sizes import LrSize, parse_lr_size
 from srbench.files.atomic import check_out_dir, sweep_beside, write_content
+from srbench.files.paths import user_path
 from srbench.method import TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import load_classifier
@@ -93,7 +94,7 @@ def export(
             written then.
         SrbenchError: If data cannot be read or the file cannot be written.
     """
-    path = Path(out)
+    path = user_path(out)
     if path.suffix not in formats.SUFFIXES or path.is_dir():
         raise UsageError(f"--out takes a file that ends in {' or '.join(formats.SUFFIXES)}, got {path}")
     check_out_dir(path.parent)

@@ -25,6 +25,7 @@ from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.scoring import RestoredBatch
 from srbench.files.atomic import check_out_dir, write_json
+from srbench.files.paths import user_path
 from srbench.imaging.compression import decode, encode
 from srbench.imaging.degrade import degrade, for_classifier, restore_size
 from srbench.imaging.resample import to_uint8
@@ -207,8 +208,9 @@ def rate(
         DataError: If the data have no labels that the network knows.
     """
     _check(sides, codecs, qualities)
-    if out is not None:
-        check_out_dir(out)
+    folder = None if out is None else user_path(out)
+    if folder is not None:
+        check_out_dir(folder)
     where = use_device(device)
     rules = load_protocol(protocol or default_protocol([data]))
     source = open_source(data, split)
@@ -252,8 +254,8 @@ def rate(
                 scored.append(Scored(setting, sizes, best.right, best.best, low, high))
             advance(1)
     result = RateResult(tuple(scored), tuple(ids), network.id, (rules.name, rules.fingerprint))
-    if out is not None:
-        write_json(Path(out) / "rate.json", result.to_json())
+    if folder is not None:
+        write_json(folder / "rate.json", result.to_json())
     return result
 
 

@@ -28,6 +28,7 @@ from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.scoring import RestoredBatch
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_content, write_text
+from srbench.files.paths import user_path
 from srbench.imaging.degrade import round_8bit
 from srbench.method import TaskInfo
 from srbench.protocol import Protocol, load_protocol
@@ -135,7 +136,7 @@ def upscale_data(
     if reason is not None:
         raise UsageError(f"method {method!r} does not apply here: {reason}")
     loaded.method.to(where).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    folder = Path(out).expanduser()
+    folder = user_path(out)
     check_out_dir(folder)
     sweep_temporary(folder)
     with track("decoding", min(limit or len(source.samples), len(source.samples)), show=progress) as advance:
