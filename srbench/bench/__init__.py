@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from srbench.bench.exported import ExportedCalls
 from srbench.compute.devices import use_device
 from srbench.compute.numerics import Numerics
 from srbench.compute.progress import track
@@ -35,6 +36,7 @@ from srbench.errors import UsageError, sentence
 from srbench.evaluation.costs import milliseconds, rate
 from srbench.evaluation.loaded_methods import LoadedMethod, choose_for_timing
 from srbench.evaluation.options import BATCH_IMAGES, PassSettings
+from srbench.evaluation.runtimes import check_names
 from srbench.files.atomic import check_out_dir, sweep_beside, write_json
 from srbench.imaging.colour import to_channels
 from srbench.imaging.decode import decode
@@ -45,7 +47,7 @@ from srbench.networks.classifiers import Classifier
 from srbench.networks.loading import load_classifier
 from srbench.protocol import load_protocol
 from srbench.records.provenance import code_state, environment
-from srbench.records.schema import CodeState, Environment, Spread
+from srbench.records.schema import CodeState, Environment, Spread, named
 from srbench.registry import Registry
 from srbench.restore import check_finite, restore
 
@@ -69,12 +71,13 @@ class Case:
     Attributes:
         stage: "restore": the method and the way to SR size; "classify": the classifier on images of SR size;
             "end_to_end": from image files, decoded one after another, to logits, or to 8-bit SR without a classifier.
-        method: Name of the method, or None for the classifier alone.
+        method: Name of the method, as an exported file "bilinear[onnx]", or None for the classifier alone.
         weights: Label of its weights, or None.
         classifier: Id of the classifier, or None.
         lr_size: Height and width of LR, pixels.
         sr_size: Height and width asked of the method, pixels.
         batch: Images at once.
+        runtime: What runs the exported file; None is torch.
     """
 
     stage: Stage
@@ -84,6 +87,7 @@ class Case:
     lr_size: tuple[int, int]
     sr_size: tuple[int, int]
     batch: int
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +192,7 @@ def bench(
     compiled: bool = False,
     classifier: str | None = None,
     weights: Mapping[str, Sequence[str]] | None = None,
+    runtimes: Sequence[str] = (),
     plugins: Sequence[Path | str] = (),
     progress: bool = True,
 ) -> BenchResult:
@@ -203,6 +208,7 @@ def bench(
         compiled: Send methods and classifier through torch.compile first.
         classifier: SPEC of a classifier, for `classify` and `end_to_end`, or None.
         weights: Names or files by method, or "untrained"; without, those that are here, else an untrained network.
+        runtimes: What runs methods and classifier as exported files too: "onnx".
         plugins: Files of further methods.
         progress: Show a progress bar on a terminal.
 
@@ -222,6 +228,14 @@ def bench(
     for height, width in sizes:
         if min(height, width, _scaled(height, factor), _scaled(width, factor)) < 1:
             raise UsageError(f"LR of {height} x {width} pixels and SR at {factor:g} times that need a pixel or more")
+    if "onnx-int8" in runtimes:
+        raise UsageError(
+            "how fast int8 is depends on what falls back on the calibration images, so `srbench eval --runtime"
+            " onnx-int8` and `srbench export --precision int8` say it; bench takes --runtime onnx"
+        )
+    check_names(runtimes, where, numerics)
+    if runtimes and compiled:
+        raise UsageError("--compile is for torch, and --runtime for exported files beside it; give one of them")
     if methods is not None and not methods:
         raise UsageError("no method was named; name some, or leave them out for all of them")
     batches = tuple(dict.fromkeys([1, *(batch_sizes or [BATCH_IMAGES[where.type]])]))
@@ -232,7 +246,9 @@ def bench(
     lr_sr = [((h, w), (_scaled(h, factor), _scaled(w, factor))) for h, w in dict.fromkeys(sizes)]
     before = measure_matrix_product(where, numerics, budget_s=BUDGET_S)
     with tempfile.TemporaryDirectory() as folder:
-        runner = _Bench(loaded_methods, loaded_classifier, lr_sr, batches, settings, compiled, Path(folder))
+        runner = _Bench(
+            loaded_methods, loaded_classifier, lr_sr, batches, settings, compiled, tuple(runtimes), Path(folder)
+        )
         rows = list(runner.rows(progress=progress))
     after = measure_matrix_product(where, numerics, budget_s=BUDGET_S)
     # What else the machine does may slow the yardstick too; the better of the two is nearer to what the device can do.
@@ -294,8 +310,10 @@ class _Bench:
         batches: Sequence[int],
         settings: PassSettings,
         compiled: bool,
+        runtimes: Sequence[str],
         folder: Path,
     ) -> None:
+        self._runtimes = runtimes
         self._methods, self._classifier, self._sizes, self._batches = loaded_methods, classifier, sizes, batches
         self._settings, self._compiled, self._folder = settings, compiled, folder
         self._device = settings.device
@@ -307,7 +325,7 @@ class _Bench:
     @torch.inference_mode()
     def rows(self, *, progress: bool) -> Iterator[Row]:
         stages = 2 * len(self._methods) + (self._classifier is not None)
-        total = len(self._sizes) * len(self._batches) * stages
+        total = len(self._sizes) * len(self._batches) * stages * (1 + len(self._runtimes))
         with track("timing", total, show=progress, unit="measurements") as advance:
             for lr_size, sr_size in self._sizes:
                 path = _image_file(self._folder, lr_size)
@@ -325,6 +343,11 @@ class _Bench:
             many = _repeated(sr, batch)
             case = self._case("classify", None, lr, sr_size, batch)
             yield self._row(case, partial(self._classified, many), macs, [classifier], inputs=[many])
+        for runtime in self._runtimes:
+            calls = ExportedCalls.of_network(classifier, self._protocol, sr_size)
+            for batch in self._batches:
+                case = self._case("classify", None, lr, sr_size, batch, runtime)
+                yield self._row(case, partial(calls.classify, _repeated(sr, batch)), macs, [classifier])
 
     def _method_rows(self, loaded: LoadedMethod, path: Path, lr: Tensor, sr_size: tuple[int, int]) -> Iterator[Row]:
         assert loaded.method is not None
@@ -355,6 +378,13 @@ class _Bench:
                 all_macs,
                 networks,
             )
+        for runtime in self._runtimes:
+            calls = ExportedCalls(loaded, self._classifier, self._protocol, (lr.shape[-2], lr.shape[-1]), sr_size)
+            for batch in self._batches:
+                case = self._case("restore", loaded, lr, sr_size, batch, runtime)
+                yield self._row(case, partial(calls.restore, _repeated(lr, batch)), macs, [method])
+                case = self._case("end_to_end", loaded, lr, sr_size, batch, runtime)
+                yield self._row(case, partial(calls.from_files, [path] * batch), all_macs, networks)
         method.to("cpu")
 
     def _row(
@@ -402,16 +432,23 @@ class _Bench:
         )
 
     def _case(
-        self, stage: Stage, loaded: LoadedMethod | None, lr: Tensor, sr_size: tuple[int, int], batch: int
+        self,
+        stage: Stage,
+        loaded: LoadedMethod | None,
+        lr: Tensor,
+        sr_size: tuple[int, int],
+        batch: int,
+        runtime: str | None = None,
     ) -> Case:
         return Case(
             stage=stage,
-            method=loaded.name if loaded is not None else None,
+            method=named(loaded.name, runtime) if loaded is not None else None,
             weights=loaded.label if loaded is not None else None,
             classifier=self._classifier.id if self._classifier is not None and stage != "restore" else None,
             lr_size=(lr.shape[-2], lr.shape[-1]),
             sr_size=sr_size,
             batch=batch,
+            runtime=runtime,
         )
 
     def _ready(self, network: Network) -> Network:

@@ -15,7 +15,7 @@ from rich.text import Text
 from srbench.bench import BenchResult, Case, Row
 from srbench.leaderboard.fitting import fitted
 from srbench.leaderboard.texts import MISSING, fixed, in_lines, scaled, three
-from srbench.records.schema import Spread
+from srbench.records.schema import Spread, named
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _notes(result: BenchResult) -> list[str]:
 
 def _label(case: Case) -> str:
     if case.method is None:
-        return str(case.classifier)
+        return named(str(case.classifier), case.runtime)
     return f"{case.method} ({case.weights})" if case.weights else case.method
 
 

@@ -116,6 +116,15 @@ def eval_(
     weights: Annotated[
         list[str] | None, typer.Option(help="METHOD=NAME or METHOD=FILE; repeatable, one row each.")
     ] = None,
+    runtime: Annotated[
+        list[str] | None,
+        typer.Option(help="Score the methods as exported files too: onnx or onnx-int8; repeatable, one row each."),
+    ] = None,
+    calibrate: Annotated[
+        str | None, typer.Option(help="With onnx-int8: SPEC of training images; none of them may be in --data.")
+    ] = None,
+    calibrate_split: Annotated[str | None, typer.Option(help="With onnx-int8: name of their split.")] = None,
+    calibrate_images: Annotated[int, typer.Option(help="With onnx-int8: how many of them are taken.")] = 192,
     precomputed: Annotated[
         list[str] | None, typer.Option(help="NAME=DIR: images restored elsewhere, named by sample id; repeatable.")
     ] = None,
@@ -146,6 +155,7 @@ def eval_(
     by_method = weights_by_method(weights or [])
     with waiting("loading torch, methods and classifiers"):
         from srbench.evaluation import evaluate
+        from srbench.evaluation.quantising import Int8Options
         from srbench.records.schema import BASELINE
     result = evaluate(
         methods or ("all" if every else [BASELINE]),
@@ -157,6 +167,8 @@ def eval_(
         shifts=shift or (),
         input_sizes=[int(size) if size.isdecimal() else size for size in input_size or []],
         weights=by_method,
+        runtimes=runtime or (),
+        int8=None if calibrate is None else Int8Options(calibrate, calibrate_split, calibrate_images),
         precomputed=elsewhere,
         meta=meta,
         slices=slice_ or (),
@@ -174,7 +186,7 @@ def eval_(
         typer.echo(_done(result), err=True)
         for record in result.failed:
             key = record.cell
-            typer.echo(f"srbench: failed: {key.method} with {key.classifier} on {key.task}: {record.reason}", err=True)
+            typer.echo(f"srbench: failed: {key.name} with {key.classifier} on {key.task}: {record.reason}", err=True)
             if debug and record.traceback is not None:
                 typer.echo(record.traceback, err=True)
     if result.failed:
@@ -367,6 +379,7 @@ def bench(
     weights: Annotated[
         list[str] | None, typer.Option(help="METHOD=NAME, METHOD=FILE or METHOD=untrained; repeatable, one row each.")
     ] = None,
+    runtime: Annotated[list[str] | None, typer.Option(help="Time exported files too: onnx.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the figures to this .json file too.")] = None,
     plugin: Plugins = None,
 ) -> None:
@@ -389,6 +402,7 @@ def bench(
         compiled=compiled,
         classifier=classifier,
         weights=by_method,
+        runtimes=runtime or (),
         plugins=plugin or (),
     )
     if out is not None:

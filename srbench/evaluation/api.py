@@ -85,7 +85,7 @@ class EvaluationResult:
                 frame = cell.samples()
                 frame.insert(0, "task", key.task)
                 frame.insert(1, "classifier", key.classifier)
-                frame.insert(2, "method", key.method)
+                frame.insert(2, "method", key.name)
                 frame.insert(3, "weights", key.weights)
                 frame.insert(4, "input_size", pd.Series(key.input_size, frame.index, dtype="Int64"))
                 frames.append(frame)

@@ -33,6 +33,7 @@ from srbench.records.schema import (
     MethodPart,
     ProtocolPart,
     Record,
+    RuntimePart,
     Status,
     TimingPart,
     WeightsPart,
@@ -74,6 +75,7 @@ class Scored:
         costs: What restoring costs, where it was measured.
         timing: What the cell took.
         network_macs: Multiply-accumulates an image of the network that decides, where they were counted.
+        runtime: The exported file that computed it, or None.
     """
 
     samples: pd.DataFrame
@@ -81,6 +83,7 @@ class Scored:
     costs: Costs | None
     timing: TimingPart
     network_macs: int | None = None
+    runtime: RuntimePart | None = None
 
 
 def make_record(
@@ -134,6 +137,7 @@ def make_record(
         training=training_part(cell.loaded),
         created=now(),
         traceback=traceback,
+        runtime=scored.runtime if scored is not None else None,
     )
     return record if scored is None else with_metrics(record, scored.samples, cell, protocol)
 

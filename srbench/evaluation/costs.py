@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,10 @@ from srbench.data.hr_cache import HRStore
 from srbench.data.source import Source
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import CHUNK, PassSettings
+from srbench.evaluation.plan import PlannedCell
+from srbench.evaluation.runtimes import ExportedFile, ExportedFiles, eight_bits
 from srbench.evaluation.sizes import SMALL_SIDE
+from srbench.export.session import Session
 from srbench.files.strict import canonical_json
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade, for_classifier, restore_size
@@ -52,7 +56,9 @@ class Costs:
 class Stopwatches:
     """Measures methods and classifiers on the first image of a task; each once, however many cells share it."""
 
-    def __init__(self, source: Source, hr_store: HRStore, protocol: Protocol, settings: PassSettings) -> None:
+    def __init__(
+        self, source: Source, hr_store: HRStore, protocol: Protocol, settings: PassSettings, files: ExportedFiles
+    ) -> None:
         """Take the first image as the sample that everything is timed on.
 
         Args:
@@ -60,7 +66,9 @@ class Stopwatches:
             hr_store: The HR images.
             protocol: The protocol.
             settings: Device, arithmetic and batch size.
+            files: The exported files, for cells with a runtime.
         """
+        self._files = files
         self._source, self._store, self._protocol, self._settings = source, hr_store, protocol, settings
         self._index = [sample.id for sample in source.samples].index(hr_store.samples[0].id)
         self._hr = hr_store.batch([0]).to(settings.device).float() / 255  # LR, where images are small by nature
@@ -72,26 +80,31 @@ class Stopwatches:
         self._network_macs: dict[tuple[int, tuple[int, ...]], int | None] = {}
 
     @torch.inference_mode()
-    def restoring(self, loaded: LoadedMethod) -> Costs:
+    def restoring(self, cell: PlannedCell, loaded: LoadedMethod) -> Costs:
         """Return what a method costs on its own; equal weights under two names are measured once."""
         key = _same_work(loaded)
         if key not in self._costs:
             assert loaded.method is not None
             method = loaded.method
             one = self._lr(self._hr)
+            run: Callable[[Tensor], object] = partial(self._restore, loaded)
+            dtype = self._settings.numerics.arithmetic
+            if loaded.runtime is not None:
+                file = self.file_of(cell)
+                run, dtype = partial(_run, file.restoring), "int8" if file.calibration is not None else dtype
             images = self._settings.images_a_batch(*(self._sr_size if self._protocol.is_small else self._size))
             images = min(images, max(len(self._store), CHUNK))  # the pass has no larger batch, whatever is asked for
             many = one.expand(images, -1, -1, -1).contiguous()
-            single = self._measure(lambda: self._restore(loaded, one), 1)
+            single = self._measure(lambda: run(one), 1)
             with peak_memory(self._settings.device, method, many) as peak:
-                batched = self._measure(lambda: self._restore(loaded, many), len(many))
+                batched = self._measure(lambda: run(many), len(many))
             self._costs[key] = Costs(
                 latency_ms=milliseconds(single),
                 throughput=rate(batched),
                 batch=len(many),
-                peak_memory_mb=peak.mb,
+                peak_memory_mb=peak.mb if loaded.runtime is None else None,
                 macs=count_macs(method, to_channels(one, method.info.channels), self._sr_size),
-                dtype=self._settings.numerics.arithmetic,
+                dtype=dtype,
             )
         return self._costs[key]
 
@@ -123,18 +136,29 @@ class Stopwatches:
         return self._network_macs[known]
 
     @torch.inference_mode()
-    def end_to_end(self, loaded: LoadedMethod | None, classifier: torch.nn.Module | None) -> Spread:
+    def end_to_end(self, cell: PlannedCell) -> Spread:
         """Return milliseconds an image from the file to the logits, at batch 1."""
+        loaded, classifier = cell.loaded, cell.network
 
         def once() -> None:
             image = crop_hr(self._source.read(self._index), self._store.geometry)
             hr = image[None].to(self._settings.device).float() / 255
+            if cell.key.runtime is not None:
+                _run(self.file_of(cell).shipped, self._lr(hr))
+                return
             seen = hr if loaded is None else for_classifier(self._restore(loaded, self._lr(hr)), self._protocol)
             if classifier is not None:
                 with self._settings.numerics.active():
                     classifier(seen)
 
         return milliseconds(self._measure(once, 1))
+
+    def file_of(self, cell: PlannedCell) -> ExportedFile:
+        """Return the exported file of a cell, at the protocol's own size or the cell's."""
+        lr = self._lr(self._hr)
+        size = self._sr_size if cell.side is None else at_side(self._sr_size, cell.side)
+        assert cell.loaded is not None
+        return self._files.of(cell.loaded, cell.scored.classifier, cell.network, (lr.shape[-2], lr.shape[-1]), size)
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -170,7 +194,11 @@ def _same_work(loaded: LoadedMethod) -> object:
     weights = loaded.weights
     if weights is None or not weights.ref.sha256:
         return id(loaded)
-    return loaded.name, loaded.track, weights.ref.sha256, canonical_json(dict(weights.ref.arguments))
+    return loaded.name, loaded.runtime, loaded.track, weights.ref.sha256, canonical_json(dict(weights.ref.arguments))
+
+
+def _run(session: Session, lr: Tensor) -> None:
+    session(eight_bits(lr))
 
 
 def milliseconds(timing: Timing) -> Spread:

@@ -16,7 +16,7 @@ from srbench.evaluation.lr_images import read_lr
 from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.evaluation.quantising import Int8Options, Int8Report, quantise
 from srbench.export import formats
-from srbench.export.graph import Deployment, ExportError, Graph
+from srbench.export.graph import LOGITS, Deployment, ExportError, Graph
 from srbench.export.parity import Parity, Reference, check_faithful, compare
 from srbench.export.session import Session
 from srbench.export.sizes import LrSize, parse_lr_size
@@ -114,7 +114,7 @@ def export(
         raise UsageError("--precision int8 is judged by the decisions of a network; name it with --classifier SPEC")
     test = read_lr(deployment, data, split, limit if limit is not None or data != "demo" else _DEFAULT_IMAGES)
     whole = formats.onnx_model(graph, deployment.lr_size, name=method)
-    short = whole if deployment.network is None else formats.without_sr(whole)
+    short = whole if deployment.network is None else formats.ending_with(whole, LOGITS)
     threads, probe = torch.get_num_threads(), None
     content = formats.onnx_bytes(short, metadata)
     if deployment.network is not None:
@@ -147,18 +147,41 @@ def _deployment(
     loaded = load_method(name, cls, ref, rules)
     assert loaded.method is not None
     behind = _network(loaded, network, rules)
-    deployment = Deployment(
-        name=name,
+    sr_size = _sr_size(loaded, lr_size, input_size, rules)
+    return deployment_of(loaded, network, behind, rules, lr_size=lr_size, sr_size=sr_size), weights_notes(ref)
+
+
+def deployment_of(
+    loaded: LoadedMethod,
+    base: Classifier | None,
+    network: nn.Module | None,
+    protocol: Protocol,
+    *,
+    lr_size: LrSize,
+    sr_size: tuple[int, int] | None,
+) -> Deployment:
+    """Return what ships of a method and a network.
+
+    Args:
+        loaded: The method.
+        base: What names the outputs, or None where SR itself is the output.
+        network: What sees SR: `base`, or the copy of it that was trained along with the method.
+        protocol: The protocol.
+        lr_size: Sizes of LR.
+        sr_size: Height and width of SR, pixels; None keeps the method's own factor.
+    """
+    assert loaded.method is not None
+    return Deployment(
+        name=loaded.name,
         method=loaded.method,
         weights=loaded.label,
         weights_sha256=None if loaded.weights is None else loaded.weights.ref.sha256,
-        network=behind,
-        network_info=None if network is None else network.info,
-        protocol=rules,
+        network=network,
+        network_info=None if base is None else base.info,
+        protocol=protocol,
         lr_size=lr_size,
-        sr_size=_sr_size(loaded, lr_size, input_size, rules),
+        sr_size=sr_size,
     )
-    return deployment, weights_notes(ref)
 
 
 def _network(loaded: LoadedMethod, network: Classifier | None, protocol: Protocol) -> nn.Module | None:

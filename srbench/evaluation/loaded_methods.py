@@ -34,6 +34,8 @@ class LoadedMethod:
         skip: Why the whole method is skipped, or None.
         cls: Its class, for what it says about itself.
         images: SR that was made elsewhere, in place of a method that makes it.
+        runtime: What runs it, together with the classifier, as one exported file; None is torch. See
+            `srbench.evaluation.runtimes`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class LoadedMethod:
     track: Literal["frozen", "adapted"] = "frozen"
     skip: str | None = None
     images: RestoredFolder | None = None
+    runtime: str | None = None
 
     @property
     def label(self) -> str | None:

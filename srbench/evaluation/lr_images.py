@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from srbench.data.catalogue import open_source
 from srbench.data.hr_cache import build_hr_store
@@ -33,6 +34,11 @@ class LrImages:
     outputs: NDArray[np.int64] | None
 
 
+def pixel_hash(pixels: Tensor) -> str:
+    """Return what tells an image, `(1, C, H, W)`, uint8, in whatever folder it lies."""
+    return hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes()).hexdigest()
+
+
 def read_lr(deployment: Deployment, data: str, split: str | None, limit: int | None) -> LrImages:
     """Return the LR of a dataset, degraded as the protocol says to the sizes of a graph.
 
@@ -47,7 +53,7 @@ def read_lr(deployment: Deployment, data: str, split: str | None, limit: int | N
     for position in range(len(store)):
         height, width = sizes[position % len(sizes)]
         pixels = store.batch([position])
-        hashes.append(hashlib.sha256(f"{tuple(pixels.shape)}".encode() + pixels.numpy().tobytes()).hexdigest())
+        hashes.append(pixel_hash(pixels))
         side = max(height, width)
         to_side = dataclasses.replace(protocol.lr, scale=None, lr_side=side, none=False, given=False)
         lr = to_uint8(degrade(pixels.float() / 255, to_side, sample_ids=[store.samples[position].id]))[0]

@@ -10,6 +10,7 @@ import torch
 
 from srbench.compute.numerics import Numerics
 from srbench.errors import UsageError
+from srbench.evaluation.quantising import Int8Options
 from srbench.protocol import Protocol
 from srbench.registry import listed
 
@@ -35,6 +36,9 @@ class EvalOptions:
         input_sizes: Shortest sides of what the classifiers receive, pixels, one or several, or "sweep": multiples of 32
             from just above the LR side to the HR side. The protocol's own size is always among them.
         weights: Names or files by method, one or several.
+        runtimes: What runs the methods as exported files too, `onnx` or `onnx-int8`, one or several; each makes a
+            further row of every method that is asked for, such as `darionet[onnx]`.
+        int8: The training images that `onnx-int8` is calibrated on.
         precomputed: Folders of images that were restored elsewhere, by the name of the row that each makes.
         meta: CSV about the images, their ids in the first column; its other columns become slices of the table.
         slices: Columns to slice by, of `meta` or srbench's own (hr_side, lr_side, source_side, format, channels); () is
@@ -61,6 +65,8 @@ class EvalOptions:
     shifts: str | Sequence[str] = ()
     input_sizes: int | str | Sequence[int | str] = ()
     weights: Mapping[str, str | Sequence[str]] | None = None
+    runtimes: str | Sequence[str] = ()
+    int8: Int8Options | None = None
     precomputed: Mapping[str, Path | str] | None = None
     meta: Path | str | None = None
     slices: str | Sequence[str] = ()

@@ -11,6 +11,7 @@ from torch import nn
 
 from srbench.data.hr_cache import HRStore
 from srbench.data.source import sample_list_sha256
+from srbench.evaluation import runtimes
 from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.overlap import trained_ids
 from srbench.evaluation.resolve import Evaluation
@@ -187,6 +188,8 @@ class _Planner:
         skip = loaded.skip_reason(self._task_info(classifier)) if loaded is not None else None
         if loaded is not None and skip is None and classifier is None and loaded.cls.info.output != "hr":
             skip = "without a classifier there is nothing to score where SR is not at HR size"
+        if loaded is not None and skip is None and loaded.runtime is not None:
+            skip = runtimes.why_no_file(loaded, self._protocol, self._hr, channels=self._evaluation.settings.channels)
         if skip is None and input_size is not None and classifier is not None:
             skip = _why_not_at_other_sizes(loaded, classifier)
         key = CellKey(
@@ -196,8 +199,11 @@ class _Planner:
             classifier=scored.id,
             track=loaded.track if loaded is not None else "frozen",
             input_size=input_size,
+            runtime=loaded.runtime if loaded is not None else None,
         )
-        folder = cell_folder(self._evaluation.out, key.task, key.classifier, key.method, key.weights, input_size)
+        folder = cell_folder(
+            self._evaluation.out, key.task, key.classifier, key.method, key.weights, input_size, key.runtime
+        )
         own_side = classifier.usual_side if classifier is not None and self._protocol.is_small else None
         trained_on = (
             self._trained_on(classifier.card if classifier is not None else None),
@@ -265,4 +271,9 @@ class _Planner:
             | ({} if not any(trained_on) else {"trained_on": list(trained_on)})
             | ({} if loaded is None or loaded.images is None else {"images": loaded.images.sha256})
             | ({} if input_size is None else {"input_size": input_size})
+            | (
+                {}
+                if loaded is None or loaded.runtime is None
+                else dict(self._evaluation.runtime_inputs[loaded.runtime])
+            )
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from srbench.errors import DataError, UsageError
 from srbench.evaluation.lr_images import LrImages
 from srbench.export import formats
 from srbench.export.graph import ExportError
-from srbench.export.int8 import Quantiser, fall_back
+from srbench.export.int8 import Quantised, Quantiser, fall_back
 from srbench.export.session import Session
 from srbench.metrics.stats import bootstrap_means, interval
 
@@ -103,12 +103,8 @@ class Int8Report:
         ]
 
     def metadata(self) -> dict[str, Any]:
-        """Return what the file says of it."""
-        return {
-            "precision": "int8",
-            "float32_parts": list(self.fallen),
-            "int8_loss": {"measure": self.measure, "n": self.n, "points": round(100 * self.loss, 3)},
-        }
+        """Return what the file says of its cost."""
+        return {"int8_loss": {"measure": self.measure, "n": self.n, "points": round(100 * self.loss, 3)}}
 
 
 @dataclass(frozen=True)
@@ -149,30 +145,8 @@ def quantise(
         DataError: If calibration and test share an image.
         ExportError: If more is lost than the gate allows.
     """
-    check_apart(calibration, test)
-    held_out = calibration.images[::_HELD_OUT]
-    seen = [image for number, image in enumerate(calibration.images) if number % _HELD_OUT]
-    quantiser = Quantiser(model, seen, per_channel=not options.per_tensor)
-
-    def run(graph: ModelProto) -> Any:
-        session = Session(formats.onnx_bytes(graph, metadata), threads=threads)
-        return lambda lr: session(lr)[0]
-
-    outputs = None if calibration.outputs is None else calibration.outputs[::_HELD_OUT]
-    allowed = _CHANGED if outputs is None else options.gate / 100
-    quantised = fall_back(
-        quantiser,
-        run,
-        model,
-        held_out,
-        lost=lambda coarse, exact: float(losses(coarse.argmax(1), exact.argmax(1), outputs).mean()),
-        allowed=1.0 if options.per_tensor else allowed,
-    )
-    if len(quantised.fallen) == len(quantised.parts):
-        raise ExportError(
-            "every part would have to stay in float32, so there is no int8 graph; nothing was written: ship float32, or"
-            " calibrate on images like yours"
-        )
+    check_apart(calibration, test.hashes)
+    quantised = quantised_graph(model, metadata, calibration, options, threads=threads)
     exact = Session(formats.onnx_bytes(model, metadata), threads=threads)
     coarse = Session(formats.onnx_bytes(quantised.model, metadata), threads=threads)
     decided = [
@@ -206,8 +180,54 @@ def quantise(
             f"{report.lines[0]}, and --gate allows {options.gate:g}; nothing was written:"
             " ship float32, calibrate on more images like yours, or raise --gate"
         )
-    about = dict(metadata) | report.metadata()
+    about = dict(metadata) | quantised_metadata(quantised) | report.metadata()
     return Int8File(formats.onnx_bytes(quantised.model, about), report, about)
+
+
+def quantised_graph(
+    model: ModelProto, metadata: Mapping[str, Any], calibration: LrImages, options: Int8Options, *, threads: int
+) -> Quantised:
+    """Return a graph in 8 bits, as far as the calibration images allow; no other image takes part.
+
+    Args:
+        model: The float graph; its first output is the logits.
+        metadata: What its file says about itself.
+        calibration: Training images.
+        options: How.
+        threads: Threads of the runtime.
+
+    Raises:
+        ExportError: If every part would have to stay in float32.
+    """
+    held_out = calibration.images[::_HELD_OUT]
+    seen = [image for number, image in enumerate(calibration.images) if number % _HELD_OUT]
+    quantiser = Quantiser(model, seen, per_channel=not options.per_tensor)
+
+    def run(graph: ModelProto) -> Any:
+        session = Session(formats.onnx_bytes(graph, metadata), threads=threads)
+        return lambda lr: session(lr)[0]
+
+    outputs = None if calibration.outputs is None else calibration.outputs[::_HELD_OUT]
+    allowed = _CHANGED if outputs is None else options.gate / 100
+    quantised = fall_back(
+        quantiser,
+        run,
+        model,
+        held_out,
+        lost=lambda coarse, exact: float(losses(coarse.argmax(1), exact.argmax(1), outputs).mean()),
+        allowed=1.0 if options.per_tensor else allowed,
+    )
+    if len(quantised.fallen) == len(quantised.parts):
+        raise ExportError(
+            "every part would have to stay in float32, so there is no int8 graph: ship float32, or"
+            " calibrate on images like yours"
+        )
+    return quantised
+
+
+def quantised_metadata(quantised: Quantised) -> dict[str, Any]:
+    """Return what a file says of its integers."""
+    return {"precision": "int8", "float32_parts": list(quantised.fallen)}
 
 
 def losses(
@@ -224,13 +244,13 @@ def losses(
     return (exact == right).astype(np.float64) - (coarse == right)
 
 
-def check_apart(calibration: LrImages, test: LrImages) -> None:
-    """Refuse calibration images that are test images too, by their pixels.
+def check_apart(calibration: LrImages, hashes: Collection[str]) -> None:
+    """Refuse calibration images that are test images too, by the hashes of their pixels.
 
     Raises:
         DataError: Saying how many.
     """
-    shared = set(calibration.hashes) & set(test.hashes)
+    shared = set(calibration.hashes) & set(hashes)
     if shared:
         raise DataError(
             f"{len(shared)} of the {len(calibration.hashes)} calibration images are images of --data too;"

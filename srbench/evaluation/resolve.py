@@ -16,6 +16,7 @@ from srbench.data.catalogue import default_protocol, open_source
 from srbench.data.metadata import Metadata, check_ids, read_metadata
 from srbench.data.source import Source
 from srbench.errors import UnknownNameError, UsageError
+from srbench.evaluation import runtimes
 from srbench.evaluation.distributed import Ranks
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.options import SWEEP, EvalOptions, PassSettings
@@ -47,6 +48,7 @@ class Evaluation:
         settings: How the pass computes.
         ranks: This process among the others.
         warnings: Sentences that stand below the leaderboard.
+        runtime_inputs: What the values of a runtime's files depend on beyond method and network, by its name.
     """
 
     options: EvalOptions
@@ -60,6 +62,7 @@ class Evaluation:
     settings: PassSettings
     ranks: Ranks
     warnings: tuple[str, ...]
+    runtime_inputs: Mapping[str, Mapping[str, object]]
 
     def measures(self, protocol: Protocol) -> bool:
         """Say whether the cells of a protocol are timed: a further degradation costs no method anything."""
@@ -113,16 +116,21 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
     elsewhere = options.precomputed or {}
     if elsewhere and len(protocols) > 1:
         raise UsageError("--precomputed holds images of one scale; give one --scale, and another call for each further")
+    runtimes.check(options, device, numerics, has_network=bool(classifiers))
     restored = open_precomputed(elsewhere, source, registry, limit=options.limit)
     methods = {
         protocol.fingerprint: [
-            *choose(
-                names,
-                registry,
-                given=weights,
-                classifiers=classifiers,
-                protocol=protocol,
-                dataset=source.name,
+            *runtimes.with_files(
+                choose(
+                    names,
+                    registry,
+                    given=weights,
+                    classifiers=classifiers,
+                    protocol=protocol,
+                    dataset=source.name,
+                ),
+                listed(options.runtimes),
+                asked=names,
             ),
             *restored,
         ]
@@ -134,7 +142,9 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
                 loaded.method.to(device).to(memory_format=torch.channels_last)
     for fingerprint, shifted in shifts.items():  # the methods are the same; images from elsewhere had another LR
         for protocol in shifted:
-            methods[protocol.fingerprint] = [each for each in methods[fingerprint] if each.images is None]
+            methods[protocol.fingerprint] = [
+                each for each in methods[fingerprint] if each.images is None and each.runtime is None
+            ]
     added = [protocol for group in shifts.values() for protocol in group]
     return Evaluation(
         options=options,
@@ -154,6 +164,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
         ),
         ranks=ranks,
         warnings=(*said, *unmatched, *(f"left out: {problem}" for problem in registry.problems.values())),
+        runtime_inputs=runtimes.inputs(options),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,14 +25,16 @@ from srbench.evaluation.loaded_methods import LoadedMethod
 from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, ScoredNetwork
 from srbench.evaluation.rows import CellRows, Stopwatch
+from srbench.evaluation.runtimes import ExportedFiles
 from srbench.evaluation.sizes import square
 from srbench.evaluation.thumbnails import PENDING_BYTES, Images, ThumbnailBuffer, ThumbnailSelector
+from srbench.export.graph import ExportError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import for_classifier, for_metric, restore_size
 from srbench.imaging.sizes import at_side
 from srbench.metrics.catalogue import image_columns
 from srbench.protocol import Protocol
-from srbench.records.schema import ORACLE
+from srbench.records.schema import ORACLE, named
 from srbench.records.shards import done_positions
 from srbench.restore import is_finite, native, not_finite, serves_all_sizes
 from srbench.task_types import BatchResult
@@ -45,14 +47,18 @@ class Failure:
     Attributes:
         reason: One sentence.
         traceback: Where in the code, or None where nothing was raised.
+        status: "error", or "skipped" where what was asked for does not exist: no file can hold the method.
     """
 
     reason: str
     traceback: str | None = None
+    status: Literal["error", "skipped"] = "error"
 
     @classmethod
     def of(cls, error: Exception, prefix: str = "") -> Failure:
         """Return the failure of an error; `prefix` stands before its sentence."""
+        if isinstance(error, ExportError):
+            return cls(prefix + sentence(error), status="skipped")
         return cls(prefix + sentence(error), traceback_text(error))
 
 
@@ -79,6 +85,7 @@ def run_pass(
     counters: Counters,
     advance: Callable[[int], None],
     selectors: Mapping[str | None, ThumbnailSelector],
+    files: ExportedFiles,
 ) -> PassResult:
     """Compute this process's share of the missing samples of every cell and write them as shards.
 
@@ -91,6 +98,7 @@ def run_pass(
         counters: Raised by what is done.
         advance: Called with the number of samples newly done.
         selectors: By classifier, what selects the samples that keep their pixels; updated by what this pass computes.
+        files: The exported files, for cells with a runtime.
 
     Raises:
         RecordError: If results cannot be written; nothing half-written stays.
@@ -101,7 +109,7 @@ def run_pass(
     with ThreadPoolExecutor(1, thread_name_prefix="read") as thread:
         reader = BatchReader(hr_store, protocol, settings, counters, thread)
         thumbnails = ThumbnailBuffer(selectors, result.kept, PENDING_BYTES[settings.device.type])
-        scoring = _Pass(hr_store, protocol, settings, counters, reader, thumbnails, result)
+        scoring = _Pass(hr_store, protocol, settings, counters, reader, thumbnails, result, files)
         for start in range(0, len(share), options.CHUNK):
             chunk = share[start : start + options.CHUNK]
             # A stopped run leaves whole chunks, unless it had another number of ranks: then cells lack different rows.
@@ -173,6 +181,20 @@ class _Answer:
     is_finite: Tensor | None
 
 
+def _answer(cell: PlannedCell, output: Any, batch: Batch, *, seen: tuple[int, int]) -> _Answer:
+    """Return what a network's output says, as the cell's task type keeps it.
+
+    Args:
+        cell: The cell.
+        output: What the network returned.
+        batch: The images.
+        seen: Height and width of what the network saw.
+    """
+    task_type = cell.scored.task_type
+    size = batch.sr_size if batch.hr is None else (batch.hr.shape[-2], batch.hr.shape[-1])
+    return _Answer(task_type.prediction(output, seen=seen, size=size), task_type.is_finite(output))
+
+
 class _Pass:
     """What every chunk of a pass shares.
 
@@ -190,9 +212,11 @@ class _Pass:
         reader: BatchReader,
         thumbnails: ThumbnailBuffer,
         result: PassResult,
+        files: ExportedFiles,
     ) -> None:
         self._store, self._protocol, self._settings, self._counters = hr_store, protocol, settings, counters
         self._reader, self._thumbnails, self._result = reader, thumbnails, result
+        self._files = files
 
     def chunk(self, cells: Sequence[PlannedCell], chunk: NDArray[np.int64]) -> None:
         """Compute rows that all of these cells lack, and write a shard for each."""
@@ -276,6 +300,9 @@ class _Pass:
         if not cells:
             return
         loaded = cells[0].loaded
+        if loaded is not None and loaded.runtime is not None:
+            self._run_files(loaded, cells, batch, targets, rows)
+            return
         by_size: dict[int | None, list[PlannedCell]] = {}
         for cell in cells:
             by_size.setdefault(cell.side, []).append(cell)
@@ -297,6 +324,43 @@ class _Pass:
             self._score(group, seen, batch, targets, rows)
         if restored is not None and restored.calls:
             self._counters.add(self._counters.restored, _name(loaded), len(batch.ids) * restored.calls)
+
+    def _run_files(
+        self,
+        loaded: LoadedMethod,
+        cells: Sequence[PlannedCell],
+        batch: Batch,
+        targets: Mapping[str | None, _Targets],
+        rows: Mapping[Path, CellRows],
+    ) -> None:
+        """Run a batch through the exported file of each cell, which holds method and network together."""
+        assert batch.lr is not None
+        height, width = batch.lr.shape[-2:]
+        for cell in cells:
+            size = batch.sr_size if cell.side is None else at_side(batch.sr_size, cell.side)
+            try:
+                file = self._files.of(loaded, cell.scored.classifier, cell.network, (height, width), size)
+                with Stopwatch(self._settings.device) as watch:
+                    logits, sr = file(batch.lr, with_sr=cell.side is None)
+                quality: Mapping[str, Tensor] = {}
+                finite: list[tuple[str, Tensor]] = []
+                if sr is not None:
+                    _, quality = _quality(sr, batch, self._protocol, output=loaded.cls.info.output)
+                    finite = [(not_finite(cell.key.name), is_finite(sr))]
+                self._add(
+                    cell,
+                    batch,
+                    None if logits is None else _answer(cell, logits, batch, seen=size),
+                    targets,
+                    rows,
+                    quality=quality,
+                    watches=[watch],
+                    finite=finite,
+                )
+            except Exception as error:  # noqa: BLE001 as above: a file that fails is one record
+                self._fail([cell], Failure.of(error))
+                continue
+            self._counters.add(self._counters.restored, _name(loaded), len(batch.ids))
 
     def _original(self, batch: Batch, side: int | None) -> _Seen:
         """Return HR, at an input size by the protocol's kernel."""
@@ -329,15 +393,29 @@ class _Pass:
         for cell in cells:
             try:
                 answer, classifying = self._classify(cell, seen.image, batch, targets)
-                scored = BatchResult({}) if answer is None else _scored(answer.value, cell.scored, batch, targets)
+                watches = [*seen.watches, *classifying]
+                self._add(cell, batch, answer, targets, rows, quality=seen.quality, watches=watches, finite=seen.finite)
             except Exception as error:  # noqa: BLE001 as above: one classifier that fails is one record
                 self._fail([cell], Failure.of(error))
-                continue
-            flags = []
-            if answer is not None and answer.is_finite is not None:
-                flags.append((not_finite_outputs(cell.scored.id), answer.is_finite))
-            watches = [*seen.watches, *classifying]
-            rows[cell.folder].add(batch, seen.quality, scored, watches=watches, finite=[*seen.finite, *flags])
+
+    def _add(
+        self,
+        cell: PlannedCell,
+        batch: Batch,
+        answer: _Answer | None,
+        targets: Mapping[str | None, _Targets],
+        rows: Mapping[Path, CellRows],
+        *,
+        quality: Mapping[str, Tensor],
+        watches: Sequence[Stopwatch],
+        finite: Sequence[tuple[str, Tensor]],
+    ) -> None:
+        """Add the rows of a batch to a cell."""
+        scored = BatchResult({}) if answer is None else _scored(answer.value, cell.scored, batch, targets)
+        flags = []
+        if answer is not None and answer.is_finite is not None:
+            flags.append((not_finite_outputs(cell.scored.id), answer.is_finite))
+        rows[cell.folder].add(batch, quality, scored, watches=watches, finite=[*finite, *flags])
 
     def _classify(
         self, cell: PlannedCell, image: Tensor, batch: Batch, targets: Mapping[str | None, _Targets]
@@ -355,10 +433,7 @@ class _Pass:
         with Stopwatch(self._settings.device) as watch, self._settings.numerics.active():
             output = cell.network(image)
         self._counters.add(self._counters.sr_classified, f"{_name(cell.loaded)} {cell.scored.id}", len(batch.ids))
-        task_type = cell.scored.task_type
-        seen = (image.shape[-2], image.shape[-1])
-        size = batch.sr_size if batch.hr is None else (batch.hr.shape[-2], batch.hr.shape[-1])
-        return _Answer(task_type.prediction(output, seen=seen, size=size), task_type.is_finite(output)), [watch]
+        return _answer(cell, output, batch, seen=(image.shape[-2], image.shape[-1])), [watch]
 
 
 class RestoredBatch:
@@ -461,4 +536,5 @@ def _quality_of_hr(batch: Batch, protocol: Protocol) -> dict[str, Any]:
 def _name(loaded: LoadedMethod | None) -> str:
     if loaded is None:
         return ORACLE
-    return f"{loaded.name}@{loaded.label}" if loaded.label else loaded.name
+    name = named(loaded.name, loaded.runtime)
+    return f"{name}@{loaded.label}" if loaded.label else name

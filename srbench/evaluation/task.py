@@ -26,6 +26,7 @@ from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, originals_and_baselines, plan_cells
 from srbench.evaluation.precomputed import fitted
 from srbench.evaluation.resolve import Evaluation
+from srbench.evaluation.runtimes import ExportedFiles
 from srbench.evaluation.scoring import Failure, PassResult, RestoredBatch, run_pass
 from srbench.evaluation.thumbnails import Images, ThumbnailSelector
 from srbench.imaging.degrade import for_classifier
@@ -126,6 +127,7 @@ class _Task:
         self, evaluation: Evaluation, protocol: Protocol, hr_store: HRStore, cells: Sequence[PlannedCell]
     ) -> None:
         self._evaluation, self._protocol, self._hr, self._cells = evaluation, protocol, hr_store, cells
+        self._files = ExportedFiles(hr_store, protocol, evaluation.options.int8)
         self._written: dict[Path, Status] = {}  # of the cells that this call has written
         self._failed: dict[Path, StoredCell] = {}
 
@@ -155,6 +157,7 @@ class _Task:
                 counters=counters,
                 advance=advance,
                 selectors=selectors,
+                files=self._files,
             )
         return self._joined(result, selectors, missing) if ranks.world > 1 else result
 
@@ -192,7 +195,7 @@ class _Task:
         """Time the cells that were computed, and write every record that is new."""
         open_cells = [cell for cell in self._cells if not cell.fresh]
         evaluation = self._evaluation
-        watches = Stopwatches(evaluation.source, self._hr, self._protocol, evaluation.settings)
+        watches = Stopwatches(evaluation.source, self._hr, self._protocol, evaluation.settings, self._files)
         surroundings = assemble.Surroundings(
             source=evaluation.source,
             hr_store=self._hr,
@@ -211,7 +214,8 @@ class _Task:
                 if cell.skip is not None:
                     self._commit(surroundings, cell, "skipped", failure=Failure(cell.skip))
                 elif cell.folder in failures:
-                    self._commit(surroundings, cell, "error", failure=failures[cell.folder])
+                    failure = failures[cell.folder]
+                    self._commit(surroundings, cell, failure.status, failure=failure)
                 else:
                     self._commit_scored(surroundings, cell, watches)
                 advance(1)
@@ -230,14 +234,15 @@ class _Task:
         costs = None
         try:
             if self._measures(cell) and cell.loaded is not None and cell.loaded.images is None:
-                costs = watches.restoring(cell.loaded)
+                costs = watches.restoring(cell, cell.loaded)
             timing = self._timing(cell, watches, costs, sums, surroundings.decode_s)
+            runtime = None if cell.key.runtime is None else watches.file_of(cell).record
             macs = watches.network_macs(cell.loaded, cell.network) if self._evaluation.options.measure else None
         except Exception as error:  # noqa: BLE001 a method that fails when it is timed is a record; the others go on
             failure = Failure.of(error, "it was scored, but fails when it is timed: ")
             self._commit(surroundings, cell, "error", failure=failure)
             return
-        self._commit(surroundings, cell, "ok", scored=assemble.Scored(samples, sums, costs, timing, macs))
+        self._commit(surroundings, cell, "ok", scored=assemble.Scored(samples, sums, costs, timing, macs, runtime))
 
     def _measures(self, cell: PlannedCell) -> bool:
         """Say whether a cell has a timing pass: what a method costs is measured at the protocol's own size alone."""
@@ -258,8 +263,10 @@ class _Task:
         timing = TimingPart(
             pass_s=pass_s,
             total_time_s=None if elsewhere else decode_s + pass_s,
-            classify_ms=watches.classifying(classifier) if measured and classifier is not None else None,
-            end_to_end_ms=watches.end_to_end(cell.loaded, cell.network) if measured and not elsewhere else None,
+            classify_ms=watches.classifying(classifier)
+            if measured and classifier is not None and cell.key.runtime is None
+            else None,
+            end_to_end_ms=watches.end_to_end(cell) if measured and not elsewhere else None,
         )
         if costs is None:
             return timing

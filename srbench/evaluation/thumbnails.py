@@ -261,8 +261,10 @@ def to_pixels(image: Tensor) -> NDArray[np.uint8]:
 
 
 def keeps_pixels(cell: PlannedCell) -> bool:
-    """Say whether a cell stores images: at the protocol's own size alone, and LR is stored with the original."""
-    return cell.key.input_size is None and (cell.loaded is None or cell.loaded.cls.info.output == "hr")
+    """Say whether a cell stores images: torch's at the protocol's own size; LR is stored with the original."""
+    if cell.key.input_size is not None or cell.key.runtime is not None:
+        return False
+    return cell.loaded is None or cell.loaded.cls.info.output == "hr"
 
 
 def smallest_hashes(hr_store: HRStore) -> list[int]:

@@ -67,23 +67,25 @@ def onnx_model(graph: Graph, lr_size: LrSize, *, name: str) -> ModelProto:
     return program.model_proto
 
 
-def without_sr(model: ModelProto) -> ModelProto:
-    """Return a copy that ends with the logits: SR is no output, and nothing is computed for it alone."""
+def ending_with(model: ModelProto, name: str) -> ModelProto:
+    """Return a copy that has one output, "logits" or "sr", and computes nothing that is for the other one alone."""
     import onnx
 
     short = onnx.ModelProto()
     short.CopyFrom(model)
-    kept = [output for output in short.graph.output if output.name != SR]
+    kept = [output for output in short.graph.output if output.name == name]
     del short.graph.output[:]
     short.graph.output.extend(kept)
-    needed = {output.name for output in kept}
-    nodes = []
+    needed, nodes = {name}, []
     for node in reversed(short.graph.node):  # ONNX keeps them in the order of computation
         if needed & set(node.output):
             needed |= set(node.input)
             nodes.append(node)
     del short.graph.node[:]
     short.graph.node.extend(reversed(nodes))
+    constants = [constant for constant in short.graph.initializer if constant.name in needed]
+    del short.graph.initializer[:]
+    short.graph.initializer.extend(constants)
     return short
 
 

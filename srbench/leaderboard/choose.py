@@ -28,7 +28,7 @@ class Limits:
 
     Attributes:
         max_ms: Milliseconds that the method takes an image, as the record measured it.
-        max_mb: Size of the method's parameters in float32, 10^6 bytes.
+        max_mb: Size of the method's parameters in float32, or of its part of an exported file, 10^6 bytes.
         at_least: Smallest value of what ranks the table, such as accuracy.
         margin: Largest loss against the best that still counts as no loss (non-inferiority), in the metric's units.
     """
@@ -57,7 +57,7 @@ class Candidate:
         row: The row.
         value: Of what ranks the table.
         ms: Milliseconds an image of the method, or None where no record says.
-        mb: Size of its parameters in float32, 10^6 bytes, or None.
+        mb: Size of its parameters in float32, or of its part of the exported file, 10^6 bytes, or None.
     """
 
     row: Row
@@ -154,16 +154,13 @@ def choose(board: Leaderboard, limits: Limits, *, task: str | None = None, netwo
         UsageError: If several tables could be meant.
         DataError: If the table holds nothing that could ship, or what ranks it is better when it is less.
     """
-    rows = [row for row in board.rows if row.status == "ok" and not row.partial]
-    rows = [row for row in rows if row.role not in ("oracle", "precomputed")]
+    rows = [row for row in board.rows if _ships(row)]
     rows = _of("--task", rows, [row.task for row in rows], task)
     rows = _of("--network", rows, [row.classifier or "none" for row in rows], network)
-    asked = [(row, task_type_of(board, row.task)) for row in rows]
-    candidates = [candidate for row, kind in asked if (candidate := _candidate(row, kind)) is not None]
+    candidates = candidates_of(board, rows)
     if not candidates:
         raise DataError("the records hold no whole row that could be shipped; run `srbench eval` without --limit")
-    candidates.sort(key=_order)
-    name = ranking_name(candidates[0].row, asked[0][1])
+    name = ranking_name(candidates[0].row, task_type_of(board, candidates[0].row.task))
     if name is None or not metric(name).higher_is_better:
         raise DataError(f"this table is ranked by {name}, of which less is better; choose knows what more is better of")
     within = [candidate for candidate in candidates if not candidate.misses(limits)]
@@ -174,22 +171,51 @@ def choose(board: Leaderboard, limits: Limits, *, task: str | None = None, netwo
         chosen=chosen,
         nearest=nearest,
         best=candidates[0],
-        frontier=tuple(each for each in candidates if not any(_beats(other, each) for other in candidates)),
+        frontier=frontier_of(candidates),
         difference=None if chosen is None else _difference(board, chosen, candidates[0], name),
         limits=limits,
     )
 
 
+def candidates_of(board: Leaderboard, rows: Sequence[Row]) -> list[Candidate]:
+    """Return those of one table's rows that could be shipped, the best first."""
+    asked = [(row, task_type_of(board, row.task)) for row in rows if _ships(row)]
+    found = [candidate for row, kind in asked if (candidate := _candidate(row, kind)) is not None]
+    return sorted(found, key=_order)
+
+
+def frontier_of(candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Return the candidates that no other beats in what ranks the table, latency and size at once, in their order."""
+    return tuple(each for each in candidates if not any(_beats(other, each) for other in candidates))
+
+
+def _ships(row: Row) -> bool:
+    return row.status == "ok" and not row.partial and row.role not in ("oracle", "precomputed")
+
+
 def export_command(row: Row, board: Leaderboard) -> str:
-    """Return the command that writes a row as a file; the LR size where the protocol fixes it."""
-    fields = board.tasks[row.task]["protocol"]["fields"]
+    """Return the command that writes a row as a file at its best input size; LR's where the protocol fixes it."""
+    about = board.tasks[row.task]
+    fields = about["protocol"]["fields"]
     crop, scale, side = fields["hr"].get("crop"), fields["lr"].get("scale"), fields["lr"].get("lr_side")
     lr = side or (int(scale * crop + 1e-9) if scale and crop else "N")
-    parts = [f"srbench export {row.method}"]
+    parts = [f"srbench export {plain_name(row)}"]
     parts += [f"--weights {row.representative or row.weights}"] if row.weights else []
     parts += [f"--classifier {row.classifier}"] if row.classifier else []
-    parts += [f"--lr-size {lr}", f"--protocol {board.tasks[row.task]['protocol']['name']}", "--out m.onnx"]
-    return " ".join(parts)
+    parts += [f"--lr-size {lr}", f"--protocol {about['protocol']['name']}"]
+    if row.best_input_sizes:
+        parts += [f"--input-size {max(row.best_input_sizes, key=row.best_input_sizes.count)}"]
+    if row.calibration is not None:
+        split = row.calibration["split"]
+        parts += [f"--data {about['dataset']['spec']}", "--precision int8", f"--calibrate {row.calibration['spec']}"]
+        parts += [f"--calibrate-split {split}"] if split else []
+        parts += [f"--calibrate-images {row.calibration['images']}"]
+    return " ".join([*parts, "--out m.onnx"])
+
+
+def plain_name(row: Row) -> str:
+    """Return the registry name of a row's method, without the runtime."""
+    return row.method if row.runtime is None else row.method.removesuffix(f"[{row.runtime}]")
 
 
 def _of(option: str, rows: list[Row], names: Sequence[str], wanted: str | None) -> list[Row]:
@@ -208,6 +234,8 @@ def _candidate(row: Row, task_type: TaskType) -> Candidate | None:
     if value is None:
         return None
     mb = None if parameters is None else parameters * _BYTES_A_PARAMETER / 1e6
+    if row.runtime is not None:
+        mb = row.restoring_mb
     return Candidate(row, value, row["latency_ms"], mb)
 
 

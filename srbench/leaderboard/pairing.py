@@ -30,7 +30,7 @@ def newest_cells(cells: Iterable[StoredCell]) -> tuple[list[StoredCell], list[st
         kept[cell.record.cell] = second
         if first.record.input_hash != second.record.input_hash:
             warnings.append(
-                f"{second.record.cell.method} of task {second.record.cell.task} is stored twice with other inputs;"
+                f"{second.record.cell.name} of task {second.record.cell.task} is stored twice with other inputs;"
                 f" the newer in {second.folder} is used, {first.folder} is not"
             )
     return list(kept.values()), warnings
@@ -135,8 +135,8 @@ def aligned(
 
 def _incomparable(task: str, older: Record, newer: Record, where: str) -> IncomparableError:
     return IncomparableError(
-        f"task {task!r}: {older.cell.method!r} cannot be ranked with the newer {newer.cell.method!r},"
-        f" they differ in {where}; run {older.cell.method!r} again, or keep them in separate --out folders"
+        f"task {task!r}: {older.cell.name!r} cannot be ranked with the newer {newer.cell.name!r},"
+        f" they differ in {where}; run {older.cell.name!r} again, or keep them in separate --out folders"
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from srbench.errors import RecordError
-from srbench.files.validate import Count, Number, validated
+from srbench.files.validate import Count, NotNegative, Number, validated
 from srbench.metrics.catalogue import all_metrics, metric, metric_names
-from srbench.records.schema import NO_WEIGHTS, ORACLE, Record
+from srbench.records.schema import NO_WEIGHTS, ORACLE, Anything, Record
 from srbench.task_types import Interval
 
 # task, method, weights, classifier, track
@@ -46,7 +46,8 @@ class Row:
 
     Attributes:
         task: Id of the task.
-        method: Name of the method; "original" is the oracle.
+        method: Name of the method, and of the runtime where an exported file was scored ("darionet[onnx]"); "original"
+            is the oracle.
         weights: Label of its weights.
         classifier: Id of the network behind (the frozen base in the adapted track).
         track: "frozen" or "adapted".
@@ -73,6 +74,9 @@ class Row:
         p_by_size: Input size -> exact McNemar p of that accuracy against the one at the protocol's own size.
         best_input_sizes: The size that is best on each half of the samples, the protocol's own unless another is
             clearly better; it scores the other half. Of several seeds two a seed.
+        runtime: What ran it as an exported file, such as "onnx-int8"; None is torch.
+        restoring_mb: Size of the method's part of that file, 10^6 bytes.
+        calibration: The images that an int8 file was calibrated on: "spec", "split" and "images".
     """
 
     task: str
@@ -96,6 +100,9 @@ class Row:
     accuracy_by_size: Mapping[str, float] = field(default_factory=dict)
     p_by_size: Mapping[str, float] = field(default_factory=dict)
     best_input_sizes: tuple[Count, ...] = ()
+    runtime: str | None = None
+    restoring_mb: NotNegative | None = None
+    calibration: Anything | None = None
 
     def __getitem__(self, name: str) -> float | None:
         """Return the value of a metric, None where it does not apply.
@@ -151,6 +158,8 @@ class Row:
         if self.accuracy_by_size:
             entry |= {"accuracy_by_size": dict(self.accuracy_by_size), "p_by_size": dict(self.p_by_size)}
             entry["best_input_sizes"] = list(self.best_input_sizes)
+        if self.runtime is not None:
+            entry |= {name: getattr(self, name) for name in FILE}
         return entry
 
     @classmethod
@@ -160,12 +169,13 @@ class Row:
         Raises:
             RecordError: If a field is missing or of another type; `origin` begins the sentence.
         """
-        known = (*IDENTITY, "tied", "rank_interval", "seeds", "representative", "ci", "notes", *BY_SIZE)
+        known = (*IDENTITY, "tied", "rank_interval", "seeds", "representative", "ci", "notes", *BY_SIZE, *FILE)
         raw = {name: entry[name] for name in known if name in entry}
         raw["values"] = {name: entry[name] for name in metric_names() if entry.get(name) is not None}
         return validated(cls, raw, origin=origin, error=RecordError, remedy="; make the leaderboard again")
 
 
+FILE = ("runtime", "restoring_mb", "calibration")
 BY_SIZE = ("accuracy_by_size", "p_by_size", "best_input_sizes")
 IDENTITY = ("task", "method", "weights", "classifier", "track", "role", "status", "reason", "partial", "rank", "n")
 
@@ -198,7 +208,7 @@ def bare_row(record: Record) -> Row:
     }
     return Row(
         task=record.cell.task,
-        method=record.cell.method,
+        method=record.cell.name,
         weights=record.cell.weights,
         classifier=record.cell.classifier,
         track=record.cell.track,
@@ -209,4 +219,7 @@ def bare_row(record: Record) -> Row:
         n=record.dataset.n if record.status == "ok" else 0,
         values={name: value for name, value in costs.items() if value is not None},
         notes={TRAINED_ON: str(record.method.trained_on)} if record.method.trained_on else {},
+        runtime=record.cell.runtime,
+        restoring_mb=record.runtime.restoring_mb if record.runtime is not None else None,
+        calibration=record.runtime.calibration if record.runtime is not None else None,
     )

@@ -81,7 +81,7 @@ def _identity(record: Record) -> tuple[str, str, str, int] | None:
     seed = weights.card.get("extra", {}).get("seed")
     if not weights.card.get("recipe") or not isinstance(seed, int) or isinstance(seed, bool):
         return None
-    return record.cell.method, record.cell.track, lineage(weights.card), seed
+    return record.cell.name, record.cell.track, lineage(weights.card), seed
 
 
 def _join(ours: Sequence[Drawn], seeds: Sequence[int], task_type: TaskType, *, seed: int) -> Drawn:

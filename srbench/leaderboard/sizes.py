@@ -136,7 +136,7 @@ def unlike(cells: Iterable[StoredCell], others: Mapping[CellKey, Sequence[Stored
         own = known.get(key)
         sizes = sorted(each.record.cell.input_size or 0 for each in group if own is None or not _fits(each, own))
         if sizes and (own is None or own.record.status == "ok"):
-            named = f"{key.method} ({key.weights})" if key.weights else key.method
+            named = f"{key.name} ({key.weights})" if key.weights else key.name
             why = "there is no cell" if own is None else "it was made from something else than the cell"
             lines.append(
                 f"{named} of task {key.task} at input size {', '.join(map(str, sizes))} is left out: {why} at the"

@@ -94,7 +94,10 @@ def row_name(row: Row, most: int | None = None) -> str:
     marks = (CONTROL_MARK if row.role == "control" else "") + (ADAPTED_MARK if row.track == "adapted" else "")
     states = [row.status] * (row.status != "ok") + ["partial"] * row.partial
     suffix = (f" {marks}" if marks else "") + (f" [{', '.join(states)}]" if states else "")
-    return (row.label if most is None else shortened(row.label, most - len(suffix))) + suffix
+    if most is None:
+        return row.label + suffix
+    ran = f"[{row.runtime}]" if row.runtime is not None else ""  # what tells it from torch's row stays
+    return shortened(row.label.replace(ran, "", 1), most - len(ran) - len(suffix)) + ran + suffix
 
 
 def plural(unit: str) -> str:

@@ -5,6 +5,7 @@
                                                           thumbnails.parquet
                                                           .partial/<input hash>/rows-<first>-<stop>.parquet
     <root>/records/<task>/<classifier>/<method>@<weights>@<input size>px/...   at another input size than the protocol's
+    <root>/records/<task>/<classifier>/<method>@<weights>[@<input size>px]@<runtime>/...   as an exported file
 
 `commit_cell` takes the old record away before it writes new samples and writes the new record last, so that no reader
 ever meets a record with missing or foreign samples.
@@ -87,15 +88,17 @@ def cell_folder(
     method: str,
     weights: str | None,
     input_size: int | None = None,
+    runtime: str | None = None,
 ) -> Path:
     """Return the folder of a cell below an --out directory; different cells never share one."""
     size = "" if input_size is None else f"@{input_size}px"
+    ran = "" if runtime is None else f"@{safe_name(runtime)}"
     return (
         Path(root)
         / "records"
         / safe_name(task)
         / safe_name(classifier, missing=NO_CLASSIFIER)
-        / f"{safe_name(method)}@{safe_name(weights, missing=NO_WEIGHTS)}{size}"
+        / f"{safe_name(method)}@{safe_name(weights, missing=NO_WEIGHTS)}{size}{ran}"
     )
 
 

@@ -33,6 +33,11 @@ ADDED: Final = {"added": True}
 Anything = Annotated[dict[str, Any], PlainJson()]
 
 
+def named(method: str, runtime: str | None) -> str:
+    """Return the name of a row: that of its method, and what runs it where it is not torch."""
+    return method if runtime is None else f"{method}[{runtime}]"
+
+
 @dataclass(frozen=True)
 class CellKey:
     """Which cell a record belongs to.
@@ -44,6 +49,7 @@ class CellKey:
         classifier: Id of the classifier (of the frozen base in the adapted track), or None for image metrics alone.
         track: "frozen", or "adapted" where the classifier was trained together with, or for, the method.
         input_size: Shortest side of what the classifier receives, pixels; None is the protocol's own size.
+        runtime: What ran method and classifier as one exported file, such as "onnx-int8"; None is torch.
     """
 
     task: str
@@ -52,6 +58,17 @@ class CellKey:
     classifier: str | None
     track: Track = "frozen"
     input_size: Positive | None = dataclasses.field(default=None, metadata=ADDED)
+    runtime: str | None = dataclasses.field(default=None, metadata=ADDED)
+
+    @property
+    def name(self) -> str:
+        """Name of the row: the method's, and the runtime where it is not torch: "darionet[onnx]"."""
+        return named(self.method, self.runtime)
+
+    @property
+    def row(self) -> tuple[str, str, str | None, str | None, str]:
+        """What identifies the row that the cell belongs to: task, name, weights, classifier, track."""
+        return self.task, self.name, self.weights, self.classifier, self.track
 
 
 @dataclass(frozen=True)
@@ -252,6 +269,27 @@ class TimingPart:
     dtype: str | None = None
 
 
+@dataclass(frozen=True)
+class RuntimePart:
+    """The exported file that computed a cell.
+
+    Attributes:
+        library: The library that ran it, with its version.
+        precision: "fp32" or "int8".
+        file_mb: Size of the file of method and classifier, 10^6 bytes.
+        restoring_mb: Size of the method's part of it, a file that ends with SR, 10^6 bytes.
+        float32_parts: Parts of an int8 file that stayed in float32.
+        calibration: The images that an int8 file was calibrated on: "spec", "split" and "images"; None in fp32.
+    """
+
+    library: str
+    precision: str
+    file_mb: NotNegative
+    restoring_mb: NotNegative
+    float32_parts: tuple[str, ...] = ()
+    calibration: Anything | None = None
+
+
 class _ContradictionError(RecordError):
     """Two fields of a record contradict each other; which file holds it is known where it is read."""
 
@@ -282,6 +320,7 @@ class Record:
         created: UTC time in ISO 8601.
         traceback: Where a cell with the status "error" failed in the code, as Python tells it; None where it is ok.
         samples_sha256: Hexadecimal hash of the samples' file, which is stored before the record; None without samples.
+        runtime: The exported file that computed the cell; None where torch did, or where it is not ok.
     """
 
     schema_version: Literal[2]
@@ -305,6 +344,7 @@ class Record:
     created: str
     traceback: str | None = None
     samples_sha256: str | None = None
+    runtime: RuntimePart | None = dataclasses.field(default=None, metadata=ADDED)
 
     def __post_init__(self) -> None:
         if self.status == "ok" and self.reason is not None:

@@ -53,7 +53,7 @@ def scored(cells: Sequence[StoredCell]) -> dict[Any, StoredCell]:
     for cell in cells:
         key = cell.record.cell
         if cell.record.status == "ok" and key.input_size is None:
-            by_key[key.task, key.method, key.weights, key.classifier, key.track] = cell
+            by_key[key.row] = cell
     return by_key
 
 

@@ -487,7 +487,7 @@ def _class_rows(
     """One method's per-class table with its differences to original and bilinear."""
     cell = record.cell
     table = table.assign(
-        task=cell.task, classifier=cell.classifier, track=cell.track, method=cell.method, weights=cell.weights
+        task=cell.task, classifier=cell.classifier, track=cell.track, method=cell.name, weights=cell.weights
     )
     for name in (ORACLE, BASELINE):
         other = against.get(name)

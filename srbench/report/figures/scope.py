@@ -181,12 +181,7 @@ class Scope:
 def scopes(board: Leaderboard, cells: Sequence[StoredCell]) -> Iterator[Scope]:
     """Yield every task and classifier that has an ok cell, in the order of the leaderboard."""
     kept, _ = newest_cells(cells)
-    stored = {
-        (key.task, key.method, key.weights, key.classifier, key.track): cell
-        for cell in kept
-        for key in (cell.record.cell,)
-        if key.input_size is None
-    }
+    stored = {key.row: cell for cell in kept for key in (cell.record.cell,) if key.input_size is None}
     per_class = _per_class(board.per_class)
     for task, classifier in dict.fromkeys((row.task, row.classifier) for row in board.rows):
         rows = tuple(row for row in board.rows if (row.task, row.classifier) == (task, classifier))
