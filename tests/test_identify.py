@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 from typer.testing import CliRunner
 
 from srbench.cli import app
@@ -42,8 +42,11 @@ def with_pillow(size, filter_, *, in_float=False):
 
 
 def half_a_pixel_off(image):
-    rows, columns = (_matrix("bilinear", False, "corner", *sides) for sides in zip(SENT, UP, strict=True))
-    return (rows @ (image / 255).transpose(2, 0, 1) @ columns.T).astype(np.float32)
+    """Sample pixel k at k * source / target, as TensorFlow 1 did: nothing of identify's own takes part."""
+    rows, columns = (np.arange(target) * source / target for source, target in zip(SENT, UP, strict=True))
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    planes = [map_coordinates(image[..., k] / 255, grid, order=1, mode="nearest") for k in range(3)]
+    return np.stack(planes).astype(np.float32)
 
 
 def normalised(image, order=slice(None), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):

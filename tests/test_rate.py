@@ -15,6 +15,7 @@ from srbench.errors import UsageError
 from srbench.evaluation.rate import WHOLE, rate, shrunk
 from srbench.evaluation.scoring import RestoredBatch
 from srbench.imaging.compression import encode
+from srbench.leaderboard.sendings import read_sendings
 from srbench.metrics.stats.bd_rate import bd_rate, frontier
 from srbench.protocol import load_protocol
 
@@ -59,6 +60,7 @@ def test_what_is_stored_says_what_the_table_says(result):
         assert setting["accuracy"] == np.mean(setting["right"]) == scored.point[1]
         assert setting["mean_bytes"] == np.mean(setting["bytes"])
         assert setting["ci"][0] <= setting["accuracy"] <= setting["ci"][1]
+    assert [each.label for each in read_sendings([out]).settings] == [each.setting.label for each in found.scored]
     points = [(setting["mean_bytes"], setting["accuracy"]) for setting in stored]
     for number, (point, setting) in enumerate(zip(points, stored, strict=True)):
         beaten = any(other[0] <= point[0] and other[1] >= point[1] and other != point for other in points)

@@ -65,9 +65,9 @@ def test_a_file_decides_as_torch_does_on_the_same_samples(result):
     assert list(torch_["sample_id"]) == list(file["sample_id"])
     assert np.array_equal(torch_["pred"], file["pred"])
     assert np.abs(torch_["psnr"] - file["psnr"]).max() < 0.01
-    assert np.abs(torch_["cross_entropy"] - file["cross_entropy"]).max() < 1e-3
+    assert np.abs(torch_["cross_entropy"] - file["cross_entropy"]).max() < 0.01  # a pixel may be rounded either way
     other = next(cell for cell in result.cells if cell.record.cell.name == "none").samples()
-    assert np.abs(other["cross_entropy"] - file["cross_entropy"]).max() > 0.01
+    assert np.abs(other["cross_entropy"] - file["cross_entropy"]).max() > 0.05
 
 
 def test_int8_is_another_file_than_float32(result):
@@ -81,9 +81,11 @@ def test_int8_is_another_file_than_float32(result):
 
 
 def test_what_was_scored_is_what_export_writes(result, tmp_path):
-    path = tmp_path / "m.onnx"
-    export("bilinear", out=path, lr_size="20", classifier="demo-resnet", protocol="demo", limit=1)
-    assert path.stat().st_size == pytest.approx(1e6 * cells_of(result)["bilinear[onnx]"].record.runtime.file_mb, abs=1)
+    path, record = tmp_path / "m.onnx", cells_of(result)["bilinear[onnx]"].record
+    side = record.dataset.sr_side
+    options = {"classifier": "demo-resnet", "protocol": "demo", "input_size": side, "limit": 1}
+    export("bilinear", out=path, lr_size=str(int(0.32 * side)), **options)
+    assert path.stat().st_size == round(1e6 * record.runtime.file_mb)
 
 
 def test_a_row_of_torch_says_nothing_of_a_runtime_and_keeps_its_folder(result, out):
@@ -125,7 +127,8 @@ def test_a_method_that_no_graph_holds_is_a_skipped_row_with_one_sentence(tmp_pat
     found = evaluate("strange", **COMMON, out=tmp_path / "out", runtimes="onnx", plugins=plugin, measure=False)
     record = cells_of(found, "strange")["strange[onnx]"].record
     assert record.status == "skipped" and not found.failed
-    assert record.reason.startswith("strange cannot be exported") and "\n" not in record.reason
+    assert record.reason.startswith("strange cannot be exported: torch cannot trace it")
+    assert record.reason.isprintable() and "tensor operations alone" in record.reason
     again = evaluate("strange", **COMMON, out=tmp_path / "out", runtimes="onnx", plugins=plugin, measure=False)
     assert not again.counters.restored
 

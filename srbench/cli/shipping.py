@@ -195,7 +195,12 @@ def identify_resize(
 def choose(
     folders: Annotated[list[Path], typer.Argument(help="Folders that `srbench eval --out` wrote.")],
     max_ms: Annotated[float | None, typer.Option(help="Milliseconds an image that the method may take.")] = None,
-    max_mb: Annotated[float | None, typer.Option(help="Size of its parameters in float32, MB.")] = None,
+    max_mb: Annotated[
+        float | None, typer.Option(help="Size of its parameters in float32, or of its part of an exported file, MB.")
+    ] = None,
+    max_bytes: Annotated[
+        float | None, typer.Option(help="Mean bytes sent of an image, by the rate.json in one of the folders.")
+    ] = None,
     at_least: Annotated[float | None, typer.Option(help="Smallest value of what ranks the table (accuracy).")] = None,
     margin: Annotated[float, typer.Option(help="Loss against the best that counts as none.")] = 0.01,
     task: Annotated[str | None, typer.Option(help="Id of the task, where the folders hold several.")] = None,
@@ -208,12 +213,14 @@ def choose(
         from srbench.leaderboard import build
         from srbench.leaderboard.choose import Limits
         from srbench.leaderboard.choose import choose as pick
+        from srbench.leaderboard.sendings import read_sendings
         from srbench.records.cells import find_records
-    limits = Limits(max_ms, max_mb, at_least, margin)
+    limits = Limits(max_ms, max_mb, at_least, margin, max_bytes)
+    sendings = None if max_bytes is None else read_sendings(folders)
     cells, problems = find_records(folders)
     board = build(cells, warnings=problems)
-    choice = pick(board, limits, task=task, network=network)
-    show([table(("frontier", choice.metric, "ms / image", "MB"), choice.frontier_rows())])
+    choice = pick(board, limits, task=task, network=network, sendings=sendings)
+    show([table(choice.header, choice.frontier_rows())])
     for line in choice.lines(board):
         typer.echo(line)
     if choice.chosen is None:

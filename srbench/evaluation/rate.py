@@ -30,6 +30,7 @@ from srbench.imaging.compression import decode, encode
 from srbench.imaging.degrade import degrade, for_classifier, restore_size
 from srbench.imaging.resample import to_uint8
 from srbench.imaging.sizes import at_side, sweep
+from srbench.leaderboard.sendings import RATE_FILE, WHOLE
 from srbench.metrics.stats import bootstrap_means, cross_fitted, interval, second_half
 from srbench.metrics.stats.bd_rate import Point, bd_rate, frontier
 from srbench.networks.classifiers import Classifier, label_map
@@ -37,7 +38,6 @@ from srbench.networks.loading import load_classifier
 from srbench.protocol import CODECS, Codec, Degradation, Protocol, load_protocol
 from srbench.registry import Registry
 
-WHOLE = "whole"  # the "method" of images that are sent at HR size: none
 _BATCH = 8
 
 
@@ -255,7 +255,7 @@ def rate(
             advance(1)
     result = RateResult(tuple(scored), tuple(ids), network.id, (rules.name, rules.fingerprint))
     if folder is not None:
-        write_json(folder / "rate.json", result.to_json())
+        write_json(folder / RATE_FILE, result.to_json())
     return result
 
 

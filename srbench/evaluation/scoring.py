@@ -58,7 +58,7 @@ class Failure:
     def of(cls, error: Exception, prefix: str = "") -> Failure:
         """Return the failure of an error; `prefix` stands before its sentence."""
         if isinstance(error, ExportError):
-            return cls(prefix + sentence(error), status="skipped")
+            return cls(prefix + str(error), status="skipped")
         return cls(prefix + sentence(error), traceback_text(error))
 
 

@@ -138,8 +138,9 @@ def _axes(lr_size: LrSize) -> dict[int, Any]:
 
 
 def _untraceable(name: str, error: Exception) -> str:
+    cause = error.__cause__ or error  # ONNX's exporter wraps what went wrong in a page of advice
     return (
-        f"{name} cannot be exported: torch cannot trace it as one graph ({sentence(error)});"
+        f"{name} cannot be exported: torch cannot trace it as one graph ({sentence(cause)});"
         " its forward must be made of tensor operations alone"
     )
 

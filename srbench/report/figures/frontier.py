@@ -8,7 +8,7 @@ from typing import Any
 from srbench.leaderboard.choose import Candidate, candidates_of, frontier_of
 from srbench.metrics.catalogue import metric
 from srbench.report.drawn import INK, Drawn, drawing
-from srbench.report.figures.scope import Entry, Scope
+from srbench.report.figures.scope import Scope
 from srbench.report.figures.section import Material, Section
 from srbench.report.figures.style import Looks, canvas, dress, handle, legend_below, log_axis, percent_axis
 
@@ -24,37 +24,36 @@ def draw(material: Material) -> Iterator[Drawn]:
         if not metric(scope.score_name).higher_is_better:
             continue
         candidates = candidates_of(material.board, scope.rows)
-        if sum(each.ms is not None for each in candidates) > 1:
+        if sum(bool(each.ms) for each in candidates) > 1:
             yield _draw(scope, material.looks, candidates)
 
 
 @drawing()
 def _draw(scope: Scope, looks: Looks, candidates: Sequence[Candidate]) -> Drawn:
     everyone = frontier_of(candidates)
-    timed = [(each, each.ms) for each in candidates if each.ms is not None]
-    front = [(each, ms) for each, ms in timed if each in everyone]
-    entry_of = {entry.row.key: entry for entry in scope.entries}
-    labels = [_label(each, entry_of.get(each.row.key), scope.score_name) for each, _ in front]
+    timed = [(each, each.row, each.ms) for each in candidates if each.ms is not None and each.row is not None]
+    front = [(each, row, ms) for each, row, ms in timed if each in everyone]
+    labels = [_label(each, scope.score_name) for each, _, _ in front]
     figure = canvas(3.4, legend=[*labels, "beaten in all three"])
     axes = figure.subplots()
     dress(axes, x="latency of restoring one image, ms", y=metric(scope.score_name).axis)
-    log_axis(axes, [ms for _, ms in timed if ms > 0], prefix=False)
+    log_axis(axes, [ms for _, _, ms in timed if ms > 0], prefix=False)
     largest = max((each.mb or 0.0 for each in candidates), default=0.0) or 1.0
-    for each, ms in timed:
+    for each, row, ms in timed:
         on_front = each in everyone
         side = _LEAST + (_AREA - _LEAST) * ((each.mb or 0.0) / largest) ** 0.5
-        look = looks.of(each.row)
-        low, high = each.row.ci.get(scope.score_name, (None, None))
-        if on_front and low is not None and high is not None:
-            axes.plot([ms, ms], [low, high], color=look.colour, linewidth=1.0, alpha=0.75)
+        look = looks.of(row)
+        ci = row.ci.get(scope.score_name)
+        if on_front and ci is not None:
+            axes.plot([ms, ms], list(ci), color=look.colour, linewidth=1.0, alpha=0.75)
         axes.plot([ms], [each.value], **(look.points(markersize=side) | {"alpha": 1.0 if on_front else 0.25}))
-    steps = sorted({(ms, each.value) for each, ms in front})
+    steps = sorted({(ms, each.value) for each, _, ms in front})
     axes.plot(
         [ms for ms, _ in steps], [value for _, value in steps], color=INK, linewidth=0.9, linestyle=":", zorder=0.5
     )
     if metric(scope.score_name).share:
         percent_axis(axes.yaxis)
-    handles = [handle(**looks.of(each.row).points()) for each, _ in front]
+    handles = [handle(**looks.of(row).points()) for _, row, _ in front]
     if len(front) < len(timed):
         labels.append("beaten in all three")
         handles.append(handle(color=INK, linestyle="", marker="o", alpha=0.25))
@@ -69,24 +68,24 @@ def _draw(scope: Scope, looks: Looks, candidates: Sequence[Candidate]) -> Drawn:
         scope.task,
         scope.classifier,
         f"{metric(scope.score_name).word.capitalize()}, latency and size of what could ship",
-        _caption(scope, [each.row.label for each in candidates if each.ms is None]),
+        _caption(scope, [each.label for each in candidates if each.ms is None]),
         figure,
         data,
     )
 
 
-def _label(candidate: Candidate, entry: Entry | None, name: str) -> str:
+def _label(candidate: Candidate, name: str) -> str:
     value = f"{100 * candidate.value:.1f} %" if metric(name).share else f"{candidate.value:.4g}"
     mb = "" if candidate.mb is None else f", {candidate.mb:.3g} MB"
-    return f"{entry.label if entry is not None else candidate.row.label}: {value}, {candidate.ms:.3g} ms{mb}"
+    return f"{candidate.label}: {value}, {candidate.ms:.3g} ms{mb}"
 
 
 def _numbers(candidate: Candidate, *, on_front: bool) -> dict[str, Any]:
     row = candidate.row
     return {
-        "method": row.method,
-        "weights": row.weights,
-        "track": row.track,
+        "method": None if row is None else row.method,
+        "weights": None if row is None else row.weights,
+        "track": None if row is None else row.track,
         "value": candidate.value,
         "ms": candidate.ms,
         "mb": candidate.mb,
