@@ -6,6 +6,7 @@ beside torch's own. A file is made when a batch first needs it, by the code of `
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -232,10 +233,16 @@ def _deployment(
     lr_size: Size,
     sr_size: Size,
 ) -> Deployment:
+    # Weights that lie channels last, as the pass has them, would put operators into the graph that `srbench export`,
+    # which loads them anew, does not put there.
+    plain = [
+        copy.deepcopy(each).to(memory_format=torch.contiguous_format) if each is not None else None  # type: ignore[call-overload]
+        for each in (loaded.method, network)
+    ]
     return deployment_of(
-        loaded,
+        dataclasses.replace(loaded, method=plain[0]),
         base,
-        network,
+        plain[1],
         protocol,
         lr_size=LrSize(lr_size, lr_size),
         sr_size=None if loaded.cls.info.output == "lr" else sr_size,
