@@ -235,14 +235,14 @@ def _deployment(
 ) -> Deployment:
     # Weights that lie channels last, as the pass has them, would put operators into the graph that `srbench export`,
     # which loads them anew, does not put there.
-    plain = [
-        copy.deepcopy(each).to(memory_format=torch.contiguous_format) if each is not None else None  # type: ignore[call-overload]
-        for each in (loaded.method, network)
-    ]
+    method, behind = copy.deepcopy((loaded.method, network))
+    for each in (method, behind):
+        if each is not None:
+            each.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return deployment_of(
-        dataclasses.replace(loaded, method=plain[0]),
+        dataclasses.replace(loaded, method=method),
         base,
-        plain[1],
+        behind,
         protocol,
         lr_size=LrSize(lr_size, lr_size),
         sr_size=None if loaded.cls.info.output == "lr" else sr_size,
