@@ -22,6 +22,7 @@ from sklearn.metrics import confusion_matrix, f1_score, roc_auc_score
 
 from srbench import leaderboard
 from srbench.leaderboard import Leaderboard, Row
+from srbench.leaderboard.choose import Limits, choose
 from srbench.metrics import stats
 from srbench.records.cells import StoredCell, find_records
 from srbench.records.schema import DatasetPart, Record, TimingPart
@@ -325,6 +326,18 @@ def test_cost_shows_the_rows_of_the_leaderboard(world: World, field: str) -> Non
 
 
 # --- sweep, resampler, transfer ----------------------------------------------------------------------------------
+
+
+def test_the_frontier_is_what_choose_prints(world: World) -> None:
+    for classifier in ("net", "vit"):
+        drawn = world.named(f"frontier-photos-0-32-{classifier}")
+        choice = choose(world.board, Limits(), task=TASK, network=classifier)
+        on_front = [each["method"] for each in drawn.data["candidates"] if each["on_front"]]
+        assert on_front == [each.row.method for each in choice.frontier] and "darionet" in on_front
+        beaten = len(drawn.data["candidates"]) - len(on_front)
+        assert bool(beaten) == (classifier == "net")
+        legend = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+        assert len(legend) == len(on_front) + bool(beaten) and legend[0].startswith(on_front[0])
 
 
 @pytest.mark.parametrize("name", ["accuracy", "psnr"])

@@ -34,7 +34,7 @@ def _draw(scope: Scope, looks: Looks, candidates: Sequence[Candidate]) -> Drawn:
     timed = [(each, each.row, each.ms) for each in candidates if each.ms is not None and each.row is not None]
     front = [(each, row, ms) for each, row, ms in timed if each in everyone]
     labels = [_label(each, scope.score_name) for each, _, _ in front]
-    figure = canvas(3.4, legend=[*labels, "beaten in all three"])
+    figure = canvas(3.4, legend=[*labels, "beaten"])
     axes = figure.subplots()
     dress(axes, x="latency of restoring one image, ms", y=metric(scope.score_name).axis)
     log_axis(axes, [ms for _, _, ms in timed if ms > 0], prefix=False)
@@ -47,15 +47,11 @@ def _draw(scope: Scope, looks: Looks, candidates: Sequence[Candidate]) -> Drawn:
         if on_front and ci is not None:
             axes.plot([ms, ms], list(ci), color=look.colour, linewidth=1.0, alpha=0.75)
         axes.plot([ms], [each.value], **(look.points(markersize=side) | {"alpha": 1.0 if on_front else 0.25}))
-    steps = sorted({(ms, each.value) for each, _, ms in front})
-    axes.plot(
-        [ms for ms, _ in steps], [value for _, value in steps], color=INK, linewidth=0.9, linestyle=":", zorder=0.5
-    )
     if metric(scope.score_name).share:
         percent_axis(axes.yaxis)
     handles = [handle(**looks.of(row).points()) for _, row, _ in front]
     if len(front) < len(timed):
-        labels.append("beaten in all three")
+        labels.append("beaten")
         handles.append(handle(color=INK, linestyle="", marker="o", alpha=0.25))
     legend_below(figure, handles, labels)
     data = {
@@ -96,9 +92,10 @@ def _numbers(candidate: Candidate, *, on_front: bool) -> dict[str, Any]:
 def _caption(scope: Scope, left_out: Sequence[str]) -> str:
     word = metric(scope.score_name).word
     text = (
-        f"What srbench choose chooses from, over {scope.over}: every row that could ship, by {word} and its method's"
+        f"What `srbench choose` chooses from, over {scope.over}: every row that could ship, by {word} and its method's"
         " latency. The larger a marker, the larger are the method's parameters in float32, or its part of an exported"
-        f" file. The dotted line joins the rows that no other beats in {word}, latency and size at once. With limits"
-        " (--max-ms, --max-mb, --at-least) choose takes the best of those that keep within them."
+        f" file. Full markers are rows that no other beats in {word}, latency and size at once, with intervals of 95 %;"
+        " pale ones are beaten. With limits (`--max-ms`, `--max-mb`, `--at-least`) it takes the best row that keeps"
+        " within them."
     )
     return f"{text} Not timed, so not shown: {', '.join(left_out)}." if left_out else text
