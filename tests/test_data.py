@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import os
@@ -407,6 +408,27 @@ class TestFolder:
         assert [s.id for s in source.samples if "up" in s.id] == []
         broken = [s.id for s in source.samples].index("dog/broken.png")
         assert source.stamps([broken]) == [("",)]
+
+    def test_a_folder_that_cannot_be_read_is_named(self, tmp_path, monkeypatch):
+        root = class_folders(tmp_path / "photos")
+        scandir = os.scandir
+
+        def refuse(path):
+            if Path(path).name == "cat":
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return scandir(path)
+
+        monkeypatch.setattr(os, "scandir", refuse)
+        for kind in ("folder", "images"):
+            with pytest.raises(DataError, match=r"photos/cat cannot be read: Permission denied; check its permissions"):
+                open_source(f"{kind}:{root}")
+
+    def test_a_link_to_itself_is_no_folder(self, tmp_path):
+        root = class_folders(tmp_path / "photos")
+        expected = len(open_source(f"folder:{root}").samples)
+        (root / "cat" / "round").symlink_to("round")
+        (root / "round").symlink_to("round")
+        assert len(open_source(f"folder:{root}").samples) == expected
 
     def test_names_that_are_not_unicode_get_ids_that_are(self, tmp_path):
         root = class_folders(tmp_path / "photos")

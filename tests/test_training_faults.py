@@ -7,22 +7,25 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 import torch
 import training_world as world
+from dummies import save_gain
 from PIL import Image
 from typer.testing import CliRunner
 
 from srbench import weights
 from srbench.cli import app
-from srbench.errors import ContractError, TrainingError, TrainingStopped, UsageError
+from srbench.errors import ContractError, TrainingError, TrainingStopped, UsageError, WeightsError
 from srbench.files.turns import LOCK_FILE
 from srbench.training import checkpoint
 from srbench.training.api import train, train_network
 from srbench.training.curves import Curves
 from srbench.training.options import TrainOptions
 from srbench.training.recipe import Recipe
+from srbench.weights.recognition import recognise
 
 torch.set_num_threads(1)
 
@@ -228,3 +231,28 @@ def test_a_method_that_does_not_say_how_it_is_trained_is_one_sentence(run, tmp_p
     plugin.write_text(world.GAN.replace(f"def {hook}(", f"def another_{hook}("))
     with pytest.raises(ContractError, match=rf"^Gan has .* but no {hook}; define one, or"):
         run(method="tiny_gan", plugin=plugin, classifier=None)
+
+
+def test_a_broken_tensorboard_is_left_out(tmp_path, monkeypatch, caplog):
+    broken = types.ModuleType("torch.utils.tensorboard")
+
+    def fail(name):
+        raise TypeError("Descriptors cannot be created directly")
+
+    broken.__getattr__ = fail
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", broken)
+    curves = Curves(tmp_path)
+    curves.write([{"epoch": 0, "step": 1, "loss": 0.5}])
+    curves.close()
+    assert "TensorBoard is left out" in caplog.text and (tmp_path / "curves.csv").is_file()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("integer division or modulo by zero"), AttributeError("x")])
+def test_a_network_whose_parameters_lead_spandrel_astray_is_one_sentence(tmp_path, monkeypatch, error):
+    def fail(self, state):
+        raise error
+
+    monkeypatch.setattr("spandrel.ModelLoader.load_from_state_dict", fail)
+    ref = save_gain(tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match="looks like a known network, but parameters are missing or misshapen"):
+        recognise(weights.load(ref))

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
+from srbench.errors import DataError
 from srbench.imaging.decode import UNREAD_SUFFIXES, readable_suffixes
 
 # Files that srbench writes into its results; a folder that holds one is no data.
@@ -60,13 +62,36 @@ def has_images(root: Path) -> bool:
 
 def list_folders(root: Path) -> list[str]:
     """List the folders of data directly in a folder, by name."""
-    with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and _is_data(entry))
+    with _entries(root) as entries:
+        return sorted(entry.name for entry in entries if _is_folder(entry) and _is_data(entry))
 
 
 def join_notes(*notes: str) -> str:
     """Join the notes that are not empty."""
     return "; ".join(filter(None, notes))
+
+
+def _entries(folder: Path) -> Any:
+    """Return what lies in a folder, as `os.scandir`.
+
+    Raises:
+        DataError: If the folder cannot be read.
+    """
+    try:
+        return os.scandir(folder)
+    except OSError as error:
+        raise DataError(
+            f"the folder {folder} cannot be read: {error.strerror or error}; check its permissions, or take it out of"
+            " the data"
+        ) from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_data(entry: os.DirEntry[str]) -> bool:
@@ -84,11 +109,11 @@ def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Itera
     here = (status.st_dev, status.st_ino)
     if here in above:  # a link that leads back up
         return
-    with os.scandir(folder) as entries:
+    with _entries(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 if _is_foreign(entry):
                     yield "skipped", f"{prefix}{entry.name}"
                 else:

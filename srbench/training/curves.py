@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import pandas as pd
 
 from srbench.errors import TrainingError
 from srbench.training.checkpoint import replace_file
+
+_log = logging.getLogger(__name__)
 
 
 class Curves:
@@ -31,9 +34,12 @@ class Curves:
         self._board: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
+
+            self._board = SummaryWriter(str(out / "tensorboard"))
         except ImportError:
             return
-        self._board = SummaryWriter(str(out / "tensorboard"))
+        except Exception as error:  # noqa: BLE001 a TensorBoard that does not fit its own libraries raises anything
+            _log.warning("TensorBoard is left out, since it is broken here (%s); curves.csv has everything", error)
 
     def write(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write the whole history as CSV, and its last row to TensorBoard.

@@ -24,8 +24,8 @@ def recognise(loaded: WeightsFile) -> ImageModelDescriptor:
             f"{name} holds no architecture that spandrel recognises (its first parameter is"
             f" {next(iter(loaded.state), None)}); use a super-resolution checkpoint such as ESRGAN's"
         ) from None
-    except (RuntimeError, KeyError, ValueError, TypeError, IndexError, AssertionError) as error:
-        # spandrel reads the sizes of an architecture from its parameters and fails in any of these ways if some lack
+    except Exception as error:  # noqa: BLE001
+        # spandrel reads the sizes of an architecture from its parameters, and fails in any way if some lack or are 0
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise WeightsError(
             f"{name} looks like a known network, but parameters are missing or misshapen ({reason}); fetch it again"
