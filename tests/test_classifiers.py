@@ -99,8 +99,8 @@ def test_card_describes_the_classifier(card):
         ({"weights": None}, "lacks the field 'weights'"),
         ({"mean": None}, "lacks the field 'mean'"),
         ({"waits": "x"}, "has no field 'waits'; did you mean weights"),
-        ({"library": "keras"}, "library must be one of timm, torchvision, got 'keras'"),
-        ({"library": 3}, "library must be one of timm, torchvision, got 3"),
+        ({"library": "keras"}, "library must be one of timm, torchvision, smp, got 'keras'"),
+        ({"library": 3}, "library must be one of timm, torchvision, smp, got 3"),
         (
             {"name": "resnet_of_nobody"},
             "timm cannot build 'resnet_of_nobody': .* look the name up in timm's model list",
@@ -323,8 +323,12 @@ def test_every_size_goes_in_as_it_is_unless_the_size_is_fixed():
     image = torch.rand(2, 3, 10, 14)
     mean, std = torch.tensor([0.5, 0.4, 0.3]).view(1, 3, 1, 1), torch.tensor([0.2, 0.25, 0.5]).view(1, 3, 1, 1)
     torch.testing.assert_close(Classifier(info(), Echo())(image), (image - mean) / std)
-    sized = Classifier(info(input_size=8), Echo())
-    torch.testing.assert_close(sized(image), (resize(image, (8, 8), "bicubic").clamp(0, 1) - mean) / std)
+    network = Echo()
+    taken: list[torch.Tensor] = []
+    network.register_forward_pre_hook(lambda module, arguments: taken.append(arguments[0]))
+    sized = Classifier(info(input_size=8), network)
+    assert sized(image).shape[-2:] == (10, 14)  # a map is of the image
+    torch.testing.assert_close(taken.pop(), (resize(image, (8, 8), "bicubic").clamp(0, 1) - mean) / std)
     assert torch.equal(sized(image[..., :8, :8]), (image[..., :8, :8] - mean) / std)
 
 
