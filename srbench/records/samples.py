@@ -104,6 +104,13 @@ def write_samples(path: Path, frame: pd.DataFrame, *, sums: Mapping[str, Any] | 
     write_table(path, table, compression="zstd", rows_a_group=_ROW_GROUP)
 
 
+# What reading a damaged archive of arrays raises.
+_DAMAGED = (
+    *(OSError, ValueError, EOFError, KeyError, TypeError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
+
 def read_samples(path: Path, columns: Sequence[str] | None = None, *, sha256: str | None = None) -> pd.DataFrame:
     """Read samples in order of position; `columns` reads only those, `sha256` is what the whole file must have.
 
@@ -125,17 +132,7 @@ def read_sums(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        KeyError,
-        TypeError,
-        MemoryError,
-        RuntimeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except _DAMAGED as error:
         raise RecordError(f"{path} has damaged sums ({error}); run the evaluation again with --force") from None
 
 
