@@ -23,7 +23,11 @@ from srbench.metrics.boxes import Detected, Objects, match_boxes
 from srbench.metrics.stats import DetectionTable, Part, class_precision, mean_precision
 from srbench.networks import detectors
 from srbench.networks.loading import create_network, load_classifier
+from srbench.networks.outputs import flat
 from srbench.task_types import OutputMap, task_type
+from srbench.training.api import train_network
+from srbench.training.losses import logits
+from srbench.training.options import TrainOptions
 
 CLASSES = ("ant", "bee", "cow")
 ANSWERS = OutputMap(4, np.array([2, 0, 3]))  # output 1 stands for no class of the data
@@ -225,3 +229,47 @@ def test_other_data_and_networks_are_refused_in_one_sentence(meadow: Path, card:
         KIND.map_outputs(info, source)
     with pytest.raises(UsageError, match="demo has no boxes"):
         KIND.classes_of([open_source("demo")])
+
+
+# --- training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A detector of a few steps on some scenes of demo-det, by the function behind the command."""
+    root = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("SRBENCH_WEIGHTS", "SRBENCH_CACHE"):
+            patch.setenv(variable, str(root / variable))
+        options = TrainOptions(
+            data=("demo-det",),
+            overrides=("args.width=64", "args.convs=1", "batch_size=4", "warmup_steps=0", "lr=0.002"),
+            epochs=2,
+            limit=12,
+            out=root / "out",
+            name="shapes-fcos",
+            device="cpu",
+            progress=False,
+        )
+        yield train_network("fcos", options, encoder="timm:test_resnet")
+
+
+def test_a_detector_is_trained_and_named(trained: Any) -> None:
+    assert {"box_f1", "box_f1_bilinear"} <= set(trained.metrics) and trained.criterion == "box_f1"
+    assert trained.steps == 6 and trained.network.info.answers == "boxes"
+    network = load_classifier("shapes-fcos")
+    assert network.info.answers == "boxes" and network.info.classes == ("disc", "square", "triangle", "cross")
+    assert network.info.args["encoder"] == "test_resnet" and network.network.n_classes == 4
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(flat(network(image)), flat(trained.network(image)), atol=1e-4)
+
+
+def test_pyramids_of_sr_are_held_against_those_of_hr(trained: Any) -> None:
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        target = trained.network(image)
+    assert flat(target).shape[0] == 2 and logits(trained.network(image), target).item() == pytest.approx(0, abs=1e-8)
+    moved = (image * 0.5).requires_grad_()
+    logits(trained.network(moved), target).backward()
+    assert moved.grad is not None and moved.grad.abs().sum() > 0

@@ -53,7 +53,7 @@ def fill_encoder(network: nn.Module, state: Mapping[str, Tensor], *, origin: str
     """Copy the weights of a timm classifier into the encoder of a network; its head is left out.
 
     Args:
-        network: As `create_dense` returns it.
+        network: As `create_dense` returns it, or a detector that is built on a network of timm.
         state: State dict of the classifier.
         origin: What messages call the weights.
 
@@ -61,7 +61,9 @@ def fill_encoder(network: nn.Module, state: Mapping[str, Tensor], *, origin: str
         UsageError: If the encoder is none of timm's.
         WeightsError: If a parameter of the encoder is missing or of another shape.
     """
-    inner = getattr(getattr(network, "encoder", None), "model", None)
+    inner = getattr(
+        getattr(network, "encoder", None), "model", getattr(getattr(network, "backbone", None), "body", None)
+    )
     if not isinstance(inner, nn.Module):
         raise UsageError(f"the encoder is none of timm's, so it cannot start from {origin}; name it as timm:NAME")
     own = inner.state_dict()

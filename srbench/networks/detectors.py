@@ -68,6 +68,14 @@ class DetectorOutput(Sequence[Mapping[str, Tensor]]):
         """Return the boxes of one image."""
         return self._detections()[index]
 
+    def float(self) -> DetectorOutput:
+        """Return itself: boxes and scores are of the precision in which they were computed."""
+        return self
+
+    def to(self, device: torch.device) -> DetectorOutput:
+        """Return itself: it is where the detector is."""
+        return self
+
     def losses(self, targets: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Return the detector's own losses by name, each a scalar with gradient.
 
@@ -141,7 +149,9 @@ class Detector(nn.Module):
 class TimmPyramid(nn.Module):
     """A feature pyramid on a timm network: maps at strides 8, 16, 32, and coarser ones behind them."""
 
-    def __init__(self, encoder: str, *, width: int, coarser: bool, finest: int = _FINEST) -> None:
+    def __init__(
+        self, encoder: str, *, width: int, coarser: bool, finest: int, encoder_args: Mapping[str, Any] | None
+    ) -> None:
         """Build it with random values.
 
         Args:
@@ -149,15 +159,17 @@ class TimmPyramid(nn.Module):
             width: Channels of each map.
             coarser: Whether strides 64 and 128 follow by convolution, instead of one map by pooling.
             finest: Stride of the first map.
+            encoder_args: What timm's constructor takes besides.
         """
         super().__init__()
         import timm
 
-        strides = _feature_info(timm.create_model(encoder, features_only=True, pretrained=False)).reduction()
+        given = {"features_only": True, "pretrained": False, **(encoder_args or {})}
+        strides = _feature_info(timm.create_model(encoder, **given)).reduction()
         levels = [index for index, stride in enumerate(strides) if finest <= stride <= 32]
         if not levels:
             raise UsageError(f"timm's {encoder} has no maps at strides of {finest} to 32; choose another encoder")
-        self.body = timm.create_model(encoder, features_only=True, pretrained=False, out_indices=levels)
+        self.body = timm.create_model(encoder, **given, out_indices=levels)
         info = _feature_info(self.body)
         last = LastLevelP6P7(width, width) if coarser else LastLevelMaxPool()
         self.fpn = FeaturePyramidNetwork(info.channels(), width, extra_blocks=last)
@@ -185,14 +197,17 @@ def create_detector(name: str, args: Mapping[str, Any], *, pretrained: bool = Fa
     Args:
         name: One of `detector_names`, or torchvision's own name.
         args: Of the built ones: "encoder" (timm's name), "num_classes", "width" (channels of the pyramid), "finest"
-            (stride of its first map), and what torchvision's class takes. Of torchvision's: what its function takes.
+            (stride of its first map), "encoder_args" (what timm takes besides), and what torchvision's class takes. Of
+            torchvision's: what its function takes.
         pretrained: Whether torchvision's own weights are fetched; those that are built here have none.
 
     Raises:
         UnknownNameError: If there is no such detector.
-        UsageError: If an argument is missing.
+        UsageError: If an argument is missing or out of range, or weights are wanted that do not exist.
     """
     if name in _BUILT:
+        if pretrained:
+            raise UsageError(f"the detector {name} on an encoder of timm comes without weights; train it from scratch")
         given = dict(args)
         encoder, classes = given.pop("encoder", None), given.pop("num_classes", None)
         if encoder is None or classes is None:
@@ -235,39 +250,50 @@ class _Known(nn.Module):
         return self._maps
 
 
-def _fcos(
-    encoder: str, classes: int, *, width: int = 128, finest: int = _FINEST, convs: int = 4, **args: Any
-) -> nn.Module:
-    backbone = TimmPyramid(encoder, width=width, coarser=True, finest=finest)
-    head = FCOSHead(width, 1, classes, num_convs=convs)
+def _pyramid(encoder: str, args: dict[str, Any], *, coarser: bool) -> TimmPyramid:
+    """Build the pyramid, and take its arguments out of those of the detector."""
+    return TimmPyramid(
+        encoder,
+        width=args.pop("width", 128),
+        coarser=coarser,
+        finest=args.pop("finest", _FINEST),
+        encoder_args=args.pop("encoder_args", None),
+    )
+
+
+def _fcos(encoder: str, classes: int, *, convs: int = 4, **args: Any) -> nn.Module:
+    backbone = _pyramid(encoder, args, coarser=True)
+    head = FCOSHead(backbone.out_channels, 1, classes, num_convs=convs)
     anchors = AnchorGenerator(tuple((stride,) for stride in backbone.strides), ((1.0,),) * len(backbone.strides))
     return detection.FCOS(backbone, classes, head=head, anchor_generator=anchors, **args)
 
 
-def _retinanet(encoder: str, classes: int, *, width: int = 128, finest: int = _FINEST, **args: Any) -> nn.Module:
-    backbone = TimmPyramid(encoder, width=width, coarser=True, finest=finest)
+def _retinanet(encoder: str, classes: int, **args: Any) -> nn.Module:
+    backbone = _pyramid(encoder, args, coarser=True)
     sizes = tuple(tuple(int(4 * stride * 2 ** (third / 3)) for third in range(3)) for stride in backbone.strides)
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
-    head = RetinaNetHead(width, anchors.num_anchors_per_location()[0], classes, norm_layer=partial(nn.GroupNorm, 32))
+    head = RetinaNetHead(
+        backbone.out_channels, anchors.num_anchors_per_location()[0], classes, norm_layer=partial(nn.GroupNorm, 32)
+    )
     return detection.RetinaNet(backbone, classes, anchor_generator=anchors, head=head, **args)
 
 
-def _fasterrcnn(encoder: str, classes: int, *, width: int = 128, finest: int = _FINEST, **args: Any) -> nn.Module:
-    backbone = TimmPyramid(encoder, width=width, coarser=False, finest=finest)
+def _fasterrcnn(encoder: str, classes: int, **args: Any) -> nn.Module:
+    backbone = _pyramid(encoder, args, coarser=False)
     sizes = tuple((4 * stride,) for stride in backbone.strides)
     anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
     args["box_score_thresh"] = args.pop("score_thresh")
     return detection.FasterRCNN(backbone, classes + 1, rpn_anchor_generator=anchors, **args)
 
 
-def _ssdlite(encoder: str, classes: int, *, width: int = 128, finest: int = _FINEST, **args: Any) -> nn.Module:
-    backbone = TimmPyramid(encoder, width=width, coarser=True, finest=finest)
+def _ssdlite(encoder: str, classes: int, **args: Any) -> nn.Module:
+    backbone = _pyramid(encoder, args, coarser=True)
     levels = len(backbone.strides)
     # Sizes of boxes are shares of the image here; each level has those of a detector at a side of 512 pixels.
     scales = [4 * stride / 512 for stride in backbone.strides] + [1.0]
     anchors = DefaultBoxGenerator([[2, 3]] * levels, scales=scales)
     norm = partial(nn.BatchNorm2d, eps=0.001, momentum=0.03)
-    head = SSDLiteHead([width] * levels, anchors.num_anchors_per_location(), classes + 1, norm)
+    head = SSDLiteHead([backbone.out_channels] * levels, anchors.num_anchors_per_location(), classes + 1, norm)
     return detection.ssd.SSD(backbone, anchors, (320, 320), classes + 1, head=head, **args)
 
 

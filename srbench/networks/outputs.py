@@ -6,7 +6,10 @@ Task types name a form without being given tensors, so torch is imported where t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Answers = Literal["scores", "map", "boxes"]
 
@@ -51,3 +54,14 @@ def as_answer(output: Any, size: tuple[int, int]) -> Any:
 def outputs_of(output: Any) -> int:
     """Return how many classes a network has by what it returns, scores or a map."""
     return int((output["out"] if isinstance(output, Mapping) else output).shape[1])
+
+
+def flat(output: Any) -> Tensor:
+    """Return what a network computes as one tensor `(N, M)`, so that two outputs can be held against each other.
+
+    Of scores and maps it is these, of a detector the maps of its pyramid: boxes have no number that fits each other's.
+    """
+    import torch
+
+    parts = [output] if isinstance(output, torch.Tensor) else output.features
+    return torch.cat([part.flatten(1) for part in parts], dim=1)

@@ -9,6 +9,7 @@ from pathlib import Path
 from srbench.data.catalogue import default_task_type
 from srbench.errors import UsageError
 from srbench.networks.classifiers import Classifier
+from srbench.networks.detectors import detector_names
 from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.protocol import Protocol
 from srbench.registry import Registry, listed
@@ -146,7 +147,7 @@ def train_network(
 
     Args:
         arch: Architecture of timm, or "torchvision:NAME"; with an encoder a decoder of segmentation-models-pytorch,
-            such as "fpn".
+            such as "fpn", or a detector, such as "fcos".
         options: The options. In overrides "args.KEY=value" goes to the architecture's constructor,
             "args.pretrained=true" starts from the library's weights, and "args.pretrained=if-available" does so where
             these can be had, and from scratch elsewhere.
@@ -165,7 +166,10 @@ def train_network(
         raise UsageError(f"--in-chans takes 1 or 3, got {in_chans}")
     if init_encoder is not None and encoder is None:
         raise UsageError("--init-encoder fills the encoder of a decoder; name it too, as in --encoder timm:resnet18")
-    if encoder is not None:
+    detector = arch in detector_names()
+    if detector:
+        arch = f"torchvision:{arch}"
+    elif encoder is not None:
         arch = f"smp:{arch}/{encoder}"
     library, colon, architecture = arch.partition(":")
     library, architecture = (library, architecture) if colon else ("timm", arch)
@@ -175,6 +179,8 @@ def train_network(
     if options.recipe is None and recipe_name == "default" and term not in recipe.losses:
         # It is made for classes. A task type without a recipe of its own takes its schedule with its own loss.
         recipe = replace(recipe, losses={term: 1.0}, label_smoothing=0.0, select=task_type(asked).criterion)
+    if detector and encoder is not None:
+        recipe = replace(recipe, parameters={**recipe.parameters, "encoder": encoder.removeprefix("timm:")})
     if set(recipe.losses) != {term}:
         raise UsageError(
             f"a classifier is trained by the loss term {term!r} alone on such data, got {sorted(recipe.losses)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srbench.metrics.stats.chance import chance_level, is_at_chance
+from srbench.networks.outputs import flat
 from srbench.training.images import ImageSet
 from srbench.training.norms import batch_norms, folded_norms
 
@@ -74,7 +76,6 @@ def sample_images(images: ImageSet, count: int = 8) -> Tensor:
     return images.read(group)[0].float() / 255
 
 
-def _spread(outputs: object) -> float:
+def _spread(outputs: Any) -> float:
     """Return the standard deviation over images, root mean square over outputs."""
-    assert isinstance(outputs, Tensor)
-    return float(outputs.flatten(1).float().std(dim=0).square().mean().sqrt())
+    return float(flat(outputs).float().std(dim=0).square().mean().sqrt())

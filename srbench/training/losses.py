@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
+from srbench.networks.outputs import flat
 from srbench.task_types import TaskType, task_type
 from srbench.task_types.image_quality import emd
 from srbench.training.networks import FeatureExtractor
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from srbench.method import Batch
 
 # What a run checks before its first step: terms that need a classifier, labels, or the teacher's logits.
-NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd"})
-NEED_LABELS = frozenset({"ce", *CLASSIFIER_TERMS})
+NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd", "boxes"})
+NEED_LABELS = frozenset({"ce", "boxes", *CLASSIFIER_TERMS})
 NEED_TEACHER_LOGITS = frozenset({"logits", "emd"})  # the term of the task type itself compares with the data
 
 _SMALLEST_MSE = 1e-10  # 100 dB
@@ -62,7 +63,7 @@ def terms(
         if name in wanted:
             values[name] = pixel_loss(sr, batch.hr)
     seen, seen_hr = (sr, batch.hr) if shown is None else (shown, batch.hr if batch.shown_hr is None else batch.shown_hr)
-    of_logits = [name for name in ("logits", "ce", "emd") if name in wanted]
+    of_logits = [name for name in ("logits", "ce", "emd", "boxes") if name in wanted]
     of_features = [name for name in _FEATURE if name in wanted]
     sr_logits: Tensor | None = None
     if of_features:
@@ -82,7 +83,7 @@ def terms(
         if name == asked.loss_term:
             label = _given(batch.label, name, "labels; use labelled data, or the term logits, which needs none")
             values[name] = asked.loss(sr_logits, label, smoothing=smoothing)
-        elif name == "ce":
+        elif name in ("ce", "boxes"):
             raise UsageError(check_terms([name], asked))
         else:
             target = _given(batch.teacher_logits, name, "a teacher's logits; give --classifier")
@@ -144,8 +145,8 @@ def patch_mix(sr: Tensor, hr: Tensor, *, cells: int = 4) -> Tensor:
 
 
 def logits(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared difference of logits `(N, K)`, or of maps of them `(N, K, H, W)` (DarioNet's loss)."""
-    return F.mse_loss(student.float(), teacher.float())
+    """Mean squared difference of logits `(N, K)`, of maps of them, or of a detector's pyramids (DarioNet's loss)."""
+    return F.mse_loss(flat(student).float(), flat(teacher).float())
 
 
 def features(sr: Tensor, hr: Tensor) -> Tensor:
@@ -177,7 +178,10 @@ def psnr(sr: Tensor, hr: Tensor) -> Tensor:
 def check_terms(wanted: Iterable[str], asked: TaskType) -> str:
     """Say in a sentence why data of a task type cannot give a term, or return ""."""
     for name in sorted(wanted):
-        if name in NEED_LABELS and asked.loss_term != "ce":
+        if name == "boxes" and asked.loss_term != name:
+            return f"the loss term 'boxes' needs boxes, which {asked.name!r} data do not have; use {asked.loss_term!r}"
+        taught = ("ce", "boxes") if name in CLASSIFIER_TERMS else ("ce",)  # these are the loss of the task type
+        if name in NEED_LABELS and asked.loss_term not in (name, *taught):
             return (
                 f"the loss term {name!r} needs class labels, which {asked.name!r} data do not have; train with"
                 f" {asked.loss_term!r} in its place (--set losses.{asked.loss_term}=1), or with 'logits'"

@@ -222,7 +222,8 @@ class NetworkRun(Trainee):
                 raise UsageError("--in-chans 1 is for architectures of timm; torchvision's take three channels")
             args["in_chans"] = in_chans
         if self._encoder is not None:  # what its layers are made of, such as how they pad
-            args = {key: value for key, value in self._encoder.info.args.items() if key not in _OF_HEADS} | args
+            of_encoder = {key: value for key, value in self._encoder.info.args.items() if key not in _OF_HEADS}
+            args = {"encoder_args": of_encoder, **args} if self._task_type.answers == "boxes" else of_encoder | args
         network = self._network(library, architecture, args, wanted)
         config = getattr(network, "pretrained_cfg", None) or {}
         normalised: Mapping[str, Any] = config

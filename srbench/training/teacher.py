@@ -17,6 +17,7 @@ from srbench.errors import SrbenchError, TrainingError
 from srbench.files.caches import mark_used
 from srbench.files.paths import cache_dir
 from srbench.networks.classifiers import Classifier
+from srbench.networks.outputs import flat
 from srbench.training.crops import RawBatch
 from srbench.training.images import ImageSet, Positions
 
@@ -151,7 +152,7 @@ def logits_variance(network: nn.Module, images: ImageSet, device: torch.device) 
     for position in chosen:
         hr, _ = images.read(np.array([position]))
         rows.append(teacher_logits(network, hr.to(device).float().div_(255)))
-    return max(float(torch.cat(rows).double().var(correction=0)), _SMALLEST_VARIANCE)
+    return max(float(torch.cat([flat(row).flatten() for row in rows]).double().var(correction=0)), _SMALLEST_VARIANCE)
 
 
 @torch.no_grad()

@@ -18,6 +18,7 @@ from srbench.imaging.resample import resize
 from srbench.method import Method
 from srbench.metrics.catalogue import metric
 from srbench.networks.classifiers import Classifier
+from srbench.networks.outputs import flat
 from srbench.protocol import Protocol
 from srbench.restore import restore
 from srbench.task_types import OutputMap
@@ -122,11 +123,11 @@ class MethodValidation:
         task_type = self.images.task_type
         logits, target = watcher.network(sr).float(), watcher.hr_logits.rows(positions).to(self.device)
         labels = _labels(self.images, positions, self.device) if watcher.labelled else None
-        found = {"logits": metrics.logit_mse(logits.flatten(1), target.flatten(1))}
+        found = {"logits": metrics.logit_mse(flat(logits), flat(target))}
         if "agreement" in task_type.ranks:
             found["agreement"] = (logits.argmax(dim=1) == target.argmax(dim=1)).double()
         if labels is not None:
-            outputs = self._output_map(logits.shape[1])
+            outputs = self._output_map(watcher.network.info.n_classes)
             found |= task_type.figures(logits, labels, outputs)
             found |= {f"{name}_hr": values for name, values in task_type.figures(target, labels, outputs).items()}
         for suffix in dict.fromkeys([*([""] if watcher.teaches else []), watcher.label]):
