@@ -24,8 +24,9 @@ from srbench.metrics.stats import bootstrap_iou, resample_counts
 from srbench.networks.loading import create_network, load_classifier
 from srbench.protocol import Geometry, load_protocol
 from srbench.records.cells import find_records
+from srbench.report import write_report
 from srbench.task_types import OutputMap, task_type
-from srbench.task_types.segmentation import mean_iou_of
+from srbench.task_types.segmentation import class_colour, mean_iou_of
 from srbench.training.api import train_method, train_network
 from srbench.training.options import TrainOptions
 
@@ -287,6 +288,14 @@ def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, 
     classes = result.per_class
     assert set(classes["class"]) == set(CLASSES) and classes["iou_delta_to_original"].notna().all()
     assert "mIoU" in tables.markdown(result.board) and json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    kept = next(cell for cell in result.cells if cell.record.cell.method == "original").thumbnails()
+    position, images = next(iter(kept.items()))
+    assert set(images) == {"hr", "lr", "overlay", "truth"} and images["overlay"].shape == images["hr"].shape
+    colour, grey = np.array(class_colour(int(maps[position][0, 0]))), images["hr"][0, 0].mean()
+    assert np.abs(images["overlay"][0, 0] - (colour + grey) / 2).max() <= 1
+    assert np.ptp(images["truth"][0, 0]) == 0, "what nobody has labelled stays grey"
+    page = write_report([tmp_path / "out"], tmp_path / "page", progress=False)[0].read_text()
+    assert "IoU of each class" in page and "what the data say" in page
     again = run("bilinear", "nearest", "bicubic", data=data)
     assert again.counters.hr_classified == {} and set(again.counters.restored) == {"bicubic"}
     cells, problems = find_records([tmp_path / "out"])
@@ -308,6 +317,15 @@ def images_card(tmp_path_factory):
     from dummies import make_classifier
 
     return make_classifier(tmp_path_factory.mktemp("whole"))
+
+
+def test_the_demo_has_a_mask_for_each_scene():
+    source = open_source("demo-seg", "val")
+    assert source.classes == ("ground", "disc", "square", "triangle", "cross") and source.task_type == "segmentation"
+    scenes = [source.read_stored(index) for index in range(20)]
+    assert {int(value) for scene in scenes for value in np.unique(scene.target)} == set(range(5))
+    boxes = open_source("demo-det", "val").read_stored(3)
+    assert torch.equal(boxes.pixels, scenes[3].pixels) and (scenes[3].target > 0).any()
 
 
 # --- training ----------------------------------------------------------------------------------------------------

@@ -215,8 +215,8 @@ def rate(
     rules = load_protocol(protocol or default_protocol([data]))
     source = open_source(data, split)
     network = load_classifier(classifier).to(where)
-    if source.classes is None:
-        raise DataError(f"the data {data!r} have no labels, so no accuracy can be held against bytes")
+    if source.classes is None or source.has_targets:
+        raise DataError(f"the data {data!r} have no labels of whole images, so no accuracy can be held against bytes")
     outputs = label_map(network.info, source.classes)
     loaded = choose(
         list(methods),

@@ -345,8 +345,27 @@ class _Task:
                     or images_of(cell.loaded, position, self._hr, self._protocol, settings)
                     for position in positions
                 }
-                write_thumbnails(cell.folder / THUMBNAILS_FILE, images, key=key)
+                drawn = {position: named | self._overlays(cell, position, named) for position, named in images.items()}
+                write_thumbnails(cell.folder / THUMBNAILS_FILE, drawn, key=key)
                 advance(1)
+
+    def _overlays(self, cell: PlannedCell, position: int, images: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the task type draws into one sample's image: "overlay", and the original's "truth"."""
+        scored, settings = cell.scored, self._evaluation.settings
+        is_stale = cell.key.track == "adapted" and cell.adapted is None  # the network of a finished cell is not at hand
+        if cell.network is None or scored.outputs is None or is_stale or not scored.task_type.draws:
+            return {}
+        pixels = images["sr"] if "sr" in images else images["hr"]
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(settings.device).float() / 255
+        size = (image.shape[-2], image.shape[-1])
+        with settings.numerics.active():
+            output = cell.network(image)
+        part = scored.task_type.split(scored.task_type.prediction(output, seen=size, size=size))[0]
+        drawn = {"overlay": scored.task_type.overlay(pixels, {name: each.cpu().numpy() for name, each in part.items()})}
+        placed = self._hr.targets([position]) if cell.loaded is None else None
+        if placed is not None:
+            drawn["truth"] = scored.task_type.truth_overlay(pixels, placed[0], scored.outputs)
+        return {name: each for name, each in drawn.items() if each is not None}
 
     def _without_thumbnails(self) -> list[tuple[PlannedCell, list[int], str]]:
         """Return the cells that lack images, with the positions they should have and the key to store them under."""

@@ -209,6 +209,7 @@ class TaskType(ABC):
         ranks: Metrics that rank its rows; the first that a row has counts.
         shown: Columns that begin its tables, in order; those of further metrics follow.
         essential: Those of them that stay where others would be left out for being empty.
+        draws: Whether `overlay` draws predictions into images.
         chooses_input_size: Whether its cells can be scored at several input sizes, of which `correct` tells the best.
     """
 
@@ -225,6 +226,7 @@ class TaskType(ABC):
     ranks: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]] = ()
     essential: ClassVar[tuple[str, ...]] = ()
+    draws: ClassVar[bool] = False
     chooses_input_size: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -334,6 +336,21 @@ class TaskType(ABC):
             target: As `targets` returns it, tensors on the device; None where the data say nothing.
             answers: How the outputs answer.
         """
+
+    def overlay(self, image: NDArray[np.uint8], found: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8] | None:
+        """Return an image `(H, W, 3)`, RGB, uint8 with a prediction drawn into it, for galleries; None if nothing is.
+
+        Args:
+            image: The image.
+            found: The prediction on it, as `split` gives it, on the CPU.
+        """
+        return None
+
+    def truth_overlay(
+        self, image: NDArray[np.uint8], placed: NDArray[Any], answers: OutputMap
+    ) -> NDArray[np.uint8] | None:
+        """Return an image with what the data say about places in it, drawn as `overlay` draws; None if nothing is."""
+        return None
 
     def per_class(
         self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None

@@ -51,6 +51,8 @@ def draw(material: Material) -> Iterator[Drawn]:
 def _draw_scope(scope: Scope, looks: Looks) -> Iterator[Drawn]:
     """Yield the per-class figures of a task and classifier with labels."""
     tables = {id(entry): table for entry in scope.entries if (table := scope.classes(entry)) is not None}
+    if any("iou" in table and table["iou"].notna().any() for table in tables.values()):
+        return  # classes of pixels have figures of their own
     oracle, reference = scope.oracle, scope.reference
     if not any(len(table) >= _MINIMUM_CLASSES for table in tables.values()):
         return

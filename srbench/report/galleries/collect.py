@@ -30,6 +30,8 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[TaskI
         hr, lr, networks = tasks.setdefault(task, ({}, {}, []))
         sr: dict[Any, Mapping[int, Pixels]] = {}
         samples: dict[Any, pd.DataFrame] = {}
+        overlays: dict[Any, Mapping[int, Pixels]] = {}
+        truths: dict[int, Pixels] = {}
         for row in rows:
             cell = by_key.get(row.cell_key)
             if cell is None:
@@ -43,6 +45,8 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[TaskI
                     lr.update({at: _rgb(images["lr"]) for at, images in kept.items() if "lr" in images})
                 elif row.method != DIRECT:
                     sr[row.key] = {at: _rgb(images["sr"]) for at, images in kept.items() if "sr" in images}
+                overlays[row.key] = {at: _rgb(images["overlay"]) for at, images in kept.items() if "overlay" in images}
+                truths |= {at: _rgb(images["truth"]) for at, images in kept.items() if "truth" in images}
                 frame = cell.samples(COLUMNS)
                 samples[row.key] = frame[frame["position"].isin(list(kept or hr))].set_index("position")
             except RecordError as error:
@@ -53,7 +57,7 @@ def collect(board: Leaderboard, cells: Sequence[StoredCell]) -> tuple[list[TaskI
         positions = _ordered({at for images in sr.values() for at in images} & set(hr), mine, samples)
         if positions:
             names = class_names(by_key[row.cell_key].record for row in rows if row.cell_key in by_key)
-            networks.append(NetworkImages(classifier, shown, positions, sr, samples, names, mine))
+            networks.append(NetworkImages(classifier, shown, positions, sr, samples, names, mine, overlays, truths))
     return [
         TaskImages(task, hr, lr, tuple(networks)) for task, (hr, lr, networks) in tasks.items() if networks
     ], problems

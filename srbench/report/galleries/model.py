@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ class NetworkImages:
             keep different ones.
         sr: Key of a row -> position -> restored image.
         samples: Key of a row (and of the oracle's and of `DIRECT`) -> samples by position.
+        overlays: Key of a row, and of the oracle -> position -> its image with what the network found drawn into it;
+            none where the task type draws nothing.
+        truths: Position -> the original with what the data say drawn into it.
         names: Index of a class -> its name.
         classes: The board's per-class table of this classifier.
     """
@@ -56,6 +59,8 @@ class NetworkImages:
     samples: Mapping[Any, pd.DataFrame]
     names: Mapping[int, str]
     classes: pd.DataFrame
+    overlays: Mapping[Any, Mapping[int, Pixels]] = field(default_factory=dict)
+    truths: Mapping[int, Pixels] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

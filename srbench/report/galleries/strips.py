@@ -39,6 +39,11 @@ def sample_strip(
     any_frame = next(frame for frame in network.samples.values() if at in frame.index)
     label = whole(any_frame.at[at, "label"])
     thumbnails = [Thumbnail(ORACLE, "HR", embed(hr), _verdict(oracle, at, network), None)]
+    if at in network.truths:
+        thumbnails.append(Thumbnail("mask", "", embed(network.truths[at]), None, None, remark="what the data say"))
+    found = next((each[at] for key, each in network.overlays.items() if key[1] == ORACLE and at in each), None)
+    if found is not None:
+        thumbnails.append(Thumbnail(ORACLE, "HR", embed(found), None, None, remark="as the network sees it"))
     if at in task.lr:
         height, width = task.lr[at].shape[:2]
         control = next((frame for key, frame in network.samples.items() if key[1] == DIRECT), None)
@@ -54,7 +59,7 @@ def sample_strip(
             Thumbnail(
                 row.label,
                 mark(row),
-                embed(sr),
+                embed(network.overlays.get(row.key, {}).get(at, sr)),
                 _verdict(frame, at, network),
                 decibels(frame.at[at, "psnr"]),
                 heat=embed(heat_map(sr, hr)) if heat and same else None,
