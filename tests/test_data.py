@@ -676,7 +676,7 @@ def fake_datasets(tmp_path: Path, splits=("train", "validation")) -> types.Modul
 class TestHub:
     def test_missing_extra(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "datasets", None)
-        with pytest.raises(UsageError, match=r"srbench\[hub\]"):
+        with pytest.raises(UsageError, match=r"srbench-resizing\[hub\]"):
             open_source("hf:someone/pets")
 
     def test_rows(self, tmp_path, monkeypatch):

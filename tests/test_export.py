@@ -212,7 +212,7 @@ def test_other_formats_are_refused(suffix, tmp_path):
 
 def test_without_the_extra_the_command_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(UsageError, match=r"srbench\[export\]"):
+    with pytest.raises(UsageError, match=r"srbench-resizing\[export\]"):
         exporting.export("bilinear", out=tmp_path / "m.onnx", **WITH_NETWORK)
 
 

@@ -101,7 +101,7 @@ def test_basicsr_architectures_come_through_the_same_door(tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("basicsr") is not None, reason="the extra 'basicsr' is installed")
 def test_without_basicsr_the_extra_is_named():
-    with pytest.raises(UsageError, match=re.escape("pip install 'srbench[basicsr]'")):
+    with pytest.raises(UsageError, match=re.escape("pip install 'srbench-resizing[basicsr]'")):
         ESRGAN(arch="basicsr:EDSR")
 
 

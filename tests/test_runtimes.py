@@ -186,7 +186,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
         app, ["eval", "bilinear", "--limit", "2", "--runtime", "onnx", "--out", str(tmp_path / "o")]
     )
     assert done.exit_code == 2
-    assert "srbench[export]" in " ".join(done.output.split()) and "Traceback" not in done.output
+    assert "srbench-resizing[export]" in " ".join(done.output.split()) and "Traceback" not in done.output
 
 
 def test_calibration_images_are_never_those_of_the_test(tmp_path):

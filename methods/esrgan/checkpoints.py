@@ -103,5 +103,5 @@ def _basicsr_registry() -> Mapping[str, type[nn.Module]]:
         return importlib.import_module("basicsr.utils.registry").ARCH_REGISTRY
     except ImportError as error:
         raise UsageError(
-            f"architectures of BasicSR need the extra 'basicsr' ({error}); pip install 'srbench[basicsr]'"
+            f"architectures of BasicSR need the extra 'basicsr' ({error}); pip install 'srbench-resizing[basicsr]'"
         ) from None

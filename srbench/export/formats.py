@@ -38,7 +38,8 @@ def check_packages() -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise UsageError(
-                f"the package {name} is missing ({error}); install what ONNX needs with: pip install 'srbench[export]'"
+                f"the package {name} is missing ({error}); install what ONNX needs with: pip install"
+                " 'srbench-resizing[export]'"
             ) from None
 
 

@@ -36,7 +36,9 @@ class Session:
         try:
             import onnxruntime
         except ImportError:
-            raise UsageError("onnxruntime is missing; install it with: pip install 'srbench[export]'") from None
+            raise UsageError(
+                "onnxruntime is missing; install it with: pip install 'srbench-resizing[export]'"
+            ) from None
         data = model if isinstance(model, bytes) else _read(model)
         where = "the graph" if isinstance(model, bytes) else str(model)
         options = onnxruntime.SessionOptions()

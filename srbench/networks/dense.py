@@ -29,7 +29,8 @@ def create_dense(name: str, args: Mapping[str, Any]) -> nn.Module:
         import segmentation_models_pytorch as smp
     except ImportError:
         raise UsageError(
-            f"smp:{name} needs the package segmentation-models-pytorch; install it with: pip install 'srbench[dense]'"
+            f"smp:{name} needs the package segmentation-models-pytorch; install it with: pip install"
+            " 'srbench-resizing[dense]'"
         ) from None
     decoder, slash, encoder = name.partition("/")
     if not (slash and decoder and encoder):

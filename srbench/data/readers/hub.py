@@ -89,7 +89,7 @@ def open_hub(repo: str, split: str | None) -> HubSource:
         datasets = importlib.import_module("datasets")
     except ImportError:
         raise UsageError(
-            f"--data {spec} needs the package datasets; install it with pip install 'srbench[hub]'"
+            f"--data {spec} needs the package datasets; install it with pip install 'srbench-resizing[hub]'"
         ) from None
     try:
         options = list(datasets.get_dataset_split_names(repo))
