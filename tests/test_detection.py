@@ -27,6 +27,7 @@ from srbench.networks.outputs import flat
 from srbench.task_types import OutputMap, task_type
 from srbench.training.api import train_network
 from srbench.training.losses import logits
+from srbench.training.networks import FeatureExtractor
 from srbench.training.options import TrainOptions
 
 CLASSES = ("ant", "bee", "cow")
@@ -273,3 +274,13 @@ def test_pyramids_of_sr_are_held_against_those_of_hr(trained: Any) -> None:
     moved = (image * 0.5).requires_grad_()
     logits(trained.network(moved), target).backward()
     assert moved.grad is not None and moved.grad.abs().sum() > 0
+
+
+def test_features_of_a_detector_are_those_of_its_pyramid(trained: Any) -> None:
+    extractor = FeatureExtractor(trained.network)
+    assert ".backbone." in f".{extractor.layer}."
+    image = torch.rand(1, 3, 64, 64).requires_grad_()
+    features, output = extractor.with_logits(image)
+    assert torch.equal(features, extractor(image)) and len(output[0]["boxes"]) == len(output[0]["scores"])
+    features.square().mean().backward()
+    assert image.grad is not None and image.grad.abs().sum() > 0

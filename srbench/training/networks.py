@@ -272,9 +272,12 @@ def _choose_layer(classifier: nn.Module, *, last: bool) -> str:
             handle.remove()
         for module, training in modes.items():
             module.training = training
+    outputs = logits.shape[-1] if isinstance(logits, Tensor) else None
+    if outputs is None:  # a detector, whose heads are not run before boxes or losses are asked for
+        maps, tokens = [(name, width) for name, width in maps if ".backbone." in f".{name}."], []
     # A transformer also has a feature map: the patch embedding, which is no deep feature.
     # With "last", the maps of the logits themselves do not count either (SqueezeNet's head is a convolution).
-    deep = [name for name, width in maps if not last or width != logits.shape[-1]]
+    deep = [name for name, width in maps if not last or width != outputs]
     chosen = tokens or deep or [name for name, _ in maps]
     if not chosen:
         raise UsageError("the classifier has no layer with feature maps or tokens; name one of its layers")
