@@ -13,7 +13,7 @@ from srbench.data.catalogue import open_source
 from srbench.data.hr_cache import build_hr_store
 from srbench.errors import UsageError
 from srbench.evaluation.rate import WHOLE, rate, shrunk
-from srbench.evaluation.scoring import RestoredBatch
+from srbench.evaluation.restored import RestoredBatch
 from srbench.imaging.compression import encode
 from srbench.leaderboard.sendings import read_sendings
 from srbench.metrics.stats.bd_rate import bd_rate, frontier

@@ -23,7 +23,7 @@ from srbench.errors import DataError, UsageError
 from srbench.evaluation.batches import Batch
 from srbench.evaluation.loaded_methods import LoadedMethod, choose
 from srbench.evaluation.options import PassSettings
-from srbench.evaluation.scoring import RestoredBatch
+from srbench.evaluation.restored import RestoredBatch
 from srbench.files.atomic import check_out_dir, write_json
 from srbench.files.paths import user_path
 from srbench.imaging.compression import decode, encode

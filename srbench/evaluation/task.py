@@ -26,8 +26,9 @@ from srbench.evaluation.options import PassSettings
 from srbench.evaluation.plan import PlannedCell, originals_and_baselines, plan_cells
 from srbench.evaluation.precomputed import fitted
 from srbench.evaluation.resolve import Evaluation
+from srbench.evaluation.restored import RestoredBatch
 from srbench.evaluation.runtimes import ExportedFiles
-from srbench.evaluation.scoring import Failure, PassResult, RestoredBatch, run_pass
+from srbench.evaluation.scoring import Failure, PassResult, run_pass
 from srbench.evaluation.thumbnails import Images, ThumbnailSelector
 from srbench.imaging.degrade import for_classifier
 from srbench.leaderboard.pairing import pairing_key

@@ -26,7 +26,7 @@ from srbench.evaluation.counters import Counters
 from srbench.evaluation.loaded_methods import LoadedMethod, load_method
 from srbench.evaluation.one_method import choose_weights, weights_notes
 from srbench.evaluation.options import PassSettings
-from srbench.evaluation.scoring import RestoredBatch
+from srbench.evaluation.restored import RestoredBatch
 from srbench.files.atomic import check_out_dir, sweep_temporary, write_content, write_text
 from srbench.files.paths import user_path
 from srbench.imaging.degrade import round_8bit
