@@ -702,7 +702,8 @@ class TestSpec:
         listed = {info.name: info for info in list_datasets()}
         assert set(listed) == {
             "demo", "folder", "images", "imagenet", "imagenette", "imagewoof", "tiny-imagenet", "pairs", "lens",
-            "lens-pairs", "iqa", "ava", "hf", "small", "coco", "voc", "demo-det",
+            "lens-pairs", "iqa", "ava", "hf", "small", "coco", "voc", "demo-det", "masks", "voc-seg",
+            "camvid", "demo-seg",
         }  # fmt: skip
         assert listed["pairs"].syntax == "pairs:LR_DIR,HR_DIR"
         assert all(info.description for info in listed.values())

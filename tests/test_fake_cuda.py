@@ -166,12 +166,15 @@ class TestMetrics:
                 assert values.device.type == "cuda" and values.shape == (N,)
 
 
-def targets(name, outputs):
-    """Return what data of a task type say, on the device."""
+def answers_and_targets(name, outputs):
+    """Return a network's answers on N images, and what data of a task type say, on the device."""
+    if name == "segmentation":
+        return torch.rand(N, outputs, 16, 24, device="cuda"), torch.full((N, 16, 24), -1, device="cuda")
+    scores = torch.rand(N, outputs, device="cuda")
     if name == "iqa":
-        return torch.rand(N, outputs, device="cuda").softmax(1)
-    assert name == "classification", "say here what the data of a new task type are like"
-    return torch.arange(N, device="cuda")
+        return scores, torch.rand(N, outputs, device="cuda").softmax(1)
+    assert name == "classification", "say here what the answers and the data of a new task type are like"
+    return scores, torch.arange(N, device="cuda")
 
 
 @pytest.mark.parametrize("name", task_type_names())
@@ -180,19 +183,31 @@ def targets(name, outputs):
 def test_every_task_type_computes_its_columns_there(name, outputs, labelled):
     if name == "iqa" and outputs != 10:
         pytest.skip("there are ten ratings")
+    if name == "detection":
+        pytest.skip("boxes are matched on the CPU by their values, and simulated tensors have none")
     kind = task_type(name)
     maps = [OutputMap(outputs), OutputMap(outputs, present=np.arange(0, outputs, 2))]
     with fake_cuda():
-        scores, hr_scores = torch.rand(2, N, outputs, device="cuda").unbind()
-        target = targets(name, outputs) if labelled else None
+        (scores, target), (hr_scores, _) = (answers_and_targets(name, outputs) for _ in range(2))
+        target = target if labelled else None
+        size = (scores.shape[-2], scores.shape[-1])
         for answers in maps if name == "classification" else maps[:1]:
-            result = kind.columns(scores, hr_scores, target, answers)
+            found, on_hr = (kind.prediction(each, seen=size, size=size) for each in (scores, hr_scores))
+            result = kind.columns(found, on_hr, target, answers)
             stored = [result.scores] if result.scores is not None else []
             for values in (*result.columns.values(), *result.sums.values(), *stored):
                 assert values.device.type == "cuda"
             if target is not None:
                 for values in kind.figures(scores, target, answers).values():
                     assert values.device.type == "cuda" and values.shape == (N,)
+
+
+def test_boxes_are_brought_to_hr_there():
+    found = {"boxes": torch.rand(5, 4), "scores": torch.rand(5), "labels": torch.arange(5)}
+    with fake_cuda():
+        output = [{name: values.to("cuda") for name, values in found.items()}]
+        (brought,) = task_type("detection").prediction(output, seen=(8, 8), size=(16, 32))
+        assert brought["boxes"].device.type == "cuda" and brought["boxes"].shape == (5, 4)
 
 
 @pytest.mark.parametrize("in_chans", [1, 3])

@@ -111,7 +111,7 @@ def test_what_does_not_vary_correlates_with_nothing():
 
 
 def test_kinds_are_reached_by_name():
-    assert task_type_names() == ("classification", "iqa")
+    assert task_type_names() == ("classification", "detection", "iqa", "segmentation")
     assert (task_type("iqa").loss_term, task_type("classification").loss_term) == ("emd", "ce")
     with pytest.raises(UnknownNameError, match="task type"):
         task_type("depth")

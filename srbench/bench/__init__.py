@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from srbench.bench.exported import ExportedCalls
+from srbench.bench.image import image_file
 from srbench.compute.devices import use_device
 from srbench.compute.numerics import Numerics
 from srbench.compute.progress import track
@@ -328,7 +328,7 @@ class _Bench:
         total = len(self._sizes) * len(self._batches) * stages * (1 + len(self._runtimes))
         with track("timing", total, show=progress, unit="measurements") as advance:
             for lr_size, sr_size in self._sizes:
-                path = _image_file(self._folder, lr_size)
+                path = image_file(self._folder, lr_size)
                 lr = decode(path)[None].to(self._device).float() / 255
                 if self._classifier is not None:
                     yield from _counted(self._classifier_rows(self._classifier, lr, sr_size), advance)
@@ -491,16 +491,3 @@ def _repeated(image: Tensor, batch: int) -> Tensor:
 
 def _scaled(side: int, factor: float) -> int:
     return math.floor(side * factor + 1e-9)
-
-
-def _image_file(folder: Path, size: tuple[int, int]) -> Path:
-    """Write a JPEG whose spectrum falls as a photograph's does, so that it takes as long to decode as one."""
-    draws = torch.Generator().manual_seed(0)
-    image, side = torch.full((1, 3, *size), 0.5), 2
-    while side < 2 * max(size):
-        octave = torch.randn(1, 3, side, side, generator=draws)
-        image += 0.5 / side**0.75 * resize(octave, size, "bilinear")
-        side *= 2
-    path = folder / f"{size[0]}x{size[1]}.jpg"
-    Image.fromarray(to_uint8(image)[0].permute(1, 2, 0).numpy()).save(path, quality=90)
-    return path
