@@ -764,7 +764,9 @@ def test_full_disk_ends_in_a_sentence_and_the_same_call_goes_on(
     monkeypatch.setattr(os, "fsync", full)
     said = r"cannot write .*: No space left on device; free some space, then run the"
     if target == ".npz":
-        said = r"the cache in .* cannot be written: No space left on device; free some space there, or point SRBENCH_CACHE"
+        said = (
+            r"the cache in .* cannot be written: No space left on device; free some space there, or point SRBENCH_CACHE"
+        )
     with pytest.raises(RecordError, match=said):
         run("bicubic")
     assert len(seen) == after + 1  # it did not go on writing
