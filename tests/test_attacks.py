@@ -34,6 +34,7 @@ from srbench.data.hr_chunks import load_chunk
 from srbench.data.metadata import read_metadata
 from srbench.errors import SrbenchError
 from srbench.evaluation.hr_predictions import _read as read_predictions
+from srbench.files.sealed import seal_of
 from srbench.files.strict import read_json, read_toml
 from srbench.imaging.codecs import read_picture
 from srbench.imaging.decode import decode, header_of
@@ -190,7 +191,7 @@ def pickled(content: Any) -> dict[str, bytes]:
         "torch legacy": legacy.getvalue(),
         "npy of objects": array.getvalue(),
         "npz of objects": archive.getvalue(),
-        "torch in our seal": checkpoint._SEAL.join([stream.getvalue(), b""]),
+        "torch before half a seal": stream.getvalue() + seal_of(stream.getvalue())[:-1],
     }
 
 
@@ -208,12 +209,10 @@ def test_no_pickle_runs(door, tmp_path):
 
 
 def test_a_sealed_checkpoint_with_code_is_refused(tmp_path):
-    import hashlib
-
     path = tmp_path / checkpoint.NAME
     for content in HIDDEN:
         for data in pickled(content).values():
-            path.write_bytes(data + checkpoint._SEAL + hashlib.sha256(data).digest())
+            path.write_bytes(data + seal_of(data))
             assert "cannot be read as a checkpoint" in knock("own checkpoint", path)
 
 

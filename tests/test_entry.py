@@ -225,12 +225,21 @@ def lying_size(entry: Path, path: Path) -> None:
     path.write_bytes(content)
 
 
+def in_directory(entry: Path, path: Path, offset: int, value: int) -> None:
+    content = bytearray(entry.read_bytes())
+    at = content.index(b"PK\x01\x02") + offset
+    content[at : at + 2] = struct.pack("<H", value)
+    path.write_bytes(content)
+
+
 ALTERED: dict[str, Callable[[Path, Path], object]] = {
     "a name twice": twice,
     "a huge count": lambda entry, path: patched(entry, path, -14, struct.pack("<2H", 65000, 65000)),
     "a huge directory": lambda entry, path: patched(entry, path, -10, struct.pack("<L", 2**31)),
     "a directory elsewhere": lambda entry, path: patched(entry, path, -6, struct.pack("<L", 3)),
     "a lying size": lying_size,
+    "a later version": lambda entry, path: in_directory(entry, path, 6, 99),
+    "a patched file": lambda entry, path: in_directory(entry, path, 8, 0x20),
     "cut off": lambda entry, path: path.write_bytes(entry.read_bytes()[:-5]),
     "a flipped byte": lambda entry, path: patched(entry, path, -(entry.stat().st_size // 2), b"\xff\xfe\xfd"),
 }
@@ -242,6 +251,12 @@ def test_an_altered_archive_is_refused(entry, tmp_path, alter):
     alter(entry, tmp_path / "bad.zip")
     code, said = verify(tmp_path / "bad.zip")
     assert code == 1 and said.startswith("srbench: ") and said.count("\n") == 1, said
+
+
+@pytest.mark.parametrize("alter", [ALTERED["a later version"], ALTERED["a patched file"]])
+def test_a_zip_that_python_cannot_read_is_not_called_damaged(entry, tmp_path, alter):
+    alter(entry, tmp_path / "bad.zip")
+    assert "is a kind of zip that 'srbench pack' never writes" in verify(tmp_path / "bad.zip")[1]
 
 
 def only_parquet(n: int) -> bytes:

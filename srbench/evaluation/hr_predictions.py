@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-import tokenize
-import zlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -24,19 +21,13 @@ from srbench.evaluation.options import PassSettings
 from srbench.files.atomic import write_bytes
 from srbench.files.caches import mark_used
 from srbench.files.paths import cache_dir
-from srbench.files.regular import open_regular
+from srbench.files.regular import read_regular
+from srbench.files.sealed import seal_of, unsealed
 from srbench.files.strict import canonical_json
 from srbench.networks.classifiers import Classifier
 from srbench.task_types import TaskType
 
 FOLDER = "predictions"  # of the cache
-# What reading a damaged archive of arrays raises.
-_DAMAGED = (
-    *(OSError, ValueError, EOFError, KeyError, IndexError, TypeError, AttributeError, SyntaxError, RuntimeError),
-    *(NotImplementedError, MemoryError, RecursionError, OverflowError),
-    *(BadZipFile, zlib.error, struct.error, tokenize.TokenError),
-)
-
 Parts = list[Mapping[str, Tensor]]  # one entry a sample, as `TaskType.split` gives it
 
 
@@ -107,7 +98,10 @@ class HrPredictions:
         arrays = _packed(self._parts)
         whole = all(np.issubdtype(array.dtype, np.integer) for array in arrays.values())
         save = np.savez_compressed if whole else np.savez  # maps of classes shrink a lot, scores hardly
-        write_bytes(self._path, lambda stream: save(stream, **arrays))  # type: ignore[arg-type]
+        archive = io.BytesIO()
+        save(archive, **arrays)  # type: ignore[arg-type]
+        body = archive.getbuffer()
+        write_bytes(self._path, lambda stream: stream.writelines((body, seal_of(body))))
         self._complete = True
 
 
@@ -136,15 +130,13 @@ def _packed(parts: Parts) -> dict[str, NDArray[Any]]:
 
 
 def _read(path: Path, n: int, device: torch.device) -> Parts | None:
-    """Read cached predictions, or return None where there are none, or where they are damaged.
-
-    The file is a zip archive, whose checksums cover the arrays.
-    """
+    """Read cached predictions, or return None where there are none, or where they are not what was written."""
     try:
-        with open_regular(path) as file, np.load(file, allow_pickle=False) as stored:
-            parts = _unpacked({name: stored[name] for name in stored.files}, n, device)
-    except _DAMAGED:
+        archive = io.BytesIO(unsealed(read_regular(path)))
+    except (OSError, ValueError):
         return None
+    with np.load(archive, allow_pickle=False) as stored:
+        parts = _unpacked({name: stored[name] for name in stored.files}, n, device)
     mark_used(path.parent)
     return parts
 

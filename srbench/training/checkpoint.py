@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +12,10 @@ import torch
 from srbench.errors import RecordError, TrainingError
 from srbench.files.atomic import write_bytes
 from srbench.files.regular import read_regular
+from srbench.files.sealed import seal_of, unsealed
 
 FORMAT = 2
 NAME = "checkpoint.pt"
-_SEAL = b"srbench sha256 "  # before the hash of all that comes before it, at the end of the file
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -31,7 +30,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
     def put(stream: BinaryIO) -> None:
         stream.write(body)
-        stream.write(_SEAL + hashlib.sha256(body).digest())
+        stream.write(seal_of(body))
 
     replace_file(path, put)
 
@@ -56,7 +55,7 @@ def read(path: Path) -> dict[str, Any]:
         TrainingError: If it is damaged or of another format.
     """
     try:
-        content = torch.load(io.BytesIO(_opened(read_regular(path))), map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(unsealed(read_regular(path))), map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001 torch raises half a dozen unrelated types for damaged files
         raise TrainingError(
             f"{path} cannot be read as a checkpoint ({type(error).__name__}); start over with another --out or --force"
@@ -64,19 +63,6 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise TrainingError(f"{path} is no checkpoint of this version of srbench; start over with --force")
     return content
-
-
-def _opened(sealed: bytes) -> bytes:
-    """Return what was sealed.
-
-    Raises:
-        ValueError: If it is not what was written.
-    """
-    end = len(sealed) - len(_SEAL) - hashlib.sha256().digest_size
-    body = sealed[: max(end, 0)]
-    if sealed[len(body) :] != _SEAL + hashlib.sha256(body).digest():
-        raise ValueError("the checksum differs")
-    return body
 
 
 def holds(path: Path, epoch: int, steps: int) -> bool:

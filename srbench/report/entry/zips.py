@@ -61,7 +61,11 @@ def read_zip(path: Path) -> dict[str, bytes]:
             infos = archive.infolist()
             _check_members(path, infos)
             return {info.filename: archive.read(info) for info in infos}
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, struct.error) as error:
+    except NotImplementedError as error:  # what zipfile says of a later version of the format, and of patched files
+        raise RecordError(
+            f"{path} is a kind of zip that 'srbench pack' never writes ({error}); ask for it again"
+        ) from None
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, struct.error) as error:
         raise RecordError(f"{path} is damaged ({error}); ask for it again") from None
 
 
