@@ -207,6 +207,10 @@ def test_bad_masks_are_one_sentence_each(tmp_path):
     Image.fromarray(np.zeros((40, 56, 3), dtype=np.uint8)).save(root / "masks" / "001.png")
     with pytest.raises(TooManyUnreadableError, match=r"the mask 001.png is of Pillow's mode RGB; expected a PNG of"):
         build_hr_store(open_source(spec_of(root)), Geometry(modulo=8))
+    Image.fromarray(np.zeros((40, 56, 3), dtype=np.uint8)).save(root / "images" / "001.jpg")
+    with pytest.raises(DataError, match=r"the folder of the images holds both 001\..* and 001\..*; keep one of them"):
+        open_source(spec_of(root))
+    (root / "images" / "001.jpg").unlink()
     (root / "masks" / "001.png").unlink()
     with pytest.raises(DataError, match=r"1 images have no mask of the same name: 001\.png"):
         open_source(spec_of(root))

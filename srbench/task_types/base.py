@@ -255,18 +255,24 @@ class TaskType(ABC):
             UsageError: If they do not say what is asked.
         """
 
-    @abstractmethod
     def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
-        """Match a network's outputs with what the data say.
+        """Match a network's outputs with what the data say: here the output of each class of the data, by its name.
 
         Args:
             info: The network.
             source: The data; it may say nothing, so that only the network's own scores of HR are left to compare with.
-            present: Only outputs that the data have are to compete.
+            present: Only outputs that the data have are to compete, where scores compete for a sample.
 
         Raises:
             DataError: If the network does not answer for these data.
         """
+        self.check_form(info, source)
+        if source.classes is None:
+            return OutputMap(info.n_classes)
+        from srbench.networks.classifiers import label_map
+
+        outputs = label_map(info, source.classes)
+        return OutputMap(info.n_classes, outputs, np.unique(outputs) if present else None)
 
     @abstractmethod
     def targets(

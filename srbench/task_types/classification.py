@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from srbench.data.source import Sample, Source
-    from srbench.networks.classifiers import ClassifierInfo
 
 HISTOGRAM_DECADES, HISTOGRAM_BINS = 8, 200
 PER_CLASS_COLUMNS = (
@@ -89,16 +88,6 @@ class Classification(TaskType):
         if len(sources) == 1:
             return sources[0].classes or ()
         return tuple(sorted({name for source in sources for name in source.classes or ()}))
-
-    def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
-        """Find the output of each class of the data, by its name."""
-        self.check_form(info, source)
-        if source.classes is None:
-            return OutputMap(info.n_classes)
-        from srbench.networks.classifiers import label_map
-
-        outputs = label_map(info, source.classes)
-        return OutputMap(info.n_classes, outputs, np.unique(outputs) if present else None)
 
     def targets(
         self, samples: Sequence[Sample], answers: OutputMap, placed: Sequence[NDArray[Any]] | None = None

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from srbench.data.source import Sample, Source
-    from srbench.networks.classifiers import ClassifierInfo
 
 _NAME = ("detection",)
 SURE = 0.5  # score from which a detection counts as a box of HR, and in precision, recall and F1 of a class
@@ -177,15 +176,6 @@ class Detection(TaskType):
         if lacking:
             raise UsageError(f"{lacking[0]} has no boxes; train a detector on coco:, voc: or demo-det")
         return tuple(dict.fromkeys(name for source in sources for name in source.classes or ()))
-
-    def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
-        """Find the output of each class of the data by its name; detections of other classes are left out."""
-        self.check_form(info, source)
-        if source.classes is None:
-            return OutputMap(info.n_classes)
-        from srbench.networks.classifiers import label_map
-
-        return OutputMap(info.n_classes, label_map(info, source.classes))
 
     def targets(
         self, samples: Sequence[Sample], answers: OutputMap, placed: Sequence[NDArray[Any]] | None = None

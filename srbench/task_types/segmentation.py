@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from srbench.data.source import Sample, Source
-    from srbench.networks.classifiers import ClassifierInfo
 
 _NAME = ("segmentation",)
 _CONFUSION = SampleColumn("confusion", "int32[]")
@@ -142,15 +141,6 @@ class Segmentation(TaskType):
                 f" {' and '.join(source.spec for source in sources)}, whose classes differ"
             )
         return next(iter(lists)) or ()
-
-    def map_outputs(self, info: ClassifierInfo, source: Source, *, present: bool = False) -> OutputMap:
-        """Find the output of each class of the data by its name; all outputs compete in any case."""
-        self.check_form(info, source)
-        if source.classes is None:
-            return OutputMap(info.n_classes)
-        from srbench.networks.classifiers import label_map
-
-        return OutputMap(info.n_classes, label_map(info, source.classes))
 
     def targets(
         self, samples: Sequence[Sample], answers: OutputMap, placed: Sequence[NDArray[Any]] | None = None

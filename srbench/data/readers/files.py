@@ -160,6 +160,26 @@ def without_suffix(sample_id: str) -> str:
     return sample_id[: -len(suffix)] if suffix.lower() in IMAGE_SUFFIXES else sample_id
 
 
+def by_stem(files: Sequence[str], which: str, spec: str) -> dict[str, str]:
+    """Return files by their relative paths without the suffix, by which partners are found.
+
+    Args:
+        files: Relative paths.
+        which: What they are, for the sentence.
+        spec: The SPEC of the data.
+
+    Raises:
+        DataError: If two differ in the suffix alone.
+    """
+    stems: dict[str, str] = {}
+    for file in files:
+        stem = file.rsplit(".", 1)[0]
+        if stem in stems:
+            raise DataError(f"--data {spec}: {which} holds both {stems[stem]} and {file}; keep one of them")
+        stems[stem] = file
+    return stems
+
+
 def hash_split(sample_id: str) -> str:
     """Return the split of an id: about 80 % "train", 10 % "val", 10 % "test", whatever else is in the folder."""
     share = int(hashlib.sha256(sample_id.encode()).hexdigest()[:8], 16) / 2**32

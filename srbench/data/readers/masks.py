@@ -16,7 +16,7 @@ from PIL import Image
 
 from srbench.data.content import content_hashes
 from srbench.data.dataset import DatasetInfo, check_split
-from srbench.data.readers.files import FileSource, existing_folder, folder_name, select_split, stable_id
+from srbench.data.readers.files import FileSource, by_stem, existing_folder, folder_name, select_split, stable_id
 from srbench.data.readers.folders import SPLIT_FOLDERS
 from srbench.data.scan import scan
 from srbench.data.subset import split_spec
@@ -275,8 +275,9 @@ def _named_by_index(root: Path, files: Sequence[str]) -> tuple[str, ...]:
 
 def _match(images: Sequence[str], masks: Sequence[str], spec: str) -> dict[str, str]:
     """Return the mask of each image: the one of the same path, up to the suffix."""
-    by_stem = {file.rsplit(".", 1)[0]: file for file in masks}
-    partners = {file: by_stem[stem] for file in images if (stem := file.rsplit(".", 1)[0]) in by_stem}
+    masks_by_stem = by_stem(masks, "the folder of the masks", spec)
+    images_by_stem = by_stem(images, "the folder of the images", spec)
+    partners = {file: masks_by_stem[stem] for stem, file in images_by_stem.items() if stem in masks_by_stem}
     for what, missing in (
         ("images have no mask", [file for file in images if file not in partners]),
         ("masks have no image", sorted(set(masks) - set(partners.values()))),

@@ -12,6 +12,7 @@ from srbench.data.content import content_hashes
 from srbench.data.dataset import DatasetInfo
 from srbench.data.readers.files import (
     FileSource,
+    by_stem,
     existing_folder,
     folder_name,
     range_note,
@@ -159,7 +160,7 @@ def _classes(files: Iterable[str]) -> tuple[dict[str, int] | None, tuple[str, ..
 
 
 def _match(lr_files: Sequence[str], hr_files: Sequence[str], spec: str) -> dict[str, str]:
-    hr_by_stem, lr_by_stem = _by_stem(hr_files, "HR", spec), _by_stem(lr_files, "LR", spec)
+    hr_by_stem, lr_by_stem = by_stem(hr_files, "HR", spec), by_stem(lr_files, "LR", spec)
     partners: dict[str, str] = {}
     lonely = []
     for stem, file in lr_by_stem.items():
@@ -178,16 +179,6 @@ def _match(lr_files: Sequence[str], hr_files: Sequence[str], spec: str) -> dict[
             " LR and HR must be named alike, up to the suffix"
         )
     return partners
-
-
-def _by_stem(files: Sequence[str], which: str, spec: str) -> dict[str, str]:
-    stems: dict[str, str] = {}
-    for file in files:
-        stem = file.rsplit(".", 1)[0]
-        if stem in stems:
-            raise DataError(f"--data {spec}: {which} holds both {stems[stem]} and {file}; keep one of them")
-        stems[stem] = file
-    return stems
 
 
 def _factor(lr_root: Path, hr_root: Path, partners: dict[str, str], spec: str) -> int:
