@@ -277,6 +277,19 @@ def test_file_that_cannot_be_trusted_is_refused_in_one_sentence(homes, tmp_path,
     assert "\n" not in str(caught.value) and caught.value.exit_code == 2
 
 
+def test_a_checkpoint_that_was_zipped_anew_is_read(homes, tmp_path):
+    want = state()
+    torch.save(want, tmp_path / "stored.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "stored.pth") as old,
+        zipfile.ZipFile(tmp_path / "w.pth", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for entry in old.infolist():
+            new.writestr(entry.filename, old.read(entry))
+    got = weights.load(weights.find("net", str(tmp_path / "w.pth"))).state
+    assert got.keys() == want.keys() and all(torch.equal(got[key], want[key]) for key in want)
+
+
 def _plain_pickle(path: Path, content: object) -> None:
     path.write_bytes(pickle.dumps(content))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import zipfile
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 _ZIP = b"PK\x03\x04"
+_UNPACKED_LIMIT = 50  # weights that someone zipped anew unpack to 1.1 times their size, constant masks to 10 times
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ONNX = re.compile(rb"\x08[\x01-\x20]\x12")  # the version of ONNX, then the name of what wrote it
 _METADATA_KEY = "srbench"
@@ -291,14 +293,18 @@ def _refuse_obvious(path: Path) -> None:
 
 
 def _refuse_bomb(stream: BinaryIO, name: str) -> None:
-    """Refuse an archive that packs its tensors, which torch.save never does: a few bytes could fill the memory."""
+    """Refuse an archive whose tensors unpack to many times its size: a few bytes could fill the memory.
+
+    torch.save stores its tensors as they are; a checkpoint that somebody zipped anew has compressed ones and is good.
+    """
+    size = os.fstat(stream.fileno()).st_size
     try:
         with zipfile.ZipFile(stream) as archive:
-            packed = [entry.filename for entry in archive.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception:  # noqa: BLE001 a damaged archive raises many unrelated types; torch says what is wrong with it
         return
-    if packed:
+    if unpacked > _UNPACKED_LIMIT * size:
         raise WeightsError(
-            f"{name} is an archive with compressed entries ({packed[0]!r}), which torch never writes; save the weights"
-            " again"
+            f"{name} is an archive of {size:,} bytes that unpacks to {unpacked:,}, more than {_UNPACKED_LIMIT} times as"
+            " many; save the weights again with torch.save, which does not compress"
         )
