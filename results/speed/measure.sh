@@ -5,13 +5,15 @@
 #   results/speed/measure.sh REAL cuda
 #   results/speed/measure.sh REAL cpu
 # Both run the same steps. On a CPU the network that is trained and evaluated is small, and 24 photographs are taken: the
-# full one would take half an hour for the photographs alone. Everything lies in out/speed/; summary.md is the table.
+# full one would take half an hour for the photographs alone. Everything lies in out/speed/, or in the folder that stands
+# behind the device; summary.md is the table.
 set -euo pipefail
 real=$(cd "$1" && pwd)
 device=$2
-cd "$(dirname "$0")/../.."
-mkdir -p out/speed
-cd out/speed
+script=$(cd "$(dirname "$0")" && pwd)
+out=${3:-$script/../../out/speed}
+mkdir -p "$out"
+cd "$out"
 ln -sfn "$real" real
 classifier=real/weights/mobilenetv2_tfquant.toml
 full='blocks=23&features=64'
@@ -44,5 +46,5 @@ for precision in fp32 bf16; do
     --device "$device" --precision "$precision" "${limit[@]}" --force --out "eval-$precision"
 done
 
-python ../../results/speed/summary.py .
+python "$script/summary.py" .
 cat summary.md
