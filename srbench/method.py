@@ -89,6 +89,8 @@ class Batch:
         shown_hr: `hr` at `shown_size`, which is what the teacher saw, or None where that is `hr` itself.
         teacher_number: Which of the run's teachers this batch asks.
         logits_unit: What the squared difference of logits is divided by, so that teachers count alike.
+        imitated: `(N, C, H, W)` at `sr_size`, RGB, float32, [0, 1]: what the method that the recipe imitates makes of
+            `lr`, or None where it imitates none.
     """
 
     lr: Tensor
@@ -101,6 +103,7 @@ class Batch:
     shown_hr: Tensor | None = None
     teacher_number: int = 0
     logits_unit: float = 1.0
+    imitated: Tensor | None = None
 
 
 class Method(nn.Module):

@@ -464,7 +464,7 @@ def test_cached_scores_are_the_teachers_and_damaged_rows_are_computed_anew(place
     again = TeacherLogits(images, teacher, flipped=False, device=device)
     again.fill(rank=0, world=1, advance=lambda count: None)
     assert len(calls) == done, "whole rows are never computed twice"
-    again._rows[5, 1] += 1
+    again._cache._rows[5, 1] += 1
     again.fill(rank=0, world=1, advance=lambda count: None)
     assert len(calls) == done + 1
     torch.testing.assert_close(again.rows(np.array([5])), expected[5:6])

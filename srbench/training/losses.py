@@ -41,7 +41,7 @@ def terms(
     extractor: FeatureExtractor | None = None,
     smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Return those of l1, l2, psnr, logits, ce, emd, features and perceptual that are wanted, each a scalar.
+    """Return those of l1, l2, psnr, imitation, logits, ce, emd, features and perceptual that are wanted, each a scalar.
 
     The classifier is run once, whatever is wanted of it.
 
@@ -62,6 +62,8 @@ def terms(
     for name, pixel_loss in _PIXEL.items():
         if name in wanted:
             values[name] = pixel_loss(sr, batch.hr)
+    if "imitation" in wanted:
+        values["imitation"] = l1(sr, _given(batch.imitated, "imitation", "a method to imitate; set imitates"))
     seen, seen_hr = (sr, batch.hr) if shown is None else (shown, batch.hr if batch.shown_hr is None else batch.shown_hr)
     of_logits = [name for name in ("logits", "ce", "emd", "boxes") if name in wanted]
     of_features = [name for name in _FEATURE if name in wanted]

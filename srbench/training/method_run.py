@@ -9,6 +9,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ from srbench.training.cautions import about_outcome, about_train_mode, sample_im
 from srbench.training.crops import RawBatch
 from srbench.training.fabric import sum_of_ranks
 from srbench.training.images import ImageSet, task_type_of
+from srbench.training.imitation import Imitated
 from srbench.training.losses import (
     NEED_CLASSIFIER,
     NEED_LABELS,
@@ -111,9 +113,11 @@ class MethodRun(Trainee):
         self._classifier = self._adapted(teachers[0], self._started) if adapts else None
         self._folded = [] if self._classifier is None else list(folded_norms(self._classifier))
         self._check_parameters()
+        self._imitated = self._open_imitated()
         self.images, self._val_images = self._open_images()
         self._notes = self._cautions()
         self._degradation = training_degradation(run.protocol)
+        self._keep_imitated()
         self._wants_logits = self._needs_teacher_logits()
         self._teachers = [self._teacher(network) for network in teachers]
         self._validation = MethodValidation(
@@ -144,7 +148,8 @@ class MethodRun(Trainee):
             factor=factor if isinstance(factor, int) else None,
             teacher=teachers[0] if teachers else None,
             extra={"validated_with": self._classifiers[0].id if self._classifiers else None}
-            | ({"teachers": teachers} if len(teachers) > 1 else {}),
+            | ({"teachers": teachers} if len(teachers) > 1 else {})
+            | ({"imitates": self._imitated.identity()} if self._imitated is not None else {}),
         )
         saved = save_weights(
             run,
@@ -233,6 +238,7 @@ class MethodRun(Trainee):
             shown_hr=shown if raw.input_size is not None else None,
             teacher_number=turn,
             logits_unit=teacher.unit if teacher is not None else 1.0,
+            imitated=None if self._imitated is None else self._imitated.sr(raw, lr, sr_size),
         )
 
     def validate(self, rank: int, world: int) -> Sums:
@@ -248,7 +254,7 @@ class MethodRun(Trainee):
             "teacher": "+".join(network.info.sha256 for network in self._classifiers) or None,
             "data": self.images.key,
             "validation data": self._val_images.key,
-        }
+        } | ({} if self._imitated is None else {"imitated": self._imitated.ref.sha256})
 
     def guard(self) -> None:
         """Raise if the teacher has been thawed."""
@@ -311,6 +317,29 @@ class MethodRun(Trainee):
                 " train with the term 'logits', which needs none"
             )
         return images, val_images
+
+    def _open_imitated(self) -> Imitated | None:
+        """Return the method that the recipe imitates, on the device.
+
+        Raises:
+            UsageError: If there is no term that asks for it, or a term and no method.
+        """
+        wanted, spec = "imitation" in self.recipe.losses, self.recipe.imitates
+        if wanted != (spec is not None):
+            raise UsageError(
+                "the loss term 'imitation' needs a method to imitate; name it with --set imitates=METHOD:WEIGHTS"
+                if wanted
+                else f"imitates={spec!r} has no effect without its loss term; add --set losses.imitation=1"
+            )
+        if spec is None:
+            return None
+        imitated = Imitated(spec, self._registry, protocol=self._run.protocol, device=self._device)
+        if imitated.method.info.channels != self._method.info.channels:
+            raise UsageError(
+                f"{self.who} has {self._method.info.channels} channels here and cannot imitate {spec}, which has"
+                f" {imitated.method.info.channels}; name another method"
+            )
+        return imitated
 
     def _build(self, method_class: type[Method]) -> tuple[Method, dict[str, Any], weights.WeightsFile | None]:
         """Return the method, its constructor arguments, and the weights that it starts from."""
@@ -381,17 +410,33 @@ class MethodRun(Trainee):
             sr = self._restored(batch)
         return classifier_terms(recipe.classifier_losses, sr, batch, self._classifier, smoothing=recipe.label_smoothing)
 
-    # --- the teacher's logits of HR
+    # --- what stands still and is computed once: the SR that is imitated, the teacher's logits of HR
+
+    def _keep_imitated(self) -> None:
+        """Compute the SR to imitate beforehand, where training sees whole images and LR has nothing that is drawn."""
+        drawn = self._degradation.seeded or self.recipe.augment.blur > 0
+        one_size = len(np.unique(self.images.shapes, axis=0)) == 1
+        if self._imitated is None or drawn or not one_size or not self._sees_whole_images():
+            return
+        fabric = self._run.fabric
+        with track("imitated", self._share(self.images), show=self._run.shows) as advance:
+            rank, world = fabric.global_rank, fabric.world_size
+            self._imitated.keep(self.images, self._degradation, rank=rank, world=world, advance=advance)
+        fabric.barrier()
 
     def _needs_teacher_logits(self) -> bool:
         terms = set(self.recipe.losses)
         of_teacher = NEED_TEACHER_LOGITS - {self._task_type.loss_term}
         return bool(self._classifiers) and bool(terms & of_teacher or terms - set(TERMS))
 
+    def _sees_whole_images(self) -> bool:
+        """Say whether training sees whole HR crops, mirrored at most."""
+        return self.recipe.patch is None and not self.recipe.augment.shift and not self.recipe.augment.rotate
+
     def _cacheable(self) -> bool:
         """Say whether the teacher's logits of whole HR crops are what training needs, often enough to keep them."""
         recipe = self.recipe
-        if recipe.patch is not None or recipe.augment.shift or recipe.augment.rotate:
+        if not self._sees_whole_images():
             return False
         if recipe.steps_per_epoch is None:
             return True
@@ -432,10 +477,14 @@ class MethodRun(Trainee):
             return FreshLogits(images, network, device=self._device)
         fabric = self._run.fabric
         logits = TeacherLogits(images, network, flipped=flipped, device=self._device)
-        with track("teacher", -(-len(images) // fabric.world_size), show=self._run.shows) as advance:
+        with track("teacher", self._share(images), show=self._run.shows) as advance:
             logits.fill(rank=fabric.global_rank, world=fabric.world_size, advance=advance)
         fabric.barrier()
         return logits
+
+    def _share(self, images: ImageSet) -> int:
+        """Return how many of these images fall to each rank."""
+        return -(-len(images) // self._run.fabric.world_size)
 
 
 def _identity(network: Classifier) -> dict[str, str]:

@@ -16,7 +16,7 @@ from srbench.files.strict import read_toml
 from srbench.files.validate import Above0, Count, NotNegative, PlainJson, Positive, Share, check, validated
 from srbench.task_types import task_type, task_type_names
 
-TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd", "boxes")
+TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd", "boxes", "imitation")
 CLASSIFIER_TERMS = ("ce_sr", "ce_hr", "ce_mix")
 _CRITERIA = ("ce_difference", "logits", "psnr", "none")  # whatever the task type
 
@@ -91,6 +91,8 @@ class Recipe:
         track: "frozen" leaves the classifier alone, "adapted" trains it along.
         parameters: Constructor arguments of the network.
         init: Weights (a name or a file) to start from, or None for a fresh network.
+        imitates: METHOD:WEIGHTS of a frozen method whose SR the term "imitation" compares with, such as
+            "esrgan:df2k-psnr-x4", or None.
         select: Which epoch is kept: the best by one of `criteria`, such as the lowest "ce_difference" or the highest
             "psnr", or "none" for the last. Without labels or a classifier the best criterion that there is takes its
             place.
@@ -131,6 +133,7 @@ class Recipe:
     track: Literal["frozen", "adapted"] = "frozen"
     parameters: Annotated[Mapping[str, Any], PlainJson()] = field(default_factory=dict)
     init: str | None = None
+    imitates: str | None = None
     select: str = "ce_difference"
     validate_every: Positive = 1
     checkpoint_every: Count = 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Protocol as TypingProtocol
 
 import numpy as np
@@ -13,13 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from srbench.compute.numerics import full_precision
-from srbench.errors import SrbenchError, TrainingError
-from srbench.files.caches import mark_used
-from srbench.files.paths import cache_dir
+from srbench.errors import TrainingError
 from srbench.networks.classifiers import Classifier
 from srbench.networks.outputs import flat
 from srbench.training.crops import RawBatch
 from srbench.training.images import ImageSet, Positions
+from srbench.training.rows import CachedRows
 
 # Fixed, so that a row's value never depends on the recipe or on how far an earlier run came.
 _BLOCK = 32
@@ -48,37 +45,26 @@ def check_frozen(teacher: nn.Module, who: str) -> None:
 
 
 class TeacherLogits:
-    """The teacher's logits of every HR image of a set, float32, in a memory-mapped file of the cache.
-
-    Every row has a checksum, so a file that a killed run left half-filled is completed and never trusted.
-    """
+    """The teacher's logits of every HR image of a set, float32, in a file of the cache."""
 
     def __init__(self, images: ImageSet, teacher: Classifier, *, flipped: bool, device: torch.device) -> None:
         """Open the file; rows are computed by `fill`."""
         self._images, self._teacher, self._flipped, self._device = images, teacher, flipped, device
         side = "flipped" if flipped else "plain"
-        folder = cache_dir() / "teacher" / f"{teacher.info.sha256[:24]}-{device.type}"
-        base = folder / f"{images.key[:40]}-{side}"
-        shape = (len(images), teacher.info.n_classes)
-        mark_used(folder)
-        self._rows = _mapped(base.with_suffix(".f32"), np.dtype(np.float32), shape)
-        self._sums = _mapped(base.with_suffix(".adler"), np.dtype(np.uint32), shape[:1])
+        self._cache = CachedRows(
+            f"{teacher.info.sha256[:24]}-{device.type}",
+            f"{images.key[:40]}-{side}",
+            shape=(len(images), teacher.info.n_classes),
+            dtype=np.dtype(np.float32),
+        )
 
     def fill(self, *, rank: int, world: int, advance: Callable[[int], None]) -> None:
         """Compute this rank's share of the rows that are missing."""
-        for batch in self._images.batches(_BLOCK)[rank::world]:
-            if any(self._sums[row] != _checksum(self._rows[row]) for row in batch):
-                logits = self._compute(batch)
-                for row, values in zip(batch, logits, strict=True):
-                    self._rows[row] = values
-                    self._sums[row] = _checksum(values)
-            advance(len(batch))
-        self._rows.flush()
-        self._sums.flush()
+        self._cache.fill(self._images.batches(_BLOCK)[rank::world], self._compute, advance)
 
     def rows(self, positions: Positions) -> Tensor:
         """Return the logits at `positions`, `(N, K)`, float32."""
-        return torch.from_numpy(np.array(self._rows[positions]))
+        return torch.from_numpy(self._cache.read(positions))
 
     def _compute(self, positions: Positions) -> NDArray[np.float32]:
         hr, _ = self._images.read(positions)
@@ -160,23 +146,3 @@ def teacher_logits(teacher: nn.Module, image: Tensor) -> Tensor:
     """Return the teacher's logits in full precision, whatever the precision of training is."""
     with full_precision(image.device):
         return teacher(image.float()).float()
-
-
-def _checksum(row: NDArray[np.float32]) -> int:
-    return zlib.adler32(np.ascontiguousarray(row).tobytes())  # never zero, which an empty file is full of
-
-
-def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    size = int(np.prod(shape)) * dtype.itemsize
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Opened for appending: another rank may be filling it already.
-        with path.open("ab") as stream:
-            if stream.tell() != size:
-                stream.truncate(size)
-        return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
-    except OSError as error:
-        raise SrbenchError(
-            f"the cache of the teacher's logits in {path.parent} cannot be written: {error.strerror or error};"
-            " free some space there, or point SRBENCH_CACHE at another folder"
-        ) from error
