@@ -1,4 +1,4 @@
-.PHONY: check test bench
+.PHONY: check test bench docs
 
 check:
 	ruff check .
@@ -14,3 +14,6 @@ bench:
 	pytest tests/benchmarks --override-ini addopts= -p no:xdist --benchmark-json out/bench/benchmarks.json
 	python tests/benchmarks/table.py out/bench/benchmarks.json > out/bench/benchmarks.md
 	cat out/bench/benchmarks.md
+
+docs:
+	python docs/build.py --out out/docs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -430,26 +429,6 @@ def test_help_and_quick_refusals_import_nothing_heavy():
         "train darionet x": 2,
     }
     assert {words: heavy for words, (_, heavy) in found.items() if heavy} == {}
-
-
-@pytest.mark.parametrize("words", [["leaderboard"], ["site", "--out", "made"]])
-def test_tables_of_records_are_made_without_torch(tmp_path, words):
-    folder = tmp_path / "records-v2"
-    shutil.copytree(Path(__file__).parent / "fixtures" / "records-v2", folder)
-    found = fresh(
-        f"""
-        import contextlib, io, json, os, sys
-        from srbench.cli import main
-        import srbench.leaderboard.compare, srbench.report
-        os.chdir({str(tmp_path)!r})
-        sys.argv = ["srbench", *{words!r}, {str(folder)!r}]
-        with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
-            main()
-        made = said.getvalue() + (open("made/index.html").read() if {len(words)} > 1 else "")
-        print(json.dumps(["bilinear" in made, [name for name in sys.modules if name == "torch"]]))
-        """
-    )
-    assert found == [True, []]
 
 
 @pytest.mark.slow

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import importlib.util
 import inspect
+import json
+import os
 import re
 import shlex
 import tomllib
@@ -77,6 +80,7 @@ def blocks_of(language: str) -> list[Block]:
 
 
 def prose(page: Path) -> str:
+    """The text of a page without its fenced blocks."""
     return re.sub(r"^( *)```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.S | re.M)
 
 
@@ -461,6 +465,56 @@ def test_decisions_are_numbered_listed_and_whole():
         assert f"{number}. [{title}]({path.name})" in index
         for part in ("**Context.**", "**Decision.**", "**Consequence.**"):
             assert text.count(part) == 1, f"{path.name} lacks {part}"
+
+
+# --- the site ----------------------------------------------------------------------------------------------------
+
+
+def load_build():
+    spec = importlib.util.spec_from_file_location("build", ROOT / "docs" / "build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_site_has_every_page_and_no_link_leads_nowhere(tmp_path):
+    build = load_build()
+    build.gather(tmp_path)
+    pages = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.md")}
+    notebooks = {f"notebooks/{path.stem}.md" for path in build.NOTEBOOKS.glob("*.ipynb")}
+    listed = set(re.findall(r"(?<= )[\w/-]+\.md$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.M))
+    notes = {page for page in pages if re.match(r"decisions/\d", page)}
+    assert listed == (pages - notes) | notebooks, "the nav of mkdocs.yml names every page"
+    for page in sorted(pages):
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(tmp_path / page)):
+            file = target.partition("#")[0]
+            if file and not re.match(r"[a-z]+:", file):
+                path = (tmp_path / page).parent / file
+                assert path.exists() or os.path.relpath(path.resolve(), tmp_path) in notebooks, f"{page}: {target}"
+
+
+def test_the_site_fetches_nothing_and_names_its_python_by_what_exists():
+    assert "font: false" in (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for name in re.findall(r"^::: ([\w.]+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), flags=re.M):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            module, _, attribute = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_notebooks_are_kept_without_what_they_showed():
+    for path in (ROOT / "docs" / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        assert all(not cell.get("outputs") and not cell.get("execution_count") for cell in cells), path.name
+
+
+def test_every_folder_of_results_says_how_it_is_made_again():
+    text = (ROOT / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    for folder in (path for path in (ROOT / "results").iterdir() if path.is_dir()):
+        assert f"](../results/{folder.name}/" in text, folder.name
+        scripts = list(folder.glob("*.sh"))
+        assert all(f"`results/{folder.name}/{path.name}`" in text for path in scripts), folder.name
 
 
 def test_the_changelog_tells_of_this_version():

@@ -15,6 +15,14 @@ from srbench.errors import SrbenchError, is_out_of_memory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _LONGEST_NAME = 120  # characters of a file's name in a sentence
+# what docs/requirements-reading.txt leaves out
+COMPUTING = frozenset(
+    ["lightning", "safetensors", "skimage", "spandrel", "timm", "torch", "torchmetrics", "torchvision"]
+)
+_NOT_INSTALLED = (
+    "this command computes, and {} is not installed: pip install srbench-resizing;"
+    " leaderboard, report, compare, choose, site, pack and verify go without it"
+)
 
 
 class Commands(TyperGroup):
@@ -44,6 +52,11 @@ def guarded(command: Command) -> Command:
         except BrokenPipeError:
             sys.stderr.close()
             raise typer.Exit(1) from None
+        except ModuleNotFoundError as error:
+            if (package := (error.name or "").split(".")[0]) not in COMPUTING:
+                raise
+            typer.echo(f"srbench: {_NOT_INSTALLED.format(package)}", err=True)
+            raise typer.Exit(2) from None
         except (OSError, MemoryError, RuntimeError) as error:
             sentence = _of_the_machine(error)
             if sentence is None:
