@@ -238,6 +238,24 @@ class TestSsim:
             inside = metrics.ssim_per_image(sr, hr)
         assert torch.equal(inside, metrics.ssim_per_image(sr, hr))
 
+    @pytest.mark.parametrize("size", [(11, 43), (42, 42), (43, 97), (150, 20)])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_products_filter_as_sums_do(self, size, dtype):
+        maps = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(4), dtype=dtype) - 0.5
+        by_products, by_sums = metrics.image._by_products(maps), metrics.image._by_sums(maps)
+        assert by_products.shape == (2, 3, size[0] - 10, size[1] - 10) and by_products.dtype == dtype
+        assert torch.allclose(by_products, by_sums, rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-15)
+
+    def test_ignores_that_a_process_multiplies_in_less_than_float32(self):
+        sr, hr = pair()
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("medium")
+        try:
+            inside = metrics.ssim_per_image(sr, hr)
+        finally:
+            torch.set_float32_matmul_precision(before)
+        assert torch.allclose(inside, metrics.ssim_per_image(sr, hr), rtol=0, atol=1e-6)
+
     def test_leaves_its_inputs_alone(self):
         sr, hr = pair()
         before = sr.clone(), hr.clone()

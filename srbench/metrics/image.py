@@ -7,8 +7,9 @@ Importing torch takes seconds, so those who only make tables do without: functio
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from srbench.errors import ContractError, UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Channels = Literal["rgb", "y"]
@@ -35,6 +37,8 @@ _SSIM_K2 = 0.03
 # Values filtered at a time: on a CPU what stays in its cache (4 times as fast), on an accelerator what fits easily.
 _SSIM_CHUNK_CPU = 2**20
 _SSIM_CHUNK_DEVICE = 2**27
+# Rows or columns that one product makes: a larger matrix holds more zeros, a smaller one costs more calls.
+_SSIM_BLOCK = 32
 
 
 def to_y(rgb: Tensor) -> Tensor:
@@ -67,12 +71,23 @@ def _full_range(luma: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Window:
-    """What SSIM needs of HR alone: the shifted image, its square, and under the window its mean and squared mean."""
+    """What SSIM needs of HR alone, where x is HR less one half and m its mean under the window.
 
-    image: Tensor
+    Attributes:
+        square: x^2, `(N, C, H, W)`.
+        twice: 2 x, of the same shape.
+        twice_mean: 2 m, `(N, C, H - 10, W - 10)`.
+        spread: m^2 - c2, of that shape.
+        twice_shifted: 2 (m + 1/2), of that shape.
+        shifted_square: (m + 1/2)^2 + c1, of that shape.
+    """
+
     square: Tensor
-    mean: Tensor
-    mean_square: Tensor
+    twice: Tensor
+    twice_mean: Tensor
+    spread: Tensor
+    twice_shifted: Tensor
+    shifted_square: Tensor
 
 
 class HrStatistics:
@@ -299,44 +314,108 @@ def _window_of(hr: Tensor) -> _Window:
     # Variances as E[x^2] - E[x]^2 lose digits where x is far from zero; they do not change under a shift.
     image = hr - 0.5
     mean = _gaussian_valid(image)
-    return _Window(image, image * image, mean, mean * mean)
+    shifted = mean + 0.5
+    return _Window(
+        square=image * image,
+        twice=image * 2.0,
+        twice_mean=mean * 2.0,
+        spread=mean * mean - _SSIM_K2**2,
+        twice_shifted=shifted * 2.0,
+        shifted_square=shifted * shifted + _SSIM_K1**2,
+    )
 
 
 def _ssim_chunk(sr: Tensor, hr: _Window) -> Tensor:
-    """SSIM (N,) of two batches (N, C, H, W), float, [0, 1], both sides at least 11."""
+    """SSIM (N,) of two batches (N, C, H, W), float, [0, 1], both sides at least 11.
+
+    Every map is passed over as seldom as possible, since on a CPU that is what takes the time.
+    """
     import torch
 
-    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
     maps = sr.new_empty((3, *sr.shape))
     image = torch.sub(sr, 0.5, out=maps[0])
-    torch.mul(image, image, out=maps[1]).add_(hr.square)
-    torch.mul(image, hr.image, out=maps[2])
-    mean, squares, product = _gaussian_valid(maps).unbind(0)
-    means = mean * hr.mean
-    structure = product.sub_(means).mul_(2.0).add_(c2)
-    variances = squares.sub_(mean * mean).sub_(hr.mean_square).add_(c2)
-    structure.div_(variances)
+    torch.addcmul(hr.square, image, image, out=maps[1])
+    torch.mul(image, hr.twice, out=maps[2])
+    mean, squares, products = _gaussian_valid(maps).unbind(0)
+    # twice the covariance plus c2, and both variances plus c2
+    structure = products.sub_(mean * hr.twice_mean).add_(_SSIM_K2**2)
+    variances = squares.addcmul_(mean, mean, value=-1.0).sub_(hr.spread)
     # back from the shift: (a + 1/2) (b + 1/2), and the same for the squares
     mean.add_(0.5)
-    shifted = hr.mean + 0.5
-    luminance = torch.mul(mean, shifted).mul_(2.0).add_(c1)
-    luminance.div_(mean.mul_(mean).add_(shifted.mul_(shifted)).add_(c1))
-    return luminance.mul_(structure).mean(dim=(1, 2, 3))
+    numerator = structure.mul_((mean * hr.twice_shifted).add_(_SSIM_K1**2))
+    denominator = variances.mul_(torch.addcmul(hr.shifted_square, mean, mean))
+    return numerator.div_(denominator).mean(dim=(1, 2, 3))
 
 
 def _gaussian_valid(maps: Tensor) -> Tensor:
     """Filter the last two dimensions with the SSIM window, where it lies inside: each side loses 5 pixels.
 
-    Sums of shifted copies instead of a convolution: several times as fast on a CPU, and neither TF32 nor
-    autocast, which would take effect inside a convolution, can lower the precision.
+    No convolution: neither TF32 nor autocast, which would take effect inside it, can lower the precision. A CPU
+    multiplies by small matrices, which takes a third of the time of sums of shifted copies, unless the process lets it
+    multiply in less than float32.
     """
-    taps = [math.exp(-0.5 * (offset / _SSIM_SIGMA) ** 2) for offset in range(_SSIM_RADIUS + 1)]
-    total = taps[0] + 2.0 * sum(taps[1:])
+    import torch
+
+    if maps.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
+        with torch.autocast("cpu", enabled=False):
+            return _by_products(maps)
+    return _by_sums(maps)
+
+
+def _by_products(maps: Tensor) -> Tensor:
+    """Filter `(..., H, W)` on a CPU by products of blocks with the matrix of the window."""
+    import torch
+
+    height, width = maps.shape[-2:]
+    rows_out, columns_out = height - 2 * _SSIM_RADIUS, width - 2 * _SSIM_RADIUS
+    matrix = _window_matrix(maps.dtype)
+    lines = maps.reshape(-1, width)
+    along = lines.new_empty(len(lines), columns_out)
+    for block, taken, window in _blocks(columns_out, matrix):
+        torch.mm(lines[:, taken], window.T, out=along[:, block])
+    planes = along.view(-1, height, columns_out)
+    filtered = planes.new_empty(len(planes), rows_out, columns_out)
+    for block, taken, window in _blocks(rows_out, matrix):
+        torch.bmm(window.expand(len(planes), -1, -1), planes[:, taken], out=filtered[:, block])
+    return filtered.view(*maps.shape[:-2], rows_out, columns_out)
+
+
+def _blocks(count: int, matrix: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield which outputs each product makes, from which inputs, and its part of the matrix."""
+    for start in range(0, count, _SSIM_BLOCK):
+        size = min(_SSIM_BLOCK, count - start)
+        reach = size + 2 * _SSIM_RADIUS
+        yield slice(start, start + size), slice(start, start + reach), matrix[:size, :reach]
+
+
+@cache
+def _window_matrix(dtype: torch.dtype) -> Tensor:
+    """Return the matrix that filters so many inputs that `_SSIM_BLOCK` outputs are left."""
+    import torch
+
+    taps = _window_taps()
+    window = torch.tensor([*taps[:0:-1], *taps], dtype=dtype)
+    matrix = torch.zeros(_SSIM_BLOCK, _SSIM_BLOCK + 2 * _SSIM_RADIUS, dtype=dtype)
+    for row in range(_SSIM_BLOCK):
+        matrix[row, row : row + len(window)] = window
+    return matrix
+
+
+def _by_sums(maps: Tensor) -> Tensor:
+    """Filter `(..., H, W)` by sums of shifted copies."""
+    taps = _window_taps()
     for dim in (-2, -1):
         size = maps.shape[dim] - 2 * _SSIM_RADIUS
-        filtered = maps.narrow(dim, _SSIM_RADIUS, size) * (taps[0] / total)
+        filtered = maps.narrow(dim, _SSIM_RADIUS, size) * taps[0]
         for offset in range(1, _SSIM_RADIUS + 1):
             pair = maps.narrow(dim, _SSIM_RADIUS - offset, size) + maps.narrow(dim, _SSIM_RADIUS + offset, size)
-            filtered = filtered.add_(pair, alpha=taps[offset] / total)
+            filtered = filtered.add_(pair, alpha=taps[offset])
         maps = filtered
     return maps
+
+
+def _window_taps() -> list[float]:
+    """Return the weights of the window from its middle outwards."""
+    taps = [math.exp(-0.5 * (offset / _SSIM_SIGMA) ** 2) for offset in range(_SSIM_RADIUS + 1)]
+    total = taps[0] + 2.0 * sum(taps[1:])
+    return [tap / total for tap in taps]
