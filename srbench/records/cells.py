@@ -137,7 +137,8 @@ def commit_cell(folder: Path, record: Record, samples: pd.DataFrame | None) -> S
         raise RecordError(f"{folder}: a record has samples if and only if it is ok, got status {record.status!r}")
     if samples is not None and len(samples) != record.dataset.n:
         raise RecordError(f"{folder}: the record says n = {record.dataset.n}, but there are {len(samples)} samples")
-    json_text(record.to_json())  # a record that cannot be written must not take the old one away
+    fields = record.to_json()
+    json_text(fields)  # a record that cannot be written must not take the old one away
     try:
         (folder / RECORD_FILE).unlink(missing_ok=True)
         (folder / THUMBNAILS_FILE).unlink(missing_ok=True)
@@ -148,7 +149,7 @@ def commit_cell(folder: Path, record: Record, samples: pd.DataFrame | None) -> S
     if samples is not None:
         write_samples(folder / SAMPLES_FILE, samples)
         record = replace(record, samples_sha256=_sha256(folder / SAMPLES_FILE))
-    write_text(folder / RECORD_FILE, json_text(record.to_json()))
+    write_text(folder / RECORD_FILE, json_text(fields | {"samples_sha256": record.samples_sha256}))
     if record.status == "error":
         for other in (folder / PARTIAL_FOLDER).glob("*"):
             if other != partial_folder(folder, record.input_hash):

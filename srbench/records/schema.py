@@ -12,6 +12,7 @@ import math
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import NoneType
 from typing import Annotated, Any, Final, Literal
 
 from srbench.compute.numerics import Numerics
@@ -389,6 +390,8 @@ def hash_inputs(parts: Mapping[str, Any]) -> str:
 
 
 def _encode(value: Any) -> Any:
+    if type(value) in (str, int, float, bool, NoneType):  # nearly all of a record, and quicker than isinstance
+        return value
     if isinstance(value, Metric):
         entry = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
         if value.value is not None and math.isinf(value.value):
