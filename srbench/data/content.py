@@ -32,6 +32,15 @@ _MOST_WORKERS = 16
 Rows = NDArray[np.void]
 
 
+def _digest(data: bytes = b"") -> hashlib.blake2b:
+    return hashlib.blake2b(data, digest_size=16)
+
+
+def hash_of(data: bytes) -> str:
+    """Return the hash of bytes that are no file of their own, as `content_hashes` gives it."""
+    return _digest(data).hexdigest()
+
+
 def content_hashes(root: Path, files: Iterable[Path]) -> list[str]:
     """Return the hash of each file's bytes, 32 hexadecimal digits, or "" where a file cannot be read.
 
@@ -77,7 +86,7 @@ def _identity(path: Path) -> tuple[int, int, int, int]:
 def _hash(path: Path) -> bytes | None:
     try:
         with open_regular(path) as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+            return hashlib.file_digest(file, _digest).digest()
     except OSError:
         return None
 

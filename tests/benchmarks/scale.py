@@ -2,9 +2,11 @@
 
     python tests/benchmarks/scale.py --images 50000 --classes 1000 --methods 20
     python tests/benchmarks/scale.py --images 10000 --classes 1000 --methods 20 --report
+    python tests/benchmarks/scale.py --images 1000000 --classes 1000 --methods 3 --shards
 
-Records are made up in one process and read in another, whose CPU time and peak of resident memory are printed, its
-imports included. The report gets kept pixels of twelve images of 224 pixels as well.
+Records are made up in one process and read in another. Both print their CPU time, imports included, and the peak of
+their resident memory. With `--shards` rows are written as an evaluation writes them, 256 at a time, and merged. The
+report gets kept pixels of twelve images of 224 pixels as well.
 """
 
 from __future__ import annotations
@@ -14,9 +16,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 KEPT, SIDE = 12, 224
+CHUNK = 256  # that of srbench.evaluation.options, which imports torch
 
 
 def main() -> None:
@@ -26,11 +30,12 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--methods", type=int, default=20)
     parser.add_argument("--report", action="store_true", help="write the report instead of the leaderboard")
+    parser.add_argument("--shards", action="store_true", help="write rows 256 at a time, as an evaluation does")
     parser.add_argument("--step", choices=("make", "read"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.step == "make":
-        make(given.folder, given.images, given.classes, given.methods, kept=given.report)
+        make(given.folder, given.images, given.classes, given.methods, kept=given.report, shards=given.shards)
     elif given.step == "read":
         read(given.folder, report=given.report)
     else:
@@ -40,12 +45,13 @@ def main() -> None:
                 subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
-def make(root: Path, images: int, classes: int, methods: int, *, kept: bool) -> None:
+def make(root: Path, images: int, classes: int, methods: int, *, kept: bool, shards: bool) -> None:
     """Write the records of `original`, `bilinear` and as many methods more as are asked for."""
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     import numpy as np
     from record_factory import commit, make_record, make_samples, predictions
 
+    from srbench.records.shards import discard_partial, merge_shards, write_shard
     from srbench.records.thumbnails import THUMBNAILS_FILE, write_thumbnails
 
     labels = np.arange(images) % classes
@@ -65,7 +71,13 @@ def make(root: Path, images: int, classes: int, methods: int, *, kept: bool) -> 
             names=names,
         )
         preds = hr_preds if method == "original" else predictions(labels, accuracy, seed=seed, classes=classes)
-        cell = commit(root, record, make_samples(labels, preds, hr_preds=hr_preds, mse=mse, seed=seed))
+        samples = make_samples(labels, preds, hr_preds=hr_preds, mse=mse, seed=seed)
+        if shards:
+            for first in range(0, images, CHUNK):
+                write_shard(root / "running", method, samples.iloc[first : first + CHUNK])
+            samples = merge_shards(root / "running", method, range(images))
+            discard_partial(root / "running")
+        cell = commit(root, record, samples)
         if kept:
             noise = np.random.default_rng(seed)
             shown = {at: noise.normal(photo, 4 * seed).clip(0, 255).astype(np.uint8) for at, photo in photos.items()}
@@ -74,13 +86,12 @@ def make(root: Path, images: int, classes: int, methods: int, *, kept: bool) -> 
                 for at, image in shown.items()
             }
             write_thumbnails(cell.folder / THUMBNAILS_FILE, pixels, key=method)
+    on_disk = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    tell(f"records of {methods + 1} rows, {on_disk / 1e6:.0f} MB", 0.0)
 
 
 def read(root: Path, *, report: bool) -> None:
     """Build and write the leaderboard, or the report; print what the process took."""
-    import resource
-    import time
-
     from srbench.compute.process import prepare_process
 
     prepare_process()
@@ -98,6 +109,13 @@ def read(root: Path, *, report: bool) -> None:
         board = leaderboard.build(cells, warnings=problems)
         tables.write(board, root)
         what = f"leaderboard of {len(board.rows)} rows"
+    tell(what, start)
+
+
+def tell(what: str, start: float) -> None:
+    """Print what was done, the CPU time since `start` and in all, and the peak of resident memory."""
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     now = time.process_time()
     print(f"{what}: {now - start:.1f} s of CPU time, {now:.1f} s with imports, peak memory {peak / 1e9:.2f} GB")
