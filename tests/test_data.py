@@ -164,7 +164,7 @@ class TestDecode:
                 decode(tmp_path / "a.tif")
 
     def test_sixteen_bits_of_a_pgm_are_read_as_such(self, tmp_path):
-        Image.fromarray(np.array([[0, 257 * 7, 65535]], dtype=np.uint16)).save(tmp_path / "a.pgm")
+        (tmp_path / "a.pgm").write_bytes(b"P5 3 1 65535\n" + np.array([0, 257 * 7, 65535], dtype=">u2").tobytes())
         assert decode(tmp_path / "a.pgm")[0].tolist() == [[0, 7, 255]]
 
     @pytest.mark.parametrize("progressive", [False, True])

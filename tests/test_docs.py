@@ -135,7 +135,7 @@ def test_the_documentation_shows_every_command():
 @pytest.mark.parametrize(("where", "words"), COMMANDS, ids=IDS)
 def test_commands_parse_and_name_what_exists(where, words):
     given = parsed(words)
-    plugins = {path.stem for path in given.get("plugin") or ()}
+    plugins = {Path(path).stem for path in given.get("plugin") or ()}
     named = {
         "eval": given.get("methods") or [],
         "bench": given.get("methods") or [],

@@ -71,8 +71,10 @@ def bf16_training(recipe: Recipe) -> Callable[[Subject], str]:
     def run(subject: Subject) -> str:
         trial = Trial.of(subject, recipe)
         parameters = trial.parameters()
+        # two contexts, as in training: what autocast has cast without gradients would serve the terms too in torch 2.10
         with _BF16.active():
             losses = {f"helper {name}": loss for name, _, loss in trial.helper_losses()}
+        with _BF16.active():
             terms = trial.terms()
         for name, value in {**losses, **terms}.items():
             require_finite(name, value)
