@@ -47,6 +47,7 @@ TESTS = "pip install -e '.[dev]' && pytest"
 IN_REPOSITORY = re.compile(
     r"`((?:srbench|baselines|methods|docs|tests|results)/[\w./-]*|\.ci/\w+|[\w-]+\.(?:toml|yaml))`"
 )
+CODE = ("srbench", "baselines", "methods", "results", "tests")
 METHODS = Registry().working()
 EXAMPLES = ("CONTRIBUTING.md", "docs/add-a-method.md")
 
@@ -515,6 +516,15 @@ def test_every_folder_of_results_says_how_it_is_made_again():
         assert f"](../results/{folder.name}/" in text, folder.name
         scripts = list(folder.glob("*.sh"))
         assert all(f"`results/{folder.name}/{path.name}`" in text for path in scripts), folder.name
+
+
+def test_decisions_that_are_named_exist():
+    notes = {path.name[:4] for path in (ROOT / "docs" / "decisions").glob("[0-9]*.md")}
+    files = [*PAGES, ROOT / "pyproject.toml", *(path for top in CODE for path in (ROOT / top).rglob("*.py"))]
+    named = re.compile(r"decisions/(\d{4})|[Dd]ecision (\d+)\b")
+    for path in files:
+        for match in named.finditer(path.read_text(encoding="utf-8")):
+            assert f"{int(match[1] or match[2]):04d}" in notes, f"{path.relative_to(ROOT)}: {match[0]}"
 
 
 def test_the_changelog_tells_of_this_version():
