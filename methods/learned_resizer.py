@@ -99,6 +99,9 @@ class LearnedResizer(Trainable):
         "cpu-small-adapted": _SHORT_ADAPTED,
         "logits": dataclasses.replace(_FROZEN, losses={"logits": 1.0}, label_smoothing=0.0),
         "iqa": _IQA,
+        "detection": dataclasses.replace(
+            _FROZEN, losses={"boxes": 1.0}, label_smoothing=0.0, batch_size=8, clip_norm=0.5, select="box_f1"
+        ),
         "tiny-imagenet": dataclasses.replace(_PAPER, epochs=10, batch_size=128, augment=Augment(flip=True)),
         "tiny-imagenet-frozen": dataclasses.replace(_FROZEN, epochs=5, steps_per_epoch=None, batch_size=128),
         "demo-frozen": dataclasses.replace(_FROZEN, epochs=10, steps_per_epoch=50),

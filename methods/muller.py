@@ -58,6 +58,9 @@ class Muller(Trainable):
         "cpu-small": _FROZEN,
         "cpu-small-adapted": _ADAPTED,
         "logits": dataclasses.replace(_FROZEN, losses={"logits": 1.0}, label_smoothing=0.0),
+        "detection": dataclasses.replace(
+            _FROZEN, losses={"boxes": 1.0}, label_smoothing=0.0, batch_size=8, select="box_f1"
+        ),
         "gpu": _GPU,
         "published": dataclasses.replace(_GPU, parameters={}),
         "demo": dataclasses.replace(_FROZEN, steps_per_epoch=50),

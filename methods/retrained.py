@@ -63,6 +63,17 @@ class Retrained(Trainable):
             patch=64,
             select="emd",
         ),
+        "detection": dataclasses.replace(
+            _DEFAULT,
+            losses={"boxes": 1.0},
+            label_smoothing=0.0,
+            batch_size=8,
+            optimizer="adamw",
+            lr=2e-4,
+            schedule="cosine",
+            clip_norm=5.0,
+            select="box_f1",
+        ),
     }
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:

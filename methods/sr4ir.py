@@ -89,6 +89,7 @@ class SR4IR(Trainable):
         ),
         "cpu-small-no-mix": dataclasses.replace(_CPU, classifier_losses=_NO_MIX),
         "cpu-small-no-features": dataclasses.replace(_CPU, losses={"l1": 1.0}),
+        "detection": dataclasses.replace(_CPU, classifier_optimizer="adamw", classifier_lr=2e-4, select="box_f1"),
         "demo-warm-up": _warm_up(_DEMO, 4),
         "demo": _DEMO,
     }

@@ -25,7 +25,7 @@ from srbench.networks import detectors
 from srbench.networks.loading import create_network, load_classifier
 from srbench.networks.outputs import flat
 from srbench.task_types import OutputMap, task_type
-from srbench.training.api import train_network
+from srbench.training.api import train_method, train_network
 from srbench.training.losses import logits
 from srbench.training.networks import FeatureExtractor
 from srbench.training.options import TrainOptions
@@ -284,3 +284,34 @@ def test_features_of_a_detector_are_those_of_its_pyramid(trained: Any) -> None:
     assert torch.equal(features, extractor(image)) and len(output[0]["boxes"]) == len(output[0]["scores"])
     features.square().mean().backward()
     assert image.grad is not None and image.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "overrides"),
+    [
+        ("darionet", ["parameters.blocks=1", "parameters.features=8"]),
+        ("learned_resizer", ["parameters.filters=4", "norm_steps=1"]),
+        ("muller", []),
+        ("retrained", []),
+        ("sr4ir", ["parameters.blocks=1", "parameters.features=8"]),
+    ],
+)
+def test_methods_are_trained_against_a_detector(
+    trained: Any, tmp_path: Path, method: str, overrides: list[str]
+) -> None:
+    """What each takes by default on boxes; at the start each is bilinear, so that the figures before it are known."""
+    options = TrainOptions(
+        data=("demo-det",),
+        out=tmp_path / "run",
+        epochs=1,
+        limit=4,
+        overrides=["batch_size=2", "steps_per_epoch=2", *overrides],
+        progress=False,
+    )
+    result = train_method(method, options, classifier=[str(trained.weights.path)])
+    first, last = result.history.iloc[0], result.history.iloc[-1]
+    assert np.isfinite(last["loss"]) and last["loss"] > 0 and np.isfinite(last["val_box_f1"])
+    assert last["loss_logits" if method == "darionet" else "loss_perceptual" if method == "sr4ir" else "loss_boxes"] > 0
+    assert first["val_box_f1_hr"] == pytest.approx(last["val_box_f1_hr"])
+    assert result.criterion == ("logits" if method == "darionet" else "box_f1")
+    assert (result.weights.card.track == "adapted") == (method in {"retrained", "sr4ir"})

@@ -32,7 +32,7 @@ from srbench.report.figures.style import NEUTRAL, PALETTE, Looks, counted, metri
 
 SECTIONS = tuple(section.name for section in sections())
 # drawn from records of several input sizes, degradations or slices, in test_input_size, test_shift and test_slices
-ELSEWHERE = {"input-size", "iou", "shifts", "slices"}
+ELSEWHERE = {"box-sizes", "class-scores", "input-size", "shifts", "slices"}
 # Those that the lists below speak of; a further section is judged by tests of its own.
 LISTED = {"classes", "correlation", "cost", "resampler", "scores", "sweep", "training", "transfer"}
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes every set of weights that ships for the demo task, and puts it where the package looks for it.
+# Makes every set of weights that ships for the demo tasks, and puts it where the package looks for it.
 #   results/demo/train.sh                  all of them, in this order
 #   results/demo/train.sh classifiers      the two classifiers alone; every other name below works the same way
 set -euo pipefail
@@ -12,10 +12,10 @@ ship() { # OWNER NAME
   cp "$runs/$1-$2/weights/$2.safetensors" "$runs/$1-$2/weights/$2.json" "$assets/$1/"
 }
 
-stage() { # OWNER NAME, then the words of `srbench train`
+stage() { # OWNER NAME, then the words of `srbench train`; `data` is another demo than patches
   local owner=$1 name=$2
   shift 2
-  srbench train "$@" --data demo --device cpu --name "$name" --out "$runs/$owner-$name"
+  srbench train "$@" --data "${data:-demo}" --device cpu --name "$name" --out "$runs/$owner-$name"
 }
 
 fit() { # the same, and it ships
@@ -82,6 +82,11 @@ sr4ir() { # for each classifier, which is trained in turn with it; both start fr
   fit sr4ir demo-vit sr4ir --recipe demo --init-from demo-warm-up --classifier demo-vit
 }
 
-for part in "${@:-classifiers esrgan darionet learned_resizer retrained adabn fixres lr_student muller rdn srgan sr4ir}"; do
+dense() { # the networks of the scenes: masks and boxes
+  data=demo-seg fit classifiers demo-seg network unet --encoder timm:resnet10t --recipe demo-seg
+  data=demo-det fit classifiers demo-det network fcos --encoder timm:resnet10t --recipe demo-det
+}
+
+for part in "${@:-classifiers esrgan darionet learned_resizer retrained adabn fixres lr_student muller rdn srgan sr4ir dense}"; do
   for each in $part; do "$each"; done
 done

@@ -29,6 +29,7 @@ from srbench.metrics.stats import (
 from srbench.metrics.values import Columns
 from srbench.records.schema import BASELINE, ORACLE, ClassPart
 from srbench.task_types.base import BatchResult, CellSamples, Comparison, OutputMap, PairedCells, TaskType
+from srbench.task_types.overlays import framed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -166,6 +167,7 @@ class Detection(TaskType):
         *("ap_small", "ap_medium", "ap_large", "psnr", "psnr_ci", "total_time_s", "ssim", _AGREEMENT, "best_delta"),
         *("latency_p10_ms", "seed_sd", "images_per_s", "parameters", "macs", "total_macs", "peak_memory_mb"),
     )
+    draws = True
     essential = ("map", "ap50", "psnr", "total_time_s")
 
     # --- targets
@@ -259,6 +261,22 @@ class Detection(TaskType):
             sure = [_as_objects(_detected(each, answers.outputs)) for each in hr_prediction]
             _put(lists, map(partial(match_boxes, sizes=("all",)), detected, sure), (_HR_MATCHES, _HR_OBJECTS))
         return BatchResult({name: [torch.from_numpy(each) for each in values] for name, values in lists.items()})
+
+    def overlay(self, image: NDArray[np.uint8], found: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
+        """Return the image with a frame around each sure box, the surest on top."""
+        order = np.argsort(found["scores"], kind="stable")
+        order = order[found["scores"][order] >= SURE]
+        return framed(image, found["boxes"][order], found["labels"][order])
+
+    def truth_overlay(
+        self, image: NDArray[np.uint8], placed: NDArray[Any], answers: OutputMap
+    ) -> NDArray[np.uint8] | None:
+        """Return the image with a frame around each object that is not ignored."""
+        target = self.targets((), answers, [placed])
+        if target is None:
+            return None
+        wanted = ~target[0]["ignored"]
+        return framed(image, target[0]["boxes"][wanted], target[0]["labels"][wanted])
 
     def per_class(
         self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +16,7 @@ from srbench.metrics.stats import LEVEL, IouBootstrap, bootstrap_iou, gap_interv
 from srbench.metrics.values import Columns
 from srbench.records.schema import BASELINE, ORACLE, ClassPart
 from srbench.task_types.base import BatchResult, CellSamples, Comparison, OutputMap, PairedCells, TaskType
+from srbench.task_types.overlays import tinted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 _NAME = ("segmentation",)
 _CONFUSION = SampleColumn("confusion", "int32[]")
 _UNLABELLED = 255  # of a mask
-_GOLDEN = 0.618034  # of a circle of hues, which steps of it never fill evenly
 IOU_HITS, IOU_UNION = "iou_hits.", "iou_union."  # figures of a validation, each followed by the number of the class
 
 
@@ -214,14 +213,14 @@ class Segmentation(TaskType):
 
     def overlay(self, image: NDArray[np.uint8], found: Mapping[str, NDArray[Any]]) -> NDArray[np.uint8]:
         """Return the image in the colours of the classes."""
-        return _tinted(image, found["map"].astype(np.int64))
+        return tinted(image, found["map"].astype(np.int64))
 
     def truth_overlay(
         self, image: NDArray[np.uint8], placed: NDArray[Any], answers: OutputMap
     ) -> NDArray[np.uint8] | None:
         """Return the image in the colours of the classes of its mask; pixels without one stay grey."""
         target = self.targets((), answers, [placed])
-        return None if target is None else _tinted(image, target[0].astype(np.int64))
+        return None if target is None else tinted(image, target[0].astype(np.int64))
 
     def per_class(
         self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None
@@ -270,20 +269,6 @@ class Segmentation(TaskType):
         for index in column_of:
             comparison.tables.append(_class_rows(paired, index, summed, drawn, column_of))
         return comparison
-
-
-def class_colour(index: int) -> tuple[int, int, int]:
-    """Return the colour of a class: hues that lie far apart for classes that follow each other."""
-    red, green, blue = colorsys.hsv_to_rgb((index * _GOLDEN) % 1.0, 0.65 + 0.35 * (index % 2), 0.95)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _tinted(image: NDArray[np.uint8], classes: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Mix the grey image half and half with the colour of each pixel's class."""
-    grey = image.mean(axis=2, keepdims=True)
-    colours = np.array([class_colour(index) for index in range(int(classes.max(initial=0)) + 1)], dtype=np.float64)
-    known = (classes >= 0)[..., None]
-    return np.where(known, 0.5 * grey + 0.5 * colours[np.maximum(classes, 0)], grey).round().astype(np.uint8)
 
 
 def mean_iou_of(figures: Mapping[str, float]) -> dict[str, float]:

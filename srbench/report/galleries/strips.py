@@ -40,7 +40,7 @@ def sample_strip(
     label = whole(any_frame.at[at, "label"])
     thumbnails = [Thumbnail(ORACLE, "HR", embed(hr), _verdict(oracle, at, network), None)]
     if at in network.truths:
-        thumbnails.append(Thumbnail("mask", "", embed(network.truths[at]), None, None, remark="what the data say"))
+        thumbnails.append(Thumbnail("labels", "", embed(network.truths[at]), None, None, remark="what the data say"))
     found = next((each[at] for key, each in network.overlays.items() if key[1] == ORACLE and at in each), None)
     if found is not None:
         thumbnails.append(Thumbnail(ORACLE, "HR", embed(found), None, None, remark="as the network sees it"))

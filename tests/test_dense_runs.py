@@ -1,0 +1,108 @@
+"""Masks and boxes through two processes and through kill -9: lists of any length travel with the samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from srbench import evaluate
+from srbench.evaluation import options
+from srbench.records.cells import find_records
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+IMAGES, CHUNK = 24, 8  # so that a run has several shards, and each of two processes some of them
+SCRIPT = """
+    import json, sys
+    from srbench import evaluate
+    from srbench.data import hr_cache
+    from srbench.evaluation import options
+
+    hr_cache._CHUNK = options.CHUNK = 8
+    evaluate(["bicubic", "area"], **json.loads(sys.argv[1]))
+"""
+
+
+@pytest.fixture(params=["demo-seg", "demo-det"])
+def filled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What an evaluation of some scenes is called with, behind the network that ships for them."""
+    if request.param == "demo-seg":
+        pytest.importorskip("segmentation_models_pytorch")
+    monkeypatch.setattr(options, "CHUNK", CHUNK)
+    return {
+        "data": request.param,
+        "classifiers": [request.param],
+        "limit": IMAGES,
+        "measure": False,
+        "progress": False,
+        "device": "cpu",
+    }
+
+
+def samples(out: Path) -> dict[str, pd.DataFrame]:
+    cells, problems = find_records([out])
+    assert problems == []
+    return {cell.record.cell.method: cell.samples() for cell in cells if cell.record.status == "ok"}
+
+
+def started(filled: dict[str, Any], out: Path, cache: Path, **variables: str) -> subprocess.Popen[bytes]:
+    words = [sys.executable, "-c", textwrap.dedent(SCRIPT), json.dumps(filled | {"out": str(out)})]
+    return subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1", "SRBENCH_CACHE": str(cache)} | variables)
+
+
+def same(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame], **how: Any) -> None:
+    assert found.keys() == expected.keys() >= {"original", "none", "bilinear", "bicubic", "area"}
+    for method, frame in expected.items():
+        assert len(frame) == IMAGES
+        for name in frame:
+            ours, theirs = found[method][name], frame[name]
+            if name.startswith("box_") or name == "confusion":
+                assert [list(each) for each in ours] == [pytest.approx(list(each), rel=1e-4) for each in theirs], name
+            else:
+                pd.testing.assert_series_equal(ours, theirs, **how)
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_samples(
+    filled: dict[str, Any], tmp_path: Path, own_folders: Path
+) -> None:
+    out = tmp_path / "killed"
+    process = started(filled, out, own_folders / "cache")
+    try:
+        while process.poll() is None and not list(out.rglob("rows-*.parquet")):
+            time.sleep(0.005)
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
+    assert len([frame for frame in samples(out).values() if len(frame) == IMAGES]) < 5
+    evaluate(["bicubic", "area"], **filled, out=out)
+    evaluate(["bicubic", "area"], **filled, out=tmp_path / "whole")
+    same(samples(out), samples(tmp_path / "whole"), check_exact=True)
+    assert not [path for path in out.rglob("*") if path.name.endswith(".tmp") or path.name == ".partial"]
+
+
+def test_two_processes_find_what_one_finds(filled: dict[str, Any], tmp_path: Path, own_folders: Path) -> None:
+    evaluate(["bicubic", "area"], **filled, out=tmp_path / "one")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        started(filled, tmp_path / "two", tmp_path / "cache of two", RANK=str(rank), **meeting) for rank in range(2)
+    ]
+    try:
+        assert [process.wait(timeout=400) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+    same(samples(tmp_path / "two"), samples(tmp_path / "one"), rtol=1e-5, atol=1e-6)
