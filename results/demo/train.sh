@@ -82,9 +82,9 @@ sr4ir() { # for each classifier, which is trained in turn with it; both start fr
   fit sr4ir demo-vit sr4ir --recipe demo --init-from demo-warm-up --classifier demo-vit
 }
 
-dense() { # the networks of the scenes: masks and boxes
-  data=demo-seg fit classifiers demo-seg network unet --encoder timm:resnet10t --recipe demo-seg
-  data=demo-det fit classifiers demo-det network fcos --encoder timm:resnet10t --recipe demo-det
+dense() { # the networks of the scenes, masks and boxes; their encoders start from the first of the classifiers
+  data=demo-seg fit classifiers demo-seg network fpn --encoder timm:resnet10t --init-encoder demo-resnet --recipe demo-seg
+  data=demo-det fit classifiers demo-det network fcos --encoder timm:resnet10t --init-encoder demo-resnet --recipe demo-det
 }
 
 for part in "${@:-classifiers esrgan darionet learned_resizer retrained adabn fixres lr_student muller rdn srgan sr4ir dense}"; do

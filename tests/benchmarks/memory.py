@@ -1,8 +1,10 @@
 """Anonymous memory and time of an evaluation against the number of images; run as a script, it prints the figures.
 
     python tests/benchmarks/memory.py 2000 20000 100000
+    python tests/benchmarks/memory.py --data masks 100 2000
+    python tests/benchmarks/memory.py --data boxes 100 2000
 
-Each size runs in a process of its own on 32-pixel images made for it, with a dummy classifier. The mapped cache is not
+The latter two are scenes of 96 pixels with the networks that ship for them. Each size runs in a process of its own on 32-pixel images made for it, with a dummy classifier. The mapped cache is not
 anonymous memory and does not count; /proc tells the two apart, so this runs on Linux only. Time is the CPU's, of the
 whole call on cold caches in one thread: decoding, the pass, timing, records and the leaderboard.
 """
@@ -20,11 +22,15 @@ SIDE, CLASSES = 32, ("bar", "dot", "net", "web")
 
 def main() -> None:
     """Print the peak and the time of each size, and the ratios of the last to the first."""
-    sizes = [int(word) for word in sys.argv[1:]] or [2000, 20000]
+    words = sys.argv[1:]
+    kind = "labels"
+    if words[:1] == ["--data"]:
+        kind, words = words[1], words[2:]
+    sizes = [int(word) for word in words] or [2000, 20000]
     found = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, __file__, "--make", str(size), folder]
+            command = [sys.executable, __file__, "--make", kind, str(size), folder]
             subprocess.run(command, check=True)  # what a process that makes images leaves in its heap is not measured
             command[2] = "--one"
             words = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
@@ -46,8 +52,11 @@ def main() -> None:
         print(f"time of each further image, the last step over the first: {steps[-1] / steps[0]:.3f}")
 
 
-def make(size: int, folder: Path) -> None:
+def make(kind: str, size: int, folder: Path) -> None:
     """Make the images, the classifier and the protocol of one size."""
+    if kind != "labels":
+        make_scenes(size, folder)
+        return
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     from dummies import make_classifier, make_images
 
@@ -56,7 +65,32 @@ def make(size: int, folder: Path) -> None:
     (folder / "half.toml").write_text("[lr]\nscale = 0.5\n", encoding="utf-8")
 
 
-def one(folder: Path) -> None:
+def make_scenes(size: int, folder: Path) -> None:
+    """Make scenes of shapes with a mask and with boxes."""
+    import json
+
+    from PIL import Image
+
+    from srbench.data.synthetic.shapes import CLASSES, GROUND, SIDE, draw_scene
+
+    for name in ("images", "masks"):
+        (folder / name).mkdir()
+    (folder / "classes.txt").write_text("\n".join((GROUND, *CLASSES)), encoding="utf-8")
+    images, boxes = [], []
+    for number in range(size):
+        scene = draw_scene("train", number)
+        Image.fromarray(scene.pixels.transpose(1, 2, 0)).save(folder / "images" / f"{number}.png")
+        Image.fromarray(scene.mask).save(folder / "masks" / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": SIDE, "height": SIDE})
+        for left, top, right, bottom, label, *_ in scene.boxes.tolist():
+            box = [left, top, right - left, bottom - top]
+            boxes.append({"id": len(boxes), "image_id": number, "category_id": int(label), "bbox": box})
+    categories = [{"id": label, "name": name} for label, name in enumerate(CLASSES)]
+    text = json.dumps({"images": images, "annotations": boxes, "categories": categories})
+    (folder / "boxes.json").write_text(text, encoding="utf-8")
+
+
+def one(kind: str, folder: Path) -> None:
     """Evaluate the images in a folder, print the peak in MiB and the CPU's seconds."""
     import os
     import time
@@ -68,13 +102,22 @@ def one(folder: Path) -> None:
     from srbench.compute.process import prepare_process
 
     prepare_process()
+    data, network, protocol = {
+        "labels": (f"folder:{folder / 'data'}", str(folder / "dummy.toml"), str(folder / "half.toml")),
+        "masks": (
+            f"masks:{folder / 'images'},{folder / 'masks'}?classes={folder / 'classes.txt'}",
+            "demo-seg",
+            "dense-x4",
+        ),
+        "boxes": (f"coco:{folder / 'images'},{folder / 'boxes.json'}", "demo-det", "dense-x4"),
+    }[kind]
     start = time.process_time()
     with PeakAnonymous() as peak:
         srbench.evaluate(
             ["nearest", "bicubic"],
-            data=f"folder:{folder / 'data'}",
-            classifiers=[str(folder / "dummy.toml")],
-            protocol=str(folder / "half.toml"),
+            data=data,
+            classifiers=[network],
+            protocol=protocol,
             out=folder / "out",
             progress=False,
         )
@@ -104,9 +147,9 @@ class PeakAnonymous:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["--make", size, folder]:
-            make(int(size), Path(folder))
-        case ["--one", _, folder]:
-            one(Path(folder))
+        case ["--make", kind, size, folder]:
+            make(kind, int(size), Path(folder))
+        case ["--one", kind, _, folder]:
+            one(kind, Path(folder))
         case _:
             main()
