@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from scipy import ndimage
 from torch import Tensor, nn
 
+from srbench.data import boxes as rows_of
 from srbench.data.boxes import box_rows
 from srbench.data.catalogue import open_source
 from srbench.errors import DataError, UsageError
@@ -24,7 +25,9 @@ from srbench.metrics.stats import DetectionTable, Part, class_precision, mean_pr
 from srbench.networks import detectors
 from srbench.networks.loading import create_network, load_classifier
 from srbench.networks.outputs import flat
+from srbench.report.figures import draw_all
 from srbench.task_types import OutputMap, task_type
+from srbench.task_types.overlays import class_colour
 from srbench.training.api import train_method, train_network
 from srbench.training.losses import logits
 from srbench.training.networks import FeatureExtractor
@@ -216,6 +219,14 @@ def test_from_a_folder_of_boxes_to_the_table(
     classes = result.per_class
     assert set(classes["class"]) == set(CLASSES) and classes["f1_delta_to_bilinear"].notna().all()
     assert "AP50" in tables.markdown(result.board) and json.loads((tmp_path / "out" / "leaderboard.json").read_text())
+    figures = {drawn.name.partition("-dense")[0]: drawn for drawn in draw_all(result.board, result.cells)}
+    drawn = next(each for name, each in figures.items() if name.startswith("box-sizes"))
+    assert drawn.data["sizes"] == ["small"]
+    assert drawn.data["series"][0]["ap"][0] == pytest.approx(rows["original"]["ap_small"])
+    drawn = next(each for name, each in figures.items() if name.startswith("ap-"))
+    assert set(drawn.data["classes"]) == set(CLASSES) and len(drawn.data["series"]) == 3
+    kept = next(cell for cell in result.cells if cell.record.cell.method == "original").thumbnails()
+    assert kept and all(images["overlay"].shape == images["truth"].shape == (64, 72, 3) for images in kept.values())
     again = run("bilinear", "nearest", "bicubic", data=data)
     assert again.counters.hr_classified == {} and set(again.counters.restored) == {"bicubic"}
 
@@ -230,6 +241,26 @@ def test_other_data_and_networks_are_refused_in_one_sentence(meadow: Path, card:
         KIND.map_outputs(info, source)
     with pytest.raises(UsageError, match="demo has no boxes"):
         KIND.classes_of([open_source("demo")])
+
+
+# --- galleries
+
+
+def test_sure_boxes_and_objects_are_framed_in_the_colour_of_their_class() -> None:
+    image = np.full((40, 50, 3), 90, dtype=np.uint8)
+    image[..., 0] = 120
+    found = prediction((10, 5, 30, 25, 0.9, 3), (-5, 30, 12, 60, 0.6, 1), (35, 5, 45, 15, 0.4, 1))
+    drawn = KIND.overlay(image, {name: each.numpy() for name, each in found.items()})
+    assert drawn is not None and (drawn[20, 20] == 100).all(), "the image is grey, and a frame holds nothing"
+    for row, column in ((5, 20), (24, 20), (15, 10), (15, 29)):
+        assert tuple(drawn[row, column]) == class_colour(3)
+    assert tuple(drawn[35, 0]) == tuple(drawn[39, 5]) == class_colour(1), "it is cut at the edge of the image"
+    assert (drawn[5:15, 35:45] == 100).all(), "the network is not sure of it"
+    placed = box_rows([(10, 5, 30, 25), (2, 2, 9, 9)], [2, 0])
+    placed[1, rows_of.FLAGS] = rows_of.IGNORED
+    truth = KIND.truth_overlay(image, placed, ANSWERS)
+    assert truth is not None and tuple(truth[5, 20]) == class_colour(3) and (truth[:5] == 100).all()
+    assert KIND.truth_overlay(image, placed, OutputMap(4)) is None
 
 
 # --- training

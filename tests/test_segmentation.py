@@ -26,7 +26,8 @@ from srbench.protocol import Geometry, load_protocol
 from srbench.records.cells import find_records
 from srbench.report import write_report
 from srbench.task_types import OutputMap, task_type
-from srbench.task_types.segmentation import class_colour, mean_iou_of
+from srbench.task_types.overlays import class_colour
+from srbench.task_types.segmentation import mean_iou_of
 from srbench.training.api import train_method, train_network
 from srbench.training.options import TrainOptions
 

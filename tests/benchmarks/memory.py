@@ -4,9 +4,10 @@
     python tests/benchmarks/memory.py --data masks 100 2000
     python tests/benchmarks/memory.py --data boxes 100 2000
 
-The latter two are scenes of 96 pixels with the networks that ship for them. Each size runs in a process of its own on 32-pixel images made for it, with a dummy classifier. The mapped cache is not
-anonymous memory and does not count; /proc tells the two apart, so this runs on Linux only. Time is the CPU's, of the
-whole call on cold caches in one thread: decoding, the pass, timing, records and the leaderboard.
+The latter two are scenes of 96 pixels with the networks that ship for them; the first is made of 32-pixel images with a
+dummy classifier. Each size runs in a process of its own. The mapped cache is not anonymous memory and does not count;
+/proc tells the two apart, so this runs on Linux only. Time is the CPU's, of the whole call on cold caches in one
+thread: decoding, the pass, timing, records and the leaderboard.
 """
 
 from __future__ import annotations
