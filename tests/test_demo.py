@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from srbench import weights
+from srbench import evaluate, weights
 from srbench.data.catalogue import open_source
 from srbench.data.synthetic import demo
 from srbench.errors import SrbenchError, UsageError
@@ -170,7 +170,18 @@ def test_shipped_classifiers_are_calibrated(splits, name):
 def test_shipped_classifiers_are_small_and_of_two_families():
     refs = [ref for ref in weights.local("classifiers") if ref.uri.startswith("package:")]
     assert len({ref.card.extra["name"] for ref in refs if "demo" in ref.card.tasks}) >= 2
-    assert sum(ref.path.stat().st_size for ref in refs) < 4_000_000
+    assert sum(ref.path.stat().st_size for ref in refs if "demo" in ref.card.tasks) < 4_000_000
+
+
+@pytest.mark.parametrize(("data", "metric"), [("demo-seg", "miou"), ("demo-det", "ap50")])
+def test_the_scenes_have_a_small_network_that_blur_hurts(data, metric, tmp_path, few_draws):
+    pytest.importorskip("segmentation_models_pytorch")
+    (ref,) = [each for each in weights.local("classifiers") if each.card and data in each.card.tasks]
+    assert (ref.uri.startswith("package:"), ref.label) == (True, data) and ref.path.stat().st_size < 4_000_000
+    result = evaluate(["bilinear"], data=data, limit=60, out=tmp_path / "out", measure=False, progress=False)
+    rows = {row.method: row for row in result.board.rows}
+    assert rows["original"].classifier == data and rows["original"][metric] >= 0.5
+    assert 0.05 <= rows["bilinear"][metric] <= rows["original"][metric] - 0.1
 
 
 def test_no_method_is_without_weights_on_the_demo():
