@@ -300,7 +300,9 @@ def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, 
     assert np.abs(images["overlay"][0, 0] - (colour + grey) / 2).max() <= 1
     assert np.ptp(images["truth"][0, 0]) == 0, "what nobody has labelled stays grey"
     page = write_report([tmp_path / "out"], tmp_path / "page", progress=False)[0].read_text()
-    assert "IoU of each class" in page and "what the data say" in page
+    assert "IoU of each class" in page and "what the data say" in page and "There are no labels" not in page
+    for index, name in enumerate(("tree", "sky", "road")):
+        assert f'background:#{bytes(class_colour(index)).hex()}"></span> <bdi>{name}</bdi>' in page
     again = run("bilinear", "nearest", "bicubic", data=data)
     assert again.counters.hr_classified == {} and set(again.counters.restored) == {"bicubic"}
     cells, problems = find_records([tmp_path / "out"])

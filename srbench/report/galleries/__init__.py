@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from srbench.report.galleries.collect import collect
 from srbench.report.galleries.encoder import Encoder
-from srbench.report.galleries.model import Gallery, Picture, Pictures, Pixels, Plan, TaskImages
+from srbench.report.galleries.model import Gallery, NetworkImages, Picture, Pictures, Pixels, Plan, TaskImages
 from srbench.report.galleries.patches import heat_map, patch_pairs_of
 from srbench.report.galleries.selection import (
     left_out,
@@ -22,6 +22,8 @@ from srbench.report.galleries.selection import (
     shown_rows,
 )
 from srbench.report.galleries.strips import is_labelled, sample_strip
+from srbench.report.galleries.text import class_name
+from srbench.task_types.overlays import class_colour
 
 __all__ = ["Plan", "arrange", "collect"]
 
@@ -94,7 +96,7 @@ def _pictures(tasks: Sequence[TaskImages], plan: Plan, encoder: Encoder, problem
         for network in task.networks:
             rows, positions = shown_rows(network, plan), positions_of(network, plan)
             strips = tuple(sample_strip(task, network, rows, at, embed, heat=shown[at]) for at in positions)
-            galleries.append(Gallery(task.id, network.classifier, is_labelled(network), strips))
+            galleries.append(Gallery(task.id, network.classifier, is_labelled(network), strips, _colours(network)))
         patch_pairs += patch_pairs_of(task, plan, embed)
     return Pictures(
         store=tuple(used.values()),
@@ -102,6 +104,15 @@ def _pictures(tasks: Sequence[TaskImages], plan: Plan, encoder: Encoder, problem
         patch_pairs=tuple(patch_pairs),
         notes=(*problems, *left_out(tasks, plan)),
         heats=plan.heats != 0,
+    )
+
+
+def _colours(network: NetworkImages) -> tuple[tuple[str, str], ...]:
+    """Return the classes with the colours in which predictions are drawn, or none where nothing is drawn."""
+    if not any(network.overlays.values()):
+        return ()
+    return tuple(
+        (class_name(index, network.names), f"#{bytes(class_colour(index)).hex()}") for index in sorted(network.names)
     )
 
 

@@ -109,12 +109,21 @@ class SampleStrip:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The strips of one task and classifier."""
+    """The strips of one task and classifier.
+
+    Attributes:
+        task: Id of the task.
+        classifier: Id of the classifier, or None.
+        labelled: Whether the samples have class labels.
+        strips: The samples.
+        colours: Name and CSS colour of each class, where predictions are drawn into the images.
+    """
 
     task: str
     classifier: str | None
     labelled: bool
     strips: tuple[SampleStrip, ...]
+    colours: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
