@@ -22,7 +22,6 @@ from srbench.report.galleries.selection import (
     shown_rows,
 )
 from srbench.report.galleries.strips import is_labelled, sample_strip
-from srbench.report.galleries.text import class_name
 from srbench.task_types.overlays import class_colour
 
 __all__ = ["Plan", "arrange", "collect"]
@@ -111,9 +110,7 @@ def _colours(network: NetworkImages) -> tuple[tuple[str, str], ...]:
     """Return the classes with the colours in which predictions are drawn, or none where nothing is drawn."""
     if not any(network.overlays.values()):
         return ()
-    return tuple(
-        (class_name(index, network.names), f"#{bytes(class_colour(index)).hex()}") for index in sorted(network.names)
-    )
+    return tuple((network.names[index], f"#{bytes(class_colour(index)).hex()}") for index in sorted(network.names))
 
 
 def _needed(tasks: Sequence[TaskImages], plan: Plan) -> Iterator[Pixels]:
