@@ -265,6 +265,17 @@ def test_a_network_of_any_size_answers_with_a_map_of_the_size_of_its_image(card)
     assert found.shape == (2, 3, 40, 56) and torch.equal(found, padded[..., :40, :56])
 
 
+@pytest.mark.parametrize("size", [(24, 24), (32, 32), (20, 40), (1, 1)])
+def test_a_small_image_alone_gets_the_answer_that_it_gets_among_others(size):
+    """The decoder normalises groups of channels, which a single pixel of the deepest map would not fill."""
+    pytest.importorskip("segmentation_models_pytorch")
+    network = load_classifier("demo-seg")
+    images = torch.rand(2, 3, *size)
+    with torch.inference_mode():
+        alone = network(images[:1])
+        assert alone.shape == (1, 5, *size) and torch.allclose(network(images)[:1], alone, atol=1e-4)
+
+
 def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, monkeypatch):
     monkeypatch.setattr("srbench.evaluation.options.CHUNK", 5)
     run, data = evaluator(scenes, card, "dense-x4", tmp_path / "out"), spec_of(scenes)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from srbench.errors import DataError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.resample import resize
-from srbench.networks.dense import multiple_of
+from srbench.networks.dense import padding_of
 from srbench.networks.outputs import Answers, as_answer
 from srbench.weights import Card
 
@@ -84,7 +84,6 @@ class Classifier(nn.Module):
         super().__init__()
         self.info, self.card = info, card
         self.network = network
-        self._multiple = multiple_of(network)
         shape = (1, len(info.mean), 1, 1)
         self.register_buffer("mean", torch.tensor(info.mean, dtype=torch.float32).view(shape), persistent=False)
         self.register_buffer("std", torch.tensor(info.std, dtype=torch.float32).view(shape), persistent=False)
@@ -111,7 +110,7 @@ class Classifier(nn.Module):
         """
         seen = self.normalise(image)
         rows, columns = seen.shape[-2:]
-        beside = -rows % self._multiple, -columns % self._multiple
+        beside = padding_of(self.network, (rows, columns))
         if any(beside):
             seen = F.pad(seen, (0, beside[1], 0, beside[0]), mode="replicate")
         output = as_answer(self.network(seen), (seen.shape[-2], seen.shape[-1]))

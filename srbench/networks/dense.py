@@ -43,11 +43,25 @@ def create_dense(name: str, args: Mapping[str, Any]) -> nn.Module:
     return network
 
 
-def multiple_of(network: nn.Module) -> int:
-    """Return what the sides of a network's input must be multiples of, pixels; 1 where any will do."""
+def padding_of(network: nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """Return how many rows and columns an image must be continued by before a network takes it.
+
+    Both sides must be multiples of the stride of the deepest map. Where that map would be of one pixel, and the network
+    normalises groups of channels, it must be of two: torch refuses to normalise a single value.
+
+    Args:
+        network: The network; those that take any size need nothing.
+        size: Height and width of the image, pixels.
+    """
     if not getattr(network, "requires_divisible_input_shape", False):
-        return 1
-    return int(getattr(getattr(network, "encoder", None), "output_stride", 1))
+        return 0, 0
+    stride = int(getattr(getattr(network, "encoder", None), "output_stride", 1))
+    rows, columns = -size[0] % stride, -size[1] % stride
+    if size[0] + rows == size[1] + columns == stride > 1 and any(
+        isinstance(m, nn.GroupNorm) for m in network.modules()
+    ):
+        columns += stride
+    return rows, columns
 
 
 def fill_encoder(network: nn.Module, state: Mapping[str, Tensor], *, origin: str) -> None:

@@ -100,7 +100,8 @@ class ShapesSource(Source):
         self.classes = CLASSES
         self.unit = "scene"
         self.note = NOTE.format(info.name)
-        self.samples = tuple(Sample(f"{number:04d}") for number in range(SCENES[split]))
+        first = sum(SCENES[name] for name in _STREAMS if _STREAMS[name] < _STREAMS[split])  # no id is in two splits
+        self.samples = tuple(Sample(f"{first + number:04d}") for number in range(SCENES[split]))
 
     def read(self, index: int) -> Tensor:
         """Return scene `index` as `(3, 96, 96)`, RGB, uint8."""
