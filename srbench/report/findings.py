@@ -57,8 +57,8 @@ def _gap(lead: Lead, by_method: Mapping[str, Row], ranked_by: str) -> str:
     """Say how much of the gap the first row wins back, or nothing where there is no gap."""
     best, oracle, base = lead.best, by_method.get(ORACLE), by_method.get(BASELINE)
     swept = ranked_by == "accuracy_best"
-    gap, name = ("gap_over_free", ranked_by) if swept else ("recovered_gap", "accuracy")
-    if best[gap] is None or oracle is None or base is None:
+    gap = "gap_over_free" if swept else "recovered_gap"
+    if best[gap] is None or oracle is None or base is None or oracle[ranked_by] is None or base[ranked_by] is None:
         return ""
     subject = "The first of them" if lead.tied else "It"
     ends = best.ci.get(gap)
@@ -66,7 +66,7 @@ def _gap(lead: Lead, by_method: Mapping[str, Row], ranked_by: str) -> str:
     sizes = ", each at its best input size" if swept else ""
     return (
         f" {subject} wins back {best[gap]:.2f}{spelled} of the gap between {BASELINE}"
-        f" ({base[name]:.3f}) and the {ORACLE} ({oracle[name]:.3f}){sizes}."
+        f" ({base[ranked_by]:.3f}) and the {ORACLE} ({oracle[ranked_by]:.3f}){sizes}."
     )
 
 
