@@ -54,6 +54,7 @@ def _draw(scope: Scope, looks: Looks, candidates: Sequence[Candidate]) -> Drawn:
         labels.append("beaten")
         handles.append(handle(color=INK, linestyle="", marker="o", alpha=0.25))
     legend_below(figure, handles, labels)
+    word = metric(scope.score_name).word
     data = {
         "metric": scope.score_name,
         "candidates": [_numbers(each, on_front=each in everyone) for each in candidates],
@@ -63,7 +64,7 @@ def _draw(scope: Scope, looks: Looks, candidates: Sequence[Candidate]) -> Drawn:
         SECTION.name,
         scope.task,
         scope.classifier,
-        f"{metric(scope.score_name).word.capitalize()}, latency and size of what could ship",
+        f"{word[0].upper()}{word[1:]}, latency and size of what could ship",
         _caption(scope, [each.label for each in candidates if each.ms is None]),
         figure,
         data,

@@ -159,6 +159,12 @@ class Pictures:
     heats: bool
 
     @property
+    def judged(self) -> bool:
+        """Whether a decision of a classifier stands below a picture."""
+        strips = (strip for gallery in self.galleries for strip in gallery.strips)
+        return any(thumbnail.verdict is not None for strip in strips for thumbnail in strip.thumbnails)
+
+    @property
     def compare(self) -> dict[str, Any]:
         """What the slider needs: sizes by picture, and for each gallery its images with their versions."""
         return {
