@@ -24,7 +24,6 @@ from srbench.networks.classifiers import label_map
 from srbench.networks.loading import demo_classifiers, load_classifier
 from srbench.protocol import load_protocol
 from srbench.registry import Registry
-from srbench.report import write_report
 
 PIXELS = {
     "train": "223b6f5b8fa51be7b4b2766ecbcbaf72d6f0c4d1d8709b4d7a290beb8c0bef5a",
@@ -174,8 +173,8 @@ def test_shipped_classifiers_are_small_and_of_two_families():
     assert sum(ref.path.stat().st_size for ref in refs if "demo" in ref.card.tasks) < 4_000_000
 
 
-@pytest.mark.parametrize(("data", "metric", "ranked"), [("demo-seg", "miou", "miou")])
-def test_the_scenes_have_a_small_network_that_blur_hurts(data, metric, ranked, tmp_path, few_draws):
+@pytest.mark.parametrize(("data", "metric"), [("demo-seg", "miou")])
+def test_the_scenes_have_a_small_network_that_blur_hurts(data, metric, tmp_path, few_draws):
     pytest.importorskip("segmentation_models_pytorch")
     (ref,) = [each for each in weights.local("classifiers") if each.card and data in each.card.tasks]
     assert (ref.uri.startswith("package:"), ref.label) == (True, data) and ref.path.stat().st_size < 4_000_000
@@ -183,9 +182,6 @@ def test_the_scenes_have_a_small_network_that_blur_hurts(data, metric, ranked, t
     rows = {row.method: row for row in result.board.rows}
     assert rows["original"].classifier == data and rows["original"][metric] >= 0.5
     assert 0.0 <= rows["bilinear"][metric] <= rows["original"][metric] - 0.1
-    page = write_report([tmp_path / "out"], tmp_path / "page", progress=False)[0].read_text()
-    low, high = (f"({rows[name][ranked]:.3f})" for name in ("bilinear", "original"))
-    assert f"of the gap between bilinear {low} and the original {high}." in page
 
 
 def test_no_method_is_without_weights_on_the_demo():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from srbench.networks.loading import create_network, load_classifier
 from srbench.protocol import Geometry, load_protocol
 from srbench.records.cells import find_records
 from srbench.report import write_report
+from srbench.report.findings import _gap
 from srbench.task_types import OutputMap, task_type
 from srbench.task_types.overlays import class_colour
 from srbench.task_types.segmentation import mean_iou_of
@@ -319,6 +322,21 @@ def test_from_a_folder_of_masks_to_the_table(scenes, card, tmp_path, few_draws, 
     cells, problems = find_records([tmp_path / "out"])
     done = {cell.record.cell.method for cell in cells if cell.record.status == "ok"}
     assert problems == [] and done == {"original", "none", "nearest", "bilinear", "bicubic"}
+
+
+def test_the_report_says_how_much_of_the_gap_in_miou_is_won_back():
+    class Told(dict):
+        ci: ClassVar = {"recovered_gap": (0.25, 0.75)}
+        label, track = "best", "frozen"
+
+    best = Told(miou=0.5, recovered_gap=0.5, accuracy=None)
+    others = {"original": Told(miou=0.6, accuracy=None), "bilinear": Told(miou=0.4, accuracy=None)}
+    lead = SimpleNamespace(best=best, tied=())
+    assert _gap(lead, others, "miou") == (
+        " It wins back 0.50 [0.25, 0.75] of the gap between bilinear (0.400) and the original (0.600)."
+    )
+    assert _gap(lead, {"original": others["original"]}, "miou") == ""
+    assert _gap(lead, {**others, "bilinear": Told(miou=None)}, "miou") == ""
 
 
 def test_a_network_of_another_form_is_refused_in_one_sentence(scenes, card, images_card, tmp_path):
