@@ -9,9 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from srbench.data.boxes import LABEL, object_areas
+from srbench.data.catalogue import open_source
 from srbench.metrics.boxes import SIZES, THRESHOLDS, Detected, Objects, match_boxes, overlaps
 from srbench.metrics.stats.average_precision import (
     DetectionTable,
@@ -21,6 +24,7 @@ from srbench.metrics.stats.average_precision import (
     class_precision,
     mean_precision,
 )
+from srbench.networks.loading import load_classifier
 
 CLASSES = 3
 PARTS = {
@@ -70,7 +74,7 @@ def made(
     return result
 
 
-def by_pycocotools(images: Sequence[Image]) -> np.ndarray:
+def by_pycocotools(images: Sequence[Image], classes: int = CLASSES) -> np.ndarray:
     """AP of each class, size and threshold, by the reference."""
     annotations, results = [], []
     for number, (detected, objects) in enumerate(images, start=1):
@@ -99,7 +103,7 @@ def by_pycocotools(images: Sequence[Image]) -> np.ndarray:
         truth.dataset = {
             "info": {},
             "images": [{"id": number + 1} for number in range(len(images))],
-            "categories": [{"id": label} for label in range(CLASSES)],
+            "categories": [{"id": label} for label in range(classes)],
             "annotations": annotations,
         }
         truth.createIndex()
@@ -111,8 +115,8 @@ def by_pycocotools(images: Sequence[Image]) -> np.ndarray:
     return np.where(values < 0, np.nan, values)
 
 
-def table_of(images: Sequence[Image]) -> DetectionTable:
-    return DetectionTable.of([match_boxes(*image) for image in images], CLASSES)
+def table_of(images: Sequence[Image], classes: int = CLASSES) -> DetectionTable:
+    return DetectionTable.of([match_boxes(*image) for image in images], classes)
 
 
 def summarised(values: np.ndarray, part: Part) -> float | None:
@@ -140,6 +144,26 @@ def test_ap_equals_pycocotools(images: list[Image]) -> None:
     for part in PARTS.values():
         summary = mean_precision(table, part)
         assert summary == pytest.approx(summarised(expected, part), abs=1e-9)
+
+
+def test_ap_of_what_a_trained_detector_finds_equals_pycocotools() -> None:
+    """Its boxes, of any size and many of little score, on the scenes that it was not trained on."""
+    network, source = load_classifier("demo-det"), open_source("demo-det")
+    images = []
+    with torch.inference_mode():
+        for first in range(0, 48, 16):
+            scenes = [source.read_stored(index) for index in range(first, first + 16)]
+            found = network(torch.stack([scene.pixels for scene in scenes]).float() / 255)
+            for scene, each in zip(scenes, found, strict=True):
+                detected = Detected(*(each[name].numpy() for name in ("boxes", "scores", "labels")))
+                xyxy, none = scene.target[:, :4], np.zeros(len(scene.target), dtype=bool)
+                labels, areas = scene.target[:, LABEL].astype(np.int64), object_areas(scene.target)
+                images.append((detected, Objects(xyxy, labels, areas, none, none)))
+    assert sum(len(detected.scores) for detected, _ in images) > 2 * sum(len(each.labels) for _, each in images)
+    table, expected = table_of(images, 4), by_pycocotools(images, 4)
+    for name in ("map", "ap50", "ap_small", "ap_medium"):
+        assert mean_precision(table, PARTS[name]) == pytest.approx(summarised(expected, PARTS[name]), abs=1e-6)
+    assert mean_precision(table, PARTS["ap50"]) > 0.5 and mean_precision(table, PARTS["ap_large"]) is None
 
 
 def test_the_cases_hold_what_they_are_for() -> None:

@@ -173,7 +173,7 @@ def test_shipped_classifiers_are_small_and_of_two_families():
     assert sum(ref.path.stat().st_size for ref in refs if "demo" in ref.card.tasks) < 4_000_000
 
 
-@pytest.mark.parametrize(("data", "metric"), [("demo-seg", "miou")])
+@pytest.mark.parametrize(("data", "metric"), [("demo-seg", "miou"), ("demo-det", "ap50")])
 def test_the_scenes_have_a_small_network_that_blur_hurts(data, metric, tmp_path, few_draws):
     pytest.importorskip("segmentation_models_pytorch")
     (ref,) = [each for each in weights.local("classifiers") if each.card and data in each.card.tasks]

@@ -33,7 +33,7 @@ SCRIPT = """
 """
 
 
-@pytest.fixture(params=["demo-seg"])
+@pytest.fixture(params=["demo-seg", "demo-det"])
 def filled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What an evaluation of some scenes is called with, behind the network that ships for them."""
     if request.param == "demo-seg":

@@ -60,7 +60,7 @@ def bare(data: str, limit: int) -> Callable[[], None]:
 
 
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("data", ["demo-seg"])
+@pytest.mark.parametrize("data", ["demo-seg", "demo-det"])
 def test_one_pass_over_six_methods_over_bare_loops(benchmark, data, tmp_path, no_statistics):  # noqa: F811
     def harness() -> None:
         result = srbench.evaluate(
