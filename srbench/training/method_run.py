@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from srbench import weights
 from srbench.compute.devices import on_device
 from srbench.compute.progress import track
-from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import degrade, restore_size
@@ -39,7 +38,7 @@ from srbench.training.losses import (
     classifier_terms,
 )
 from srbench.training.norms import folded_norms
-from srbench.training.prepare import PreparedRun, open_images
+from srbench.training.prepare import PreparedRun, check_channels, open_images
 from srbench.training.recipe import TERMS
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
 from srbench.training.teacher import (
@@ -494,18 +493,3 @@ class MethodRun(Trainee):
 
 def _identity(network: Classifier) -> dict[str, str]:
     return {"id": network.id, "sha256": network.info.weights_sha256}
-
-
-def check_channels(name: str, method: Method, sources: Sequence[Source]) -> None:
-    """Refuse data in colour for a network of one channel.
-
-    Raises:
-        UsageError: Naming the data.
-    """
-    channels = method.info.channels
-    for source in sources:
-        if channels not in (3, source.channels):
-            raise UsageError(
-                f"{name} takes {channels}-channel images here, {source.spec} has {source.channels};"
-                " train on grey images, or build the network for colour with --set parameters.channels=3"
-            )

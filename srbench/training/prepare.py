@@ -19,6 +19,7 @@ from srbench.data.source import Source
 from srbench.errors import UsageError
 from srbench.files.atomic import check_out_dir
 from srbench.files.paths import user_path
+from srbench.method import Method
 from srbench.protocol import Protocol, load_protocol
 from srbench.training import checkpoint
 from srbench.training.fabric import choose_numerics, make_fabric
@@ -204,3 +205,18 @@ def _clean_name(name: str) -> str:
     if not cleaned:
         raise UsageError(f"--name {name!r} has no letter or digit; give a word such as mine-x4")
     return cleaned
+
+
+def check_channels(name: str, method: Method, sources: Sequence[Source]) -> None:
+    """Refuse data in colour for a network of one channel.
+
+    Raises:
+        UsageError: Naming the data.
+    """
+    channels = method.info.channels
+    for source in sources:
+        if channels not in (3, source.channels):
+            raise UsageError(
+                f"{name} takes {channels}-channel images here, {source.spec} has {source.channels};"
+                " train on grey images, or build the network for colour with --set parameters.channels=3"
+            )
