@@ -1,261 +1,174 @@
-"""kill -9 and Ctrl-C at any moment: the same command goes on, and ends where an uninterrupted run ends."""
+"""kill -9 and Ctrl-C at any moment: the same command goes on, and ends where an uninterrupted run ends.
+
+`SRBENCH_KILLS=200 pytest -n 0 -rP tests/test_kill.py` is the long form: 100 kills of eval on one process and 100 on
+two, 100 of train, 20 of each other command. `SRBENCH_SEED` draws other moments. docs/reliability.md has its figures.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import random
+import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-import pyarrow.parquet as pq
 import pytest
-from dummies import make_classifier, make_images
+from kill_world import COMMANDS, EVAL, PER_CLASS, Command, Place, known_bytes, leftovers, make_world
+from nursery import Nursery, Run, files_below
 
-from srbench.records.cells import find_records, load_cell
+KILLS = int(os.environ.get("SRBENCH_KILLS", "0"))
+SEED = int(os.environ.get("SRBENCH_SEED", "0"))
+SHARE = {"eval": 0.5, "eval on 2 ranks": 0.5, "train": 0.5}  # of KILLS; each other command has a tenth
+SHORT = {"eval": 5, "eval on 2 ranks": 2, "train": 3}  # without KILLS; each other command has one
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-
-KILLS = 10
-PER_CLASS, SIDE = 190, 16  # 570 images: three shards a cell
-
-# Imports once what a run needs, then forks a process for every command line that it reads: each is a process of its own
-# that can be killed, without the seconds that importing torch takes.
-NURSERY = """
-    import json, os, signal, sys, traceback
-    import scipy.stats, sklearn.metrics, timm, torch
-    from srbench.evaluation import costs
-    from srbench.cli import main
-    from srbench.registry import Registry
-
-    Registry().working()
-    # Whoever starts the tests in the background lets them ignore Ctrl-C, and every process below them.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    costs.BUDGET_S = 0.01  # the seconds of a run go into what is to be interrupted, not into the timing pass
-    for line in sys.stdin:
-        words, environment, log = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            os.environ |= environment
-            with open(log, "w") as out:
-                os.dup2(out.fileno(), 1)
-                os.dup2(out.fileno(), 2)
-            sys.argv = ["srbench", *words]
-            try:
-                main()
-                code = 0
-            except SystemExit as stop:
-                code = stop.code or 0
-            except BaseException:
-                traceback.print_exc()
-                code = 99
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-        print(child, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-class Nursery:
-    """Starts runs of the command line, one at a time."""
-
-    def __init__(self, folder: Path) -> None:
-        self._log = folder / "log.txt"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(NURSERY)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-        )
-
-    def run(
-        self,
-        words: list[str],
-        *,
-        cache: Path,
-        wait: Callable[[Callable[[], bool]], None] | None = None,
-        stop: signal.Signals = signal.SIGKILL,
-    ) -> int:
-        """Run to the end, or stop it by a signal once `wait(alive)` returns.
-
-        Returns:
-            The exit code, negative if it was killed.
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps([words, {"SRBENCH_CACHE": str(cache)}, str(self._log)]) + "\n")
-        self._process.stdin.flush()
-        child = int(self._process.stdout.readline())
-        assert child > 1  # 0 would signal the whole process group, the tests themselves included
-        try:
-            if wait is not None:
-                wait(partial(self._alive, child))
-        except BaseException:
-            stop = signal.SIGKILL
-            raise
-        finally:  # whatever went wrong, the next run must not read this one's exit code as its process id
-            if wait is not None:
-                with contextlib.suppress(ProcessLookupError):  # it has ended by itself
-                    os.kill(child, stop)
-            code = int(self._process.stdout.readline())
-        return code
-
-    @staticmethod
-    def _alive(child: int) -> bool:
-        try:
-            os.kill(child, 0)
-        except ProcessLookupError:
-            return False
-        return True
-
-    @property
-    def said(self) -> str:
-        return self._log.read_text()
-
-    def close(self) -> None:
-        self._process.kill()  # it holds nothing, and taking torch down in order takes long on a busy machine
-        self._process.communicate()
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(max(900, 30 * KILLS))]
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """Images, a card and a protocol."""
-    folder = tmp_path_factory.mktemp("kill")
-    make_images(folder / "photos", PER_CLASS, side=SIDE)
-    make_classifier(folder / "card", side=SIDE)
-    (folder / "half.toml").write_text("[lr]\nscale = 0.5\n")
-    return folder
+def world(tmp_path_factory) -> Path:
+    return make_world(tmp_path_factory.mktemp("kill"))
 
 
 @pytest.fixture(scope="module")
-def nursery(world) -> Iterator[Nursery]:
+def nursery(world):
     nursery = Nursery(world)
     yield nursery
     nursery.close()
 
 
-def words(world: Path, out: Path) -> list[str]:
-    data = ["--data", f"folder:{world / 'photos'}", "--classifier", str(world / "card" / "dummy.toml")]
-    return ["eval", "nearest", "bicubic", *data, "--protocol", str(world / "half.toml"), "--out", str(out)]
-
-
-def samples(out: Path) -> dict[str, pd.DataFrame]:
-    cells, problems = find_records([out])
-    assert problems == []
-    return {cell.record.cell.method: cell.samples() for cell in cells if cell.record.status == "ok"}
-
-
-def found_files(folder: Path, suffix: str) -> list[Path]:
-    """List the files below a folder that a run is still writing to and deleting from.
-
-    `Path.rglob` raises where a folder vanishes while it looks; `os.walk` goes on.
-    """
-    walk = os.walk(folder)
-    return [Path(here, name) for here, _, names in walk for name in names if name.endswith(suffix)]
-
-
-def check_files(out: Path) -> None:
-    """Nothing under its final name is half-written."""
-    for path in out.rglob("*.json"):
-        json.loads(path.read_text())
-    for path in out.rglob("*.parquet"):
-        if not path.name.startswith("."):
-            assert pq.read_table(path).num_rows > 0
-    for path in out.rglob("record.json"):
-        load_cell(path.parent)
-
-
-def leftovers(out: Path) -> list[Path]:
-    return [path for path in out.rglob("*") if path.name.endswith(".tmp") or path.name == ".partial"]
-
-
 @pytest.fixture(scope="module")
-def whole(world, nursery):
-    """The samples of an uninterrupted run."""
-    assert nursery.run(words(world, world / "whole"), cache=world / "cache") == 0, nursery.said
-    found = samples(world / "whole")
-    assert {name: len(frame) for name, frame in found.items()} == dict.fromkeys(
-        ("original", "none", "bilinear", "nearest", "bicubic"), 3 * PER_CLASS
-    )
+def evaluated(world, nursery):
+    """The results of an uninterrupted evaluation; what others report on, and pack."""
+    place = Place(world, world / "whole")
+    found = EVAL.finish(nursery, place)
+    shutil.copytree(place.out, world / "results")
     return found
 
 
-def shards(out: Path) -> list[Path]:
-    return [path for path in found_files(out, ".parquet") if path.name.startswith("rows-")]
+class Moments:
+    """Moments to be killed at: half of them anywhere in the run, half just after it has written, moved or removed."""
 
+    def __init__(self, draw: random.Random, seconds: float, changes: int) -> None:
+        """Take how long a run takes, and how often its files change."""
+        self._draw, self._seconds, self._changes = draw, seconds, changes
 
-def progress(out: Path, cache: Path) -> int:
-    """Count what a run has stored for good; a finished cell counts as its three shards and two more."""
-    return (
-        len(shards(out))
-        + 5 * len(found_files(out, "record.json"))
-        + len(found_files(cache, ".hr"))
-        + len(found_files(cache, ".npz"))
-    )
-
-
-def same(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame]) -> None:
-    assert found.keys() == expected.keys()
-    for method, frame in expected.items():
-        pd.testing.assert_frame_equal(found[method], frame, check_exact=True)
-
-
-def test_run_killed_at_ten_random_moments_ends_as_if_nothing_had_happened(world, nursery, whole):
-    draw = random.Random(0)
-    kills, finished, moments = 0, 0, set()
-    while kills < KILLS:
-        out, cache = world / f"killed-{finished}", world / f"cache-{finished}"
-        steps, seconds = draw.randint(0, 9), draw.uniform(0.0, 0.3)
-
-        def moment(alive: Callable[[], bool], out=out, cache=cache, steps=steps, seconds=seconds) -> None:
-            target = progress(out, cache) + steps
-            while alive() and progress(out, cache) < target:
+    def wait(self, runs: Sequence[Run], root: Path) -> None:
+        if self._draw.random() < 0.5:
+            end = time.monotonic() + self._draw.uniform(0, self._seconds)
+            while time.monotonic() < end and any(run.poll() is None for run in runs):
                 time.sleep(0.002)
-            time.sleep(seconds)
-
-        code = nursery.run(words(world, out), cache=cache, wait=moment)
-        if code == -signal.SIGKILL:
-            kills += 1
-            moments.add((finished, progress(out, cache)))
-            check_files(out)
-        else:  # it was quicker than the signal, or nothing was left to do
-            assert code == 0, nursery.said
-            same(samples(out), whole)
-            finished += 1
-            assert finished < 10
-    assert nursery.run(words(world, out), cache=cache) == 0, nursery.said
-    check_files(out)
-    same(samples(out), whole)
-    for each in world.glob("killed-*"):
-        assert leftovers(each) == []
-    assert len(moments) >= 4  # they did hit different places
+            return
+        wanted, pause = self._draw.randint(1, max(1, self._changes)), self._draw.choice([0.0, 0.0005, 0.002, 0.01])
+        watch_changes(runs, root, enough=wanted)
+        time.sleep(pause)
 
 
-def test_ctrl_c_exits_130_and_the_same_command_goes_on(world, nursery, whole):
-    out, cache = world / "stopped", world / "cache-stopped"
+def watch_changes(runs: Sequence[Run], root: Path, *, enough: float = float("inf")) -> int:
+    """Return how often the files below a folder have changed when the runs have ended, or as soon as it is enough."""
+    seen, changes = set(files_below(root)), 0
+    while changes < enough and any(run.poll() is None for run in runs):
+        now = set(files_below(root))
+        changes += now != seen
+        seen = now
+    return changes
 
-    def first_shards(alive: Callable[[], bool]) -> None:
-        while alive() and len(shards(out)) < 5:
-            time.sleep(0.002)
 
-    code = nursery.run(words(world, out), cache=cache, wait=first_shards, stop=signal.SIGINT)
-    assert code == 130
-    assert "srbench: stopped; the same command goes on where it was" in nursery.said
-    assert "Traceback" not in nursery.said
-    check_files(out)
-    assert not list(out.rglob("*.tmp")) and not list(out.rglob("record.json"))
-    assert nursery.run(words(world, out), cache=cache) == 0
-    assert "decoded 0 images" in nursery.said  # what was decoded stays
-    restored = int(nursery.said.split("restored ")[1].split(";")[0])
+def kill(runs: Sequence[Run], draw: random.Random) -> list[int]:
+    """Kill all processes of a run, or one of them, which the others have to notice; return the exit codes."""
+    alone = draw.randrange(len(runs)) if len(runs) > 1 and draw.random() < 0.5 else None
+    codes = {number: run.stop() for number, run in enumerate(runs) if alone in (None, number)}
+    for number, run in enumerate(runs):
+        if number not in codes:
+            codes[number] = run.wait()
+            assert codes[number] in (0, 1), run.said
+            assert "Traceback" not in run.said, run.said
+    return [codes[number] for number in range(len(runs))]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(command, world, nursery, evaluated):
+    draw = random.Random(f"{SEED} {command.name}")
+    kills = round(KILLS * SHARE.get(command.name, 0.1)) if KILLS else SHORT.get(command.name, 1)
+    moments, whole = uninterrupted(command, world, nursery, draw)
+    if command is EVAL:  # batches of other ranks hold other images, which changes last bits
+        assert whole == evaluated
+    command = known_bytes(command, whole)
+    killed = attempts = places = 0
+    while killed < kills:
+        place = new_place(command, world, places)
+        places, again, done = places + 1, False, False
+        while not done:
+            attempts += 1
+            assert attempts < 20 * kills + 20
+            runs = command.start(nursery, place, again=again)
+            if killed < kills:
+                moments.wait(runs, place.root)
+                codes = kill(runs, draw)
+            else:
+                codes = [run.wait() for run in runs]
+            command.check(place)
+            again = True
+            if done := set(codes) == {0}:
+                assert command.result(place) == whole
+                assert [path for path in leftovers(place) if "cache" not in path.parts] == []
+                sweep_the_cache(command, nursery, place)
+            else:
+                assert -signal.SIGKILL in codes, "\n".join(run.said for run in runs)
+                killed += 1
+        shutil.rmtree(place.root)
+    print(f"{command.name}: {killed} kills in {attempts} starts, {places} results, all equal to the last bit")
+
+
+def uninterrupted(command: Command, world: Path, nursery: Nursery, draw: random.Random) -> tuple[Moments, object]:
+    """Run to the end, and return when it can be killed, and its result."""
+    place = new_place(command, world, -1)
+    begin = time.monotonic()
+    runs = command.start(nursery, place)
+    changes = watch_changes(runs, place.root)
+    seconds = time.monotonic() - begin
+    assert {run.wait() for run in runs} == {0}, "\n".join(run.said for run in runs)
+    assert leftovers(place) == []
+    return Moments(draw, seconds, changes), command.result(place)
+
+
+def sweep_the_cache(command: Command, nursery: Nursery, place: Place) -> None:
+    """A cache is shared with runs that may be at work, so what was killed there goes when it is old."""
+    left = leftovers(place)
+    if left:
+        for path in left:
+            os.utime(path, (1, 1))
+        shutil.rmtree(place.out)
+        command.finish(nursery, place)
+        assert leftovers(place) == []
+
+
+def new_place(command: Command, world: Path, number: int) -> Place:
+    place = Place(world, world / f"{command.name}-{number}")
+    place.root.mkdir()
+    command.prepare(place)
+    return place
+
+
+def test_ctrl_c_exits_130_and_the_same_command_goes_on(world, nursery, evaluated):
+    place = Place(world, world / "stopped")
+
+    def shards() -> list[Path]:
+        return [path for path in files_below(place.out) if path.name.startswith("rows-") and path.suffix == ".parquet"]
+
+    (run,) = EVAL.start(nursery, place)
+    while run.poll() is None and len(shards()) < 5:
+        time.sleep(0.002)
+    assert run.stop(signal.SIGINT) == 130
+    assert "srbench: stopped; the same command goes on where it was" in run.said
+    assert "Traceback" not in run.said
+    EVAL.check(place)
+    assert not [path for path in files_below(place.out) if path.suffix == ".tmp" or path.name == "record.json"]
+    (run,) = EVAL.start(nursery, place)
+    assert run.wait() == 0
+    assert "decoded 0 images" in run.said  # what was decoded stays
+    restored = int(run.said.split("restored ")[1].split(";")[0])
     assert restored < 4 * 3 * PER_CLASS
-    same(samples(out), whole)
-    assert leftovers(out) == []
+    assert EVAL.result(place) == evaluated
+    assert leftovers(place) == []
