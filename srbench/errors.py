@@ -62,6 +62,10 @@ class ContractError(SrbenchError):
     """A method or classifier returned something that its contract forbids."""
 
 
+class MemoryShortError(SrbenchError):
+    """Memory that does not hold the least that has to be computed at once."""
+
+
 class RecordError(SrbenchError):
     """A record that cannot be read or written."""
 
@@ -92,9 +96,9 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def sentence(error: BaseException) -> str:
-    """Return the first line of an error's message, with its type where srbench did not raise it for a contract."""
+    """Return the first line of an error's message, with its type unless it is a plain sentence of srbench's."""
     text = str(error).strip().splitlines()[0] if str(error).strip() else "no message"
-    return text if isinstance(error, ContractError) else f"{type(error).__name__}: {text}"
+    return text if isinstance(error, ContractError | MemoryShortError) else f"{type(error).__name__}: {text}"
 
 
 def traceback_text(error: BaseException) -> str:

@@ -32,7 +32,7 @@ from srbench.compute.timing import (
     measure_matrix_product,
     peak_memory,
 )
-from srbench.errors import UsageError, sentence
+from srbench.errors import UsageError, is_out_of_memory, sentence
 from srbench.evaluation.costs import milliseconds, rate
 from srbench.evaluation.loaded_methods import LoadedMethod, choose_for_timing
 from srbench.evaluation.options import BATCH_IMAGES, PassSettings
@@ -416,6 +416,8 @@ class _Bench:
         except Exception as error:  # noqa: BLE001 whatever a network, a compiler or a full device raises is a row
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+            if is_out_of_memory(error):
+                return Row(case, "error", f"the memory does not hold {case.batch} at once; give a smaller --batch-size")
             return Row(case, "error", sentence(error))
         images_per_s = rate(timing)
         return Row(

@@ -70,7 +70,8 @@ def guarded(command: Command) -> Command:
 def _of_the_machine(error: Exception) -> str | None:
     """Return what is said of an error that no code of srbench's made: memory, or a file the system refuses; or None."""
     if is_out_of_memory(error):
-        return "the memory is not enough for this; give a smaller --batch-size, or --tile to upscale"
+        remedies = "give a smaller --batch-size, to train --set batch_size=4, or to upscale --tile"
+        return f"the memory is not enough for this; {remedies}"
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         named = os.fsdecode(error.filename)
         named = named if len(named) <= _LONGEST_NAME else f"{named[:_LONGEST_NAME]}..."

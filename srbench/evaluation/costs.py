@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from srbench.compute.memory import halved_until_it_fits
 from srbench.compute.timing import Timing, count_macs, measure, peak_memory
 from srbench.data.geometry import crop_hr
 from srbench.data.hr_cache import HRStore
@@ -94,15 +95,21 @@ class Stopwatches:
                 run, dtype = partial(_run, file.restoring), "int8" if file.calibration is not None else dtype
             images = self._settings.images_a_batch(*(self._sr_size if self._protocol.is_small else self._size))
             images = min(images, max(len(self._store), CHUNK))  # the pass has no larger batch, whatever is asked for
-            many = one.expand(images, -1, -1, -1).contiguous()
+            images = min(images, self._settings.limits.smallest(loaded.title) or images)
             single = self._measure(lambda: run(one), 1)
-            with peak_memory(self._settings.device, method, many) as peak:
-                batched = self._measure(lambda: run(many), len(many))
+
+            def at_once(count: int) -> tuple[Timing, float | None]:
+                many = one.expand(count, -1, -1, -1).contiguous()
+                with peak_memory(self._settings.device, method, many) as peak:
+                    timing = self._measure(lambda: run(many), count)
+                return timing, peak.mb
+
+            batched, peak_mb = halved_until_it_fits(at_once, images, self._settings.device)
             self._costs[key] = Costs(
                 latency_ms=milliseconds(single),
                 throughput=rate(batched),
-                batch=len(many),
-                peak_memory_mb=peak.mb if loaded.runtime is None else None,
+                batch=batched.batch_size,
+                peak_memory_mb=peak_mb if loaded.runtime is None else None,
                 macs=count_macs(method, to_channels(one, method.info.channels), self._sr_size),
                 dtype=dtype,
             )

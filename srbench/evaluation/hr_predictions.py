@@ -17,7 +17,7 @@ from srbench.data.hr_cache import HRStore
 from srbench.errors import ContractError
 from srbench.evaluation.batches import Batch
 from srbench.evaluation.counters import Counters
-from srbench.evaluation.options import PassSettings
+from srbench.evaluation.options import PassSettings, in_parts
 from srbench.files.atomic import write_bytes
 from srbench.files.caches import mark_used
 from srbench.files.paths import cache_dir
@@ -67,12 +67,16 @@ class HrPredictions:
         """Show the network the HR images of a batch of the chunk, unless its predictions are known."""
         if self._complete:
             return
-        with self._settings.numerics.active():
-            output = self._network(batch.hr)
-        self._finite.append(self._task_type.is_finite(output))
         assert batch.hr is not None
+        with self._settings.numerics.active():
+            outputs = in_parts(self._settings, self._network.id, self._network, batch.hr)
+        self._finite += [self._task_type.is_finite(output) for output in outputs]
         size = (batch.hr.shape[-2], batch.hr.shape[-1])
-        parts = self._task_type.split(self._task_type.prediction(output, seen=size, size=size))
+        parts = [
+            part
+            for output in outputs
+            for part in self._task_type.split(self._task_type.prediction(output, seen=size, size=size))
+        ]
         for position, part in zip(batch.positions, parts, strict=True):
             self._parts[self._row_of[int(position)]] = part
         self._counters.add(self._counters.hr_classified, self._network.id, len(batch.ids))

@@ -18,7 +18,7 @@ from srbench.leaderboard import BASELINE
 from srbench.method import Method, TaskInfo
 from srbench.networks.classifiers import Classifier
 from srbench.protocol import Protocol
-from srbench.records.schema import NO_WEIGHTS
+from srbench.records.schema import NO_WEIGHTS, named
 from srbench.registry import Registry
 
 
@@ -51,6 +51,12 @@ class LoadedMethod:
     def label(self) -> str | None:
         """Label of the weights, or None."""
         return self.weights.ref.label if self.weights else None
+
+    @property
+    def title(self) -> str:
+        """Name with runtime and weights, such as "bilinear[onnx]" or "esrgan@psnr"."""
+        name = named(self.name, self.runtime)
+        return f"{name}@{self.label}" if self.label else name
 
     def skip_reason(self, task: TaskInfo) -> str | None:
         """Return why the method does not apply to a task and classifier, or None if it does."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
+from srbench.compute.memory import BatchLimits
 from srbench.compute.numerics import Numerics
 from srbench.errors import UsageError
 from srbench.evaluation.quantising import Int8Options
 from srbench.protocol import Protocol
 from srbench.registry import listed
+
+Result = TypeVar("Result")
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
 SWEEP = "sweep"  # the word for all input sizes that are worth a look
@@ -109,6 +114,7 @@ class PassSettings:
         batch_size: Images a batch, or None for as many as hold a certain number of pixels.
         seed: Seed of the degradation's noise.
         channels: Channels of the data. Images always have three; where it is 1 they are equal, also those of SR.
+        limits: How many images methods and networks take at once, where the memory did not hold a batch.
     """
 
     device: torch.device
@@ -116,6 +122,7 @@ class PassSettings:
     batch_size: int | None
     seed: int
     channels: int = 3
+    limits: BatchLimits = field(default_factory=BatchLimits, compare=False, repr=False)
 
     def images_a_batch(self, height: int, width: int) -> int:
         """Return how many images of this HR size are computed at once."""
@@ -123,3 +130,9 @@ class PassSettings:
             return self.batch_size
         # As many pixels whatever the size: what is done once a batch would take longer than networks on small images.
         return min(max(BATCH_IMAGES[self.device.type] * 256**2 // (height * width), 1), CHUNK)
+
+
+def in_parts(settings: PassSettings, name: str, call: Callable[[Tensor], Result], images: Tensor) -> list[Result]:
+    """Return what a network makes of images `(N, C, H, W)`, in as few parts as the memory holds; see `BatchLimits`."""
+    size = images.shape[-2], images.shape[-1]
+    return settings.limits.parts(name, call, images, device=settings.device, size=size)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from srbench.evaluation.batches import Batch
 from srbench.evaluation.loaded_methods import LoadedMethod
-from srbench.evaluation.options import PassSettings
+from srbench.evaluation.options import PassSettings, in_parts
 from srbench.evaluation.rows import Stopwatch
 from srbench.imaging.colour import to_channels
 from srbench.imaging.degrade import restore_size
@@ -70,14 +71,18 @@ class RestoredBatch:
     def _run(self, size: tuple[int, int], watch: Stopwatch) -> Tensor:
         assert self.loaded.method is not None and self._batch.lr is not None
         self.calls += 1
-        # a clone, since a method that writes to its input must not change what the others see
-        lr = self._batch.lr.clone()
-        with watch:
+        method = self.loaded.method
+
+        def restored(lr: Tensor) -> Tensor:
             return native(
-                self.loaded.method,
-                lr,
+                method,
+                lr.clone(),  # a method that writes to its input must not change what the others see
                 size,
                 numerics=self._settings.numerics,
                 channels=self._settings.channels,
                 name=self.loaded.name,
             )
+
+        with watch:
+            parts = in_parts(self._settings, self.loaded.title, restored, self._batch.lr)
+            return parts[0] if len(parts) == 1 else torch.cat(parts)

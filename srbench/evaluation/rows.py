@@ -14,7 +14,7 @@ from torch import Tensor
 from srbench.errors import ContractError
 from srbench.evaluation.batches import Batch
 from srbench.records.samples import samples_frame
-from srbench.records.shards import write_shard
+from srbench.records.shards import LEAST, write_shard
 from srbench.task_types import BatchResult
 
 
@@ -84,12 +84,13 @@ class CellRows:
             "position": np.concatenate(self._positions[first:])
         }
 
-    def write(self, folder: Path, input_hash: str) -> None:
+    def write(self, folder: Path, input_hash: str, *, at_once: int | None = None) -> None:
         """Write the rows as a shard of the cell's folder.
 
         Args:
             folder: The cell's folder.
             input_hash: Hash of its inputs.
+            at_once: Images that were computed at once, where the memory did not hold a batch.
 
         Raises:
             RecordError: If they cannot be written; nothing half-written stays.
@@ -100,6 +101,8 @@ class CellRows:
         scores = torch.cat(self._scores).float().cpu().numpy() if self._scores else None
         sums: dict[str, Any] = {name: value.cpu().numpy() for name, value in self._sums.items()}
         sums["pass_s"] = np.float64(sum(watch.seconds for watch in self._watches))
+        if at_once is not None:
+            sums[f"{LEAST}at_once"] = np.int64(at_once)
         write_shard(folder, input_hash, samples_frame(columns, scores=scores), sums=sums)
 
 

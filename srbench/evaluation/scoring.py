@@ -22,7 +22,7 @@ from srbench.evaluation.counters import Counters
 from srbench.evaluation.distributed import Ranks
 from srbench.evaluation.hr_predictions import HrPredictions, not_finite_outputs
 from srbench.evaluation.loaded_methods import LoadedMethod
-from srbench.evaluation.options import PassSettings
+from srbench.evaluation.options import PassSettings, in_parts
 from srbench.evaluation.plan import PlannedCell, ScoredNetwork
 from srbench.evaluation.restored import RestoredBatch
 from srbench.evaluation.rows import CellRows, Stopwatch
@@ -34,7 +34,7 @@ from srbench.imaging.degrade import for_classifier, for_metric, restore_size
 from srbench.imaging.sizes import at_side
 from srbench.metrics.catalogue import image_columns
 from srbench.protocol import Protocol
-from srbench.records.schema import ORACLE, named
+from srbench.records.schema import ORACLE
 from srbench.records.shards import done_positions
 from srbench.restore import is_finite, not_finite
 from srbench.task_types import BatchResult
@@ -195,6 +195,18 @@ def _answer(cell: PlannedCell, output: Any, batch: Batch, *, seen: tuple[int, in
     return _Answer(task_type.prediction(output, seen=seen, size=size), task_type.is_finite(output))
 
 
+def _joined(answers: Sequence[_Answer], cell: PlannedCell) -> _Answer:
+    """Return the answers on the parts of a batch as one."""
+    if len(answers) == 1:
+        return answers[0]
+    task_type = cell.scored.task_type
+    flags = [answer.is_finite for answer in answers if answer.is_finite is not None]
+    return _Answer(
+        task_type.join([part for answer in answers for part in task_type.split(answer.value)]),
+        torch.stack(flags).all() if flags else None,
+    )
+
+
 class _Pass:
     """What every chunk of a pass shares.
 
@@ -240,7 +252,8 @@ class _Pass:
             except ContractError as error:
                 self._fail([cell], Failure.of(error))
         for cell in self._alive(cells):
-            rows[cell.folder].write(cell.folder, cell.input_hash)
+            names = [cell.scored.id or "", *([cell.loaded.title] if cell.loaded is not None else [])]
+            rows[cell.folder].write(cell.folder, cell.input_hash, at_once=self._settings.limits.smallest(*names))
 
     def _alive(self, cells: Sequence[PlannedCell]) -> list[PlannedCell]:
         return [cell for cell in cells if cell.folder not in self._result.failures]
@@ -323,7 +336,7 @@ class _Pass:
                 self._thumbnails.add(group, seen.image, batch)
             self._score(group, seen, batch, targets, rows)
         if restored is not None and restored.calls:
-            self._counters.add(self._counters.restored, _name(loaded), len(batch.ids) * restored.calls)
+            self._counters.add(self._counters.restored, restored.loaded.title, len(batch.ids) * restored.calls)
 
     def _run_files(
         self,
@@ -360,7 +373,7 @@ class _Pass:
             except Exception as error:  # noqa: BLE001 as above: a file that fails is one record
                 self._fail([cell], Failure.of(error))
                 continue
-            self._counters.add(self._counters.restored, _name(loaded), len(batch.ids))
+            self._counters.add(self._counters.restored, loaded.title, len(batch.ids))
 
     def _original(self, batch: Batch, side: int | None) -> _Seen:
         """Return HR, at an input size by the protocol's kernel."""
@@ -430,10 +443,12 @@ class _Pass:
         insisted = cell.scored.classifier.info.input_size if cell.scored.classifier is not None else None
         if self._protocol.is_small and insisted is not None and insisted == min(image.shape[-2:]):
             image = square(image, insisted)
+        seen = image.shape[-2], image.shape[-1]
         with Stopwatch(self._settings.device) as watch, self._settings.numerics.active():
-            output = cell.network(image)
-        self._counters.add(self._counters.sr_classified, f"{_name(cell.loaded)} {cell.scored.id}", len(batch.ids))
-        return _answer(cell, output, batch, seen=(image.shape[-2], image.shape[-1])), [watch]
+            outputs = in_parts(self._settings, cell.scored.id or "", cell.network, image)
+        self._counters.add(self._counters.sr_classified, f"{_title(cell.loaded)} {cell.scored.id}", len(batch.ids))
+        answers = [_answer(cell, output, batch, seen=seen) for output in outputs]
+        return _joined(answers, cell), [watch]
 
 
 def _scored(
@@ -464,8 +479,5 @@ def _quality_of_hr(batch: Batch, protocol: Protocol) -> dict[str, Any]:
     return {column.name: torch.full((len(batch.ids),), column.exact) for column in image_columns()}
 
 
-def _name(loaded: LoadedMethod | None) -> str:
-    if loaded is None:
-        return ORACLE
-    name = named(loaded.name, loaded.runtime)
-    return f"{name}@{loaded.label}" if loaded.label else name
+def _title(loaded: LoadedMethod | None) -> str:
+    return ORACLE if loaded is None else loaded.title

@@ -37,7 +37,7 @@ from srbench.records.cells import StoredCell, cell_folder, commit_cell, load_cel
 from srbench.records.provenance import code_state, environment
 from srbench.records.sample_columns import write_columns
 from srbench.records.schema import Record, Status, TimingPart
-from srbench.records.shards import discard_partial, merge_shards, merged_sums
+from srbench.records.shards import LEAST, discard_partial, merge_shards, merged_sums
 from srbench.records.thumbnails import THUMBNAILS_FILE, thumbnails_key, write_thumbnails
 from srbench.restore import check_finite
 
@@ -260,9 +260,11 @@ class _Task:
         pass_s = float(sums["pass_s"])
         classifier = cell.scored.classifier
         measured = self._measures(cell)
+        at_once = sums.get(f"{LEAST}at_once")
         elsewhere = cell.loaded is not None and cell.loaded.images is not None  # nobody knows what restoring took
         timing = TimingPart(
             pass_s=pass_s,
+            pass_batch=None if at_once is None else int(at_once),
             total_time_s=None if elsewhere else decode_s + pass_s,
             classify_ms=watches.classifying(classifier)
             if measured and classifier is not None and cell.key.runtime is None

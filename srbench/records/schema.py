@@ -249,6 +249,8 @@ class TimingPart:
 
     Attributes:
         pass_s: Seconds of restoring and classifying in the scoring pass, None where nothing was timed.
+        pass_batch: Fewest images that the method or the network took at once in that pass, where the memory did not
+            hold a batch; None where it held all.
         total_time_s: What this cell takes alone, seconds: `DatasetPart.decode_s` and `pass_s`.
         latency_ms: Restoring alone at batch 1, milliseconds an image.
         classify_ms: Classifying alone at batch 1, milliseconds an image.
@@ -268,6 +270,7 @@ class TimingPart:
     throughput_batch: Positive | None = None
     peak_memory_mb: float | None = None
     dtype: str | None = None
+    pass_batch: Positive | None = dataclasses.field(default=None, metadata=ADDED)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from srbench.errors import RecordError
 from srbench.records.samples import in_order, read_sums, samples_table, write_samples
 
 PARTIAL_FOLDER = ".partial"
+LEAST = "least_"  # begins the name of a number whose smallest value counts, instead of the sum
 
 
 def write_shard(folder: Path, input_hash: str, frame: pd.DataFrame, *, sums: Mapping[str, Any] | None = None) -> Path:
@@ -24,7 +25,8 @@ def write_shard(folder: Path, input_hash: str, frame: pd.DataFrame, *, sums: Map
         folder: The cell's folder.
         input_hash: Hash of the cell's inputs; rows of other inputs never mix with these.
         frame: Rows as `samples_frame` makes them, any subset of positions, none of which was written before.
-        sums: Numbers or arrays that add up over the shards (seconds, histograms); `merged_sums` adds them.
+        sums: Numbers or arrays that add up over the shards (seconds, histograms), or, where their names begin with
+            `LEAST`, whose smallest counts; `merged_sums` joins them.
 
     Raises:
         RecordError: If there is no row, or the disk fails.
@@ -78,11 +80,12 @@ def merge_shards(folder: Path, input_hash: str, positions: Iterable[int]) -> pd.
 
 
 def merged_sums(folder: Path, input_hash: str) -> dict[str, np.ndarray]:
-    """Return the sums of all shards, added up by name."""
+    """Return the sums of all shards, added up by name, or the smallest value where the name begins with `LEAST`."""
     total: dict[str, np.ndarray] = {}
     for path in _shard_files(folder, input_hash):
         for name, values in read_sums(path).items():
-            total[name] = total[name] + values if name in total else values
+            join = np.minimum if name.startswith(LEAST) else np.add
+            total[name] = join(total[name], values) if name in total else values
     return total
 
 

@@ -57,6 +57,8 @@ from srbench.training.validation import (
     MethodValidation,
     Sums,
     Watcher,
+    about_batches,
+    batch_fields,
     choose_criterion,
     figures,
     is_higher_better,
@@ -153,7 +155,8 @@ class MethodRun(Trainee):
             teacher=teachers[0] if teachers else None,
             extra={"validated_with": self._classifiers[0].id if self._classifiers else None}
             | ({"teachers": teachers} if len(teachers) > 1 else {})
-            | ({"imitates": self._imitated.identity()} if self._imitated is not None else {}),
+            | ({"imitates": self._imitated.identity()} if self._imitated is not None else {})
+            | batch_fields(self._validation.limits),
         )
         saved = save_weights(
             run,
@@ -166,6 +169,7 @@ class MethodRun(Trainee):
             started=self._started,
         )
         notes = [*self._notes, *about_outcome(outcome.epoch, outcome.steps, outcome.criterion)]
+        notes += about_batches(self._validation.limits)
         return to_result(run, outcome, saved=saved, network=self._method, notes=tuple(notes))
 
     def _changed_classifier(self) -> dict[str, Tensor] | None:

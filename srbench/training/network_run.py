@@ -35,7 +35,7 @@ from srbench.training.prepare import PreparedRun, open_images
 from srbench.training.recipe import Recipe, load_recipe
 from srbench.training.result import TrainingResult, fit, save_weights, to_result
 from srbench.training.trainee import Trainee
-from srbench.training.validation import NetworkValidation, Sums, validation_batch
+from srbench.training.validation import NetworkValidation, Sums, about_batches, batch_fields, validation_batch
 
 IF_AVAILABLE = "if-available"
 _OF_HEADS = frozenset({"num_classes", "in_chans"})  # arguments of a classifier that no encoder takes over
@@ -122,6 +122,7 @@ class NetworkRun(Trainee):
             "input_size": info.input_size,
             "in_chans": info.in_chans,
             "pretrained": self._pretrained,
+            **batch_fields(self._validation.limits),
         }
         saved = save_weights(
             run,
@@ -136,6 +137,7 @@ class NetworkRun(Trainee):
             *self._notes,
             *about_outcome(outcome.epoch, outcome.steps, outcome.criterion),
             *about_chance(outcome.metrics, self._val_images.labels, len(self._classes)),
+            *about_batches(self._validation.limits),
         ]
         return to_result(run, outcome, saved=saved, network=self._classifier, notes=tuple(notes))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from srbench import metrics
 from srbench.compute.devices import on_device
+from srbench.compute.memory import BatchLimits
 from srbench.compute.numerics import Numerics
 from srbench.imaging.degrade import degrade, for_classifier, for_metric
 from srbench.imaging.resample import resize
@@ -27,6 +28,10 @@ from srbench.training.images import ImageSet, Positions
 from srbench.training.recipe import criteria
 from srbench.training.teacher import HrLogits
 
+# Figures of some samples, `(N,)` each, in the order in which they are added up; a name may come more than once.
+Figures = list[tuple[str, Tensor]]
+
+VALIDATION = "validation"  # its name among the limits
 _FALLBACKS = ("ce_difference", "emd", "logits", "psnr", "accuracy")
 
 
@@ -79,6 +84,7 @@ class MethodValidation:
         batch_size: Images a batch.
         device: Where it runs.
         seed: Seed of the degradation's noise.
+        limits: How many images fitted at once.
     """
 
     method: Method
@@ -88,38 +94,40 @@ class MethodValidation:
     batch_size: int
     device: torch.device
     seed: int
+    limits: BatchLimits = field(default_factory=BatchLimits)
 
     def __call__(self, rank: int, world: int) -> Sums:
         """Return this rank's share of the sums."""
-        sums = Sums()
-        for positions in _share(self.images, self.batch_size, rank, world):
-            hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
-            size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
-            sr = restore(
-                self.method,
-                lr,
-                size,
-                restoration=self.protocol.sr,
-                numerics=Numerics.of(self.device, "fp32"),
-                channels=self.images.channels,
-            )
-            if sr.shape == hr.shape and not self.protocol.lr.none:
-                score = self.protocol.score
-                mse = metrics.mse_per_image(
-                    for_metric(sr, self.protocol),
-                    hr,
-                    channels=score.channels,
-                    crop_border=score.crop_border,
-                    grey=torch.from_numpy(self.images.stored_channels[positions] == 1),
-                )
-                sums.add("psnr", metrics.psnr_from_mse(mse).clamp_max(metrics.PSNR_CAP_DB))
-            shown = for_classifier(sr, self.protocol)
-            for watcher in self.watchers:
-                self._add_figures(sums, watcher, shown, positions)
-        return sums
+        return _sums(self._figures, self.images, self.batch_size, rank, world, self.limits, self.device)
 
-    def _add_figures(self, sums: Sums, watcher: Watcher, sr: Tensor, positions: Positions) -> None:
-        """Add what one network makes of SR, under its own label, and to the means over the teachers."""
+    def _figures(self, positions: Positions) -> Figures:
+        hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
+        sr = restore(
+            self.method,
+            lr,
+            self.protocol.sr_size(hr.shape[-2], hr.shape[-1]),
+            restoration=self.protocol.sr,
+            numerics=Numerics.of(self.device, "fp32"),
+            channels=self.images.channels,
+        )
+        found: Figures = []
+        if sr.shape == hr.shape and not self.protocol.lr.none:
+            score = self.protocol.score
+            mse = metrics.mse_per_image(
+                for_metric(sr, self.protocol),
+                hr,
+                channels=score.channels,
+                crop_border=score.crop_border,
+                grey=torch.from_numpy(self.images.stored_channels[positions] == 1),
+            )
+            found.append(("psnr", metrics.psnr_from_mse(mse).clamp_max(metrics.PSNR_CAP_DB)))
+        shown = for_classifier(sr, self.protocol)
+        for watcher in self.watchers:
+            found += self._figures_of(watcher, shown, positions)
+        return found
+
+    def _figures_of(self, watcher: Watcher, sr: Tensor, positions: Positions) -> Figures:
+        """Return what one network makes of SR, under its own label, and for the means over the teachers."""
         task_type = self.images.task_type
         logits, target = watcher.network(sr).float(), watcher.hr_logits.rows(positions).to(self.device)
         labels = _labels(self.images, positions, self.device) if watcher.labelled else None
@@ -130,8 +138,8 @@ class MethodValidation:
             outputs = self._output_map(watcher.network.info.n_classes)
             found |= task_type.figures(logits, labels, outputs)
             found |= {f"{name}_hr": values for name, values in task_type.figures(target, labels, outputs).items()}
-        for suffix in dict.fromkeys([*([""] if watcher.teaches else []), watcher.label]):
-            _add(sums, found, suffix)
+        suffixes = dict.fromkeys([*([""] if watcher.teaches else []), watcher.label])
+        return [pair for suffix in suffixes for pair in _named(found, suffix)]
 
     def _output_map(self, n_outputs: int) -> OutputMap:
         labels = self.images.labels
@@ -150,20 +158,36 @@ class NetworkValidation:
     batch_size: int
     device: torch.device
     seed: int
+    limits: BatchLimits = field(default_factory=BatchLimits)
 
     def __call__(self, rank: int, world: int) -> Sums:
         """Return this rank's share of the sums."""
-        sums = Sums()
-        for positions in _share(self.images, self.batch_size, rank, world):
-            hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
-            size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
-            labels = _labels(self.images, positions, self.device)
-            assert labels is not None
-            task_type, outputs = self.images.task_type, OutputMap(self.network.info.n_classes)
-            _add(sums, task_type.figures(self.network(hr).float(), labels, outputs), "")
-            bilinear = for_classifier(resize(lr, size, "bilinear"), self.protocol)
-            _add(sums, task_type.figures(self.network(bilinear).float(), labels, outputs), "_bilinear")
-        return sums
+        return _sums(self._figures, self.images, self.batch_size, rank, world, self.limits, self.device)
+
+    def _figures(self, positions: Positions) -> Figures:
+        hr, lr = _hr_lr(self.images, positions, self.protocol, self.device, self.seed)
+        size = self.protocol.sr_size(hr.shape[-2], hr.shape[-1])
+        labels = _labels(self.images, positions, self.device)
+        assert labels is not None
+        task_type, outputs = self.images.task_type, OutputMap(self.network.info.n_classes)
+        found = _named(task_type.figures(self.network(hr).float(), labels, outputs), "")
+        bilinear = for_classifier(resize(lr, size, "bilinear"), self.protocol)
+        return found + _named(task_type.figures(self.network(bilinear).float(), labels, outputs), "_bilinear")
+
+
+def about_batches(limits: BatchLimits) -> list[str]:
+    """Say where the memory did not hold a batch of the validation."""
+    at_once = limits.smallest(VALIDATION)
+    if at_once is None:
+        return []
+    images = "1 image" if at_once == 1 else f"{at_once} images"
+    return [f"the memory did not hold the batches of the validation, which took {images} at once"]
+
+
+def batch_fields(limits: BatchLimits) -> dict[str, int]:
+    """Return what a card says of the same."""
+    at_once = limits.smallest(VALIDATION)
+    return {} if at_once is None else {"validation_batch": at_once}
 
 
 def validation_batch(device: torch.device) -> int:
@@ -206,8 +230,22 @@ def is_higher_better(criterion: str) -> bool:
     return criterion not in ("ce_difference", "logits") and metric(criterion).higher_is_better
 
 
-def _share(images: ImageSet, batch_size: int, rank: int, world: int) -> Iterator[Positions]:
-    yield from images.batches(batch_size)[rank::world]
+def _sums(
+    call: Callable[[Positions], Figures],
+    images: ImageSet,
+    batch_size: int,
+    rank: int,
+    world: int,
+    limits: BatchLimits,
+    device: torch.device,
+) -> Sums:
+    """Return the sums of one rank's share of the images; batches that the memory does not hold are halved."""
+    sums = Sums()
+    for positions in images.batches(batch_size)[rank::world]:
+        for part in limits.parts(VALIDATION, call, positions, device=device):
+            for name, values in part:
+                sums.add(name, values)
+    return sums
 
 
 def _hr_lr(
@@ -225,6 +263,5 @@ def _labels(images: ImageSet, positions: Positions, device: torch.device) -> Ten
     return on_device(images.targets(positions), device)
 
 
-def _add(sums: Sums, values_by_name: Mapping[str, Tensor], suffix: str) -> None:
-    for name, values in values_by_name.items():
-        sums.add(f"{name}{suffix}", values)
+def _named(values_by_name: Mapping[str, Tensor], suffix: str) -> Figures:
+    return [(f"{name}{suffix}", values) for name, values in values_by_name.items()]
