@@ -32,6 +32,10 @@ from safetensors.torch import save_file
 
 from srbench.data.hr_chunks import load_chunk
 from srbench.data.metadata import read_metadata
+from srbench.data.readers.coco import open_coco
+from srbench.data.readers.masks import open_voc as open_voc_masks
+from srbench.data.readers.masks import read_classes, read_mask
+from srbench.data.readers.voc import _objects as read_voc_objects
 from srbench.errors import SrbenchError
 from srbench.evaluation.hr_predictions import _read as read_predictions
 from srbench.files.sealed import seal_of
@@ -55,6 +59,29 @@ MUTATIONS = int(os.environ.get("SRBENCH_MUTATIONS", "120"))
 SECONDS = 60  # in which a door has to answer, however slow the machine
 
 Door = Callable[[Path], Any]
+
+
+def _pictures(beside: Path) -> Path:
+    """Return a folder with one image, a.png of 8 x 6 pixels."""
+    folder = beside / "images"
+    if not folder.exists():
+        folder.mkdir()
+        Image.new("RGB", (8, 6)).save(folder / "a.png")
+    return folder
+
+
+def _voc_masks(listed: Path) -> Path:
+    """Return a folder in Pascal VOC's layout with one image and mask, a; `listed` is its list of a split."""
+    root = listed.parent / "voc"
+    if not root.exists():
+        for folder, file, mode in (("JPEGImages", "a.jpg", "RGB"), ("SegmentationClass", "a.png", "L")):
+            (root / folder).mkdir(parents=True)
+            Image.new(mode, (8, 6)).save(root / folder / file)
+        (root / "ImageSets" / "Segmentation").mkdir(parents=True)
+        (root / "ImageSets" / "Segmentation" / "val.txt").symlink_to(listed)
+    return root
+
+
 DOORS: dict[str, tuple[str, Door]] = {  # what a file is for: its name, and what reads it
     "weights": ("x.safetensors", lambda path: (reference(path, label="x", uri="x"), read_state(path))),
     "checkpoint of others": ("x.pth", lambda path: (reference(path, label="x", uri="x"), read_state(path))),
@@ -76,6 +103,11 @@ DOORS: dict[str, tuple[str, Door]] = {  # what a file is for: its name, and what
     "picture": ("x.png", lambda path: read_picture(path, "x")),
     "restored image": ("x.png", lambda path: read_restored(path, "x")),
     "header": ("x.png", header_of),
+    "mask": ("x.png", lambda path: read_mask(path, "x")),
+    "boxes as JSON": ("x.json", lambda path: open_coco(f"{_pictures(path.parent)},{path}")),
+    "boxes as XML": ("x.xml", lambda path: read_voc_objects(path, "x.xml")),
+    "class names": ("classes.txt", lambda path: read_classes(path, "x")),
+    "list of a split": ("val.txt", lambda path: open_voc_masks(str(_voc_masks(path)), "val")),
     "HR cache": ("x.hr", lambda path: load_chunk(path, range(3), retry=True)),
     "predictions": ("x.npz", lambda path: read_predictions(path, 3, torch.device("cpu"))),
 }
@@ -205,7 +237,8 @@ def test_no_pickle_runs(door, tmp_path):
         for form, data in pickled(content).items():
             path.write_bytes(data)
             said = knock(door, path)
-            assert said or DOORS[door][1](path) in (None, {}), f"{door} took {form}"
+            is_text = door == "class names"  # the oldest form of a pickle is lines of text, and names are no code
+            assert said or is_text or DOORS[door][1](path) in (None, {}), f"{door} took {form}"
 
 
 def test_a_sealed_checkpoint_with_code_is_refused(tmp_path):
@@ -266,6 +299,37 @@ def _packed_checkpoint() -> bytes:
 
 
 DEEP = 100_000
+BOX = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}
+
+
+def _coco(box: Any = None, image: Any = None, category: Any = None) -> bytes:
+    """Return annotations of one image, with these fields put over those of a good one."""
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 6} | (image or {})],
+            "annotations": [BOX | (box or {})],
+            "categories": [{"id": 1, "name": "cat"} | (category or {})],
+        }
+    ).encode()
+
+
+def _voc(objects: str = "", head: str = "") -> bytes:
+    size = "<size><width>8</width><height>6</height></size>"
+    return f"{head}<annotation><filename>a.png</filename>{size}{objects}</annotation>".encode()
+
+
+def _object(xmin: str = "1", name: str = "cat") -> str:
+    edges = f"<xmin>{xmin}</xmin><ymin>1</ymin><xmax>4</xmax><ymax>4</ymax>"
+    return f"<object><name>{name}</name><bndbox>{edges}</bndbox></object>"
+
+
+def _saved(content: np.ndarray, kind: str = "PNG") -> bytes:
+    with io.BytesIO() as stream:
+        Image.fromarray(content).save(stream, kind)
+        return stream.getvalue()
+
+
+LAUGHS = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 BOMBS: list[tuple[str, str, bytes]] = [
     ("image", "PNG of 10^10 pixels", _png(100_000, 100_000)),
@@ -301,6 +365,50 @@ BOMBS: list[tuple[str, str, bytes]] = [
     ("samples", "a footer of 2 GB", b"PAR1" + struct.pack("<I", 2**31 - 1) + b"PAR1"),
     ("table of --meta", "a cell of 10 MB", b"id,a\nx," + b"y" * 10**7 + b"\n"),
     ("table of --meta", "zeros", bytes(1000)),
+    ("mask", "PNG of 10^10 pixels", _png(100_000, 100_000)),
+    ("mask", "colours instead of indices", _saved(np.zeros((6, 8, 3), np.uint8))),
+    ("mask", "16 bits", _saved(np.full((6, 8), 40_000, np.uint16))),
+    ("mask", "32 bits", _saved(np.full((6, 8), np.nan, np.float32), "TIFF")),
+    ("mask", "no image", b"<html>"),
+    ("boxes as JSON", "deep", b"[" * DEEP),
+    ("boxes as JSON", "NaN", _coco({"bbox": [float("nan"), 1, 3, 3]})),
+    ("boxes as JSON", "infinity", _coco({"bbox": [1, 1, float("inf"), 3]})),
+    ("boxes as JSON", "a number of 400 digits", _coco({"bbox": [10**400, 1, 3, 3]})),
+    ("boxes as JSON", "ids of 4,000 digits", _coco({"image_id": 10**4000})),
+    ("boxes as JSON", "an id of 5,000 digits", _coco().replace(b'"image_id": 1', b'"image_id": ' + b"1" * 5000)),
+    ("boxes as JSON", "a box of text", _coco({"bbox": "1234"})),
+    ("boxes as JSON", "an image that is none", _coco({"image_id": 2})),
+    ("boxes as JSON", "a category that is a list", _coco({"category_id": [1]})),
+    ("boxes as JSON", "a name that leads out", _coco(image={"file_name": "../../../etc/passwd"})),
+    ("boxes as JSON", "a name from the root", _coco(image={"file_name": "/etc/passwd"})),
+    ("boxes as JSON", "a name of lines", _coco(image={"file_name": "x\ny\x1b[31m"})),
+    ("boxes as JSON", "a category of lines", _coco({"category_id": 2}, category={"name": "x\ny"})),
+    ("boxes as JSON", "not text", b"\xff\xfe{}"),
+    ("boxes as XML", "a billion laughs", _voc("<object>&l9;</object>", f'<!DOCTYPE x [<!ENTITY l0 "ha">{LAUGHS}]>')),
+    (
+        "boxes as XML",
+        "an entity of another file",
+        _voc("&x;", '<!DOCTYPE x [<!ENTITY x SYSTEM "file:///etc/passwd">]>'),
+    ),
+    ("boxes as XML", "a document type elsewhere", _voc("", '<!DOCTYPE x SYSTEM "http://localhost/x.dtd">')),
+    ("boxes as XML", "an entity that nobody declared", _voc("&x;")),
+    ("boxes as XML", "deep", b"<a>" * DEEP),
+    ("boxes as XML", "9 MB", _voc(" " * 9_000_000)),
+    ("boxes as XML", "another encoding than it says", b'<?xml version="1.0" encoding="utf-16"?>' + _voc()),
+    ("boxes as XML", "an encoding that is none", b'<?xml version="1.0" encoding="bomb"?>' + _voc()),
+    *(
+        ("boxes as XML", f"an edge of {value}", _voc(_object(value)))
+        for value in ("nan", "inf", "1e999", "9" * 5000, "")
+    ),
+    ("boxes as XML", "an object without a name", _voc(_object(name=" "))),
+    ("class names", "300 names", b"".join(b"%d\n" % n for n in range(300))),
+    ("class names", "17 MB", b"x\n" * 9_000_000),
+    ("class names", "not text", b"\xff\xfe\x00"),
+    ("list of a split", "not text", b"\xff\xfe\x00"),
+    ("list of a split", "a name that leads out", b"a\n../../images/a\n"),
+    ("list of a split", "a name from the root", b"/etc/passwd\n"),
+    ("list of a split", "a name of 5,000 characters", b"x" * 5000),
+    ("list of a split", "17 MB", b"a\n" * 9_000_000),
 ]
 
 
@@ -309,6 +417,46 @@ def test_bombs_and_lying_headers_are_one_sentence(door, what, data, tmp_path):
     path = tmp_path / DOORS[door][0]
     path.write_bytes(data)
     assert knock(door, path), f"{door} took {what}"
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [100_000, 100_000], "counts": [0, 10**10]},
+        {"size": [10**9, 10**9], "counts": "x" * 1000},
+        [[1e308] * 8],
+    ],
+)
+def test_outlines_that_claim_many_pixels_are_not_drawn(segmentation, tmp_path):
+    """Boxes are what is scored, so an RLE of 10^10 pixels fills no memory."""
+    path = tmp_path / "x.json"
+    path.write_bytes(_coco({"segmentation": segmentation}))
+    with no_hang():
+        source = open_coco(f"{_pictures(tmp_path)},{path}")
+    assert source.read_stored(0).target[:, :4].tolist() == [[1, 1, 4, 4]]
+
+
+def test_masks_of_eight_bits_are_read_by_index(tmp_path):
+    indices = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    palette = Image.fromarray(indices).convert("P")
+    palette.putdata(indices.flatten().tolist())
+    for number, image in enumerate((Image.fromarray(indices), palette)):
+        image.save(tmp_path / f"{number}.png")
+        assert (read_mask(tmp_path / f"{number}.png", "x") == indices).all()
+
+
+def test_annotations_reach_no_image_outside_their_folder(tmp_path):
+    """A name that leads out is an image that is missing, even where it is there."""
+    Image.new("RGB", (8, 6)).save(tmp_path / "secret.png")
+    folder = _pictures(tmp_path)
+    path = tmp_path / "x.json"
+    content = json.loads(_coco())
+    content["images"].append({"id": 2, "file_name": "../secret.png"})
+    path.write_text(json.dumps(content))
+    source = open_coco(f"{folder},{path}")
+    outside = [index for index, sample in enumerate(source.samples) if "secret" in sample.id]
+    with pytest.raises(SrbenchError, match="no image of that name is there"):
+        source.read_stored(outside[0])
 
 
 def test_a_tensor_that_repeats_one_number_fills_no_memory(tmp_path):
@@ -447,6 +595,11 @@ def seeds(board_folder, tmp_path_factory) -> dict[str, bytes]:
         "picture": image.getvalue(),
         "restored image": image.getvalue(),
         "table of --meta": b"id,camera,iso\na.png,x,100\nb.png,y,200\n",
+        "mask": _saved(np.zeros((6, 8), np.uint8)),
+        "boxes as JSON": _coco(),
+        "boxes as XML": _voc(_object() + _object("2")),
+        "class names": b"cat\ndog\n",
+        "list of a split": b"a\n",
     }
 
 
@@ -455,6 +608,7 @@ def seeds(board_folder, tmp_path_factory) -> dict[str, bytes]:
     [
         *("protocol", "recipe", "classifier card", "record", "leaderboard", "samples", "weights"),
         *("checkpoint of others", "own checkpoint", "image", "picture", "restored image", "table of --meta"),
+        *("mask", "boxes as JSON", "boxes as XML", "class names", "list of a split"),
     ],
 )
 def test_mutated_files_are_read_or_refused(door, seeds, tmp_path):

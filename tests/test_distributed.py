@@ -272,3 +272,15 @@ def test_two_processes_find_what_one_finds(tmp_path, own_folders, monkeypatch):
         assert of_two[key].thumbnails().keys() == cell.thumbnails().keys()
     assert len({cell.record.dataset.decode_s for cell in of_two.values()}) == 1
     assert not list((tmp_path / "two").rglob("*.tmp")) and not list((tmp_path / "two").rglob(".partial"))
+
+
+def test_a_process_that_others_leave_says_so_in_a_sentence(monkeypatch):
+    def closed(*given, **options):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:11186")
+
+    monkeypatch.setattr(dist, "barrier", closed)
+    monkeypatch.setattr(dist, "all_gather_object", closed)
+    ranks = Ranks(1, 2)
+    for call in (ranks.wait, lambda: ranks.gather(1)):
+        with pytest.raises(SrbenchError, match="process 1 of 2 goes no further, because another one was stopped"):
+            call()

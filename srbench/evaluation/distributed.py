@@ -48,17 +48,37 @@ class Ranks:
         return np.array_split(np.arange(count), self.world)[self.rank]
 
     def wait(self) -> None:
-        """Wait until every process has come here."""
+        """Wait until every process has come here.
+
+        Raises:
+            SrbenchError: If another one has ended before.
+        """
         if self.world > 1:
-            dist.barrier(group=self.group)
+            with self._together():
+                dist.barrier(group=self.group)
 
     def gather(self, value: Value) -> list[Value]:
-        """Return the values of all processes, in order of rank."""
+        """Return the values of all processes, in order of rank.
+
+        Raises:
+            SrbenchError: If another one has ended before.
+        """
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value, group=self.group)
+        with self._together():
+            dist.all_gather_object(values, value, group=self.group)
         return values
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # what gloo raises where a connection has ended
+            raise SrbenchError(
+                f"process {self.rank} of {self.world} goes no further, because another one was stopped or has failed:"
+                " what that one says is the cause; the same command goes on where it was"
+            ) from error
 
 
 @contextmanager

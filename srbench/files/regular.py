@@ -44,3 +44,17 @@ def read_regular(path: Path, *, most: int | None = None) -> bytes:
                 errno.EFBIG, f"it has {size} bytes, more than the {most} that such a file may have", str(path)
             )
         return file.read()
+
+
+def read_lines(path: Path, *, most: int = 2**24) -> list[str]:
+    """Return the lines of a text file, without their ends.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: As `read_regular`.
+        UnicodeDecodeError: If it is not UTF-8.
+    """
+    return read_regular(path, most=most).decode("utf-8-sig").splitlines()

@@ -23,6 +23,7 @@ from srbench.data.readers.files import (
 from srbench.data.scan import scan
 from srbench.data.source import SampleList
 from srbench.errors import DataError, UnreadableImageError
+from srbench.files.regular import read_lines
 from srbench.imaging.decode import StoredImage
 
 AVA = DatasetInfo(
@@ -37,6 +38,7 @@ AVA = DatasetInfo(
 RATINGS = 10
 TABLE = "AVA.txt"
 
+_MOST_BYTES = 2**30  # of a table; AVA's own has 26 MB
 _HEADS = [str(rating) for rating in range(1, RATINGS + 1)]  # a line of headers may name the ratings themselves
 
 
@@ -136,11 +138,11 @@ def _table_in(root: Path, spec: str) -> Path:
 def _rows(table: Path, spec: str) -> dict[str, tuple[float, ...]]:
     """Return the share of each rating by the name of the image."""
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        read = read_lines(table, most=_MOST_BYTES)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--data {spec}: {table.name} cannot be read as text ({error}); give it anew") from None
     spaced = table.suffix.lower() != ".csv"
-    lines = [line.split() for line in text.splitlines()] if spaced else list(csv.reader(text.splitlines()))
+    lines = [line.split() for line in read] if spaced else list(csv.reader(read))
     rows: dict[str, tuple[float, ...]] = {}
     for number, line in enumerate(lines, start=1):
         fields = [field.strip() for field in (line[1:] if spaced else line)]

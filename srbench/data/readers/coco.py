@@ -14,6 +14,7 @@ from srbench.data.readers.boxed import Annotated, BoxedSource, boxed_source
 from srbench.data.readers.files import existing_folder, folder_name
 from srbench.errors import DataError, UsageError
 from srbench.files.paths import user_path
+from srbench.files.regular import read_regular
 
 COCO = DatasetInfo(
     name="coco",
@@ -72,7 +73,7 @@ def _read(path: Path, spec: str) -> dict[str, list[dict[str, Any]]]:
     if size > MAX_MB:
         raise DataError(f"{where} has {size:,.0f} MB, more than the {MAX_MB} MB that are read; split it in parts")
     try:
-        content = from_json(path.read_bytes(), allow_inf_nan=False)
+        content = from_json(read_regular(path), allow_inf_nan=False)
     except OSError as error:
         raise DataError(f"{where} cannot be read: {error.strerror or error}") from None
     except ValueError as error:

@@ -20,6 +20,7 @@ from srbench.imaging.decode import IMAGE_SUFFIXES, Range, StoredImage, decode_st
 
 HASH_SPLITS = ("train", "val", "test")
 _RANGE = "?range="
+_LONGEST = 250  # bytes of a name in a list, which its suffix follows; file systems allow 255
 
 
 class FileSource(Source):
@@ -202,3 +203,8 @@ def select_split(files: Sequence[str], split: str, *, spec: str) -> list[str]:
             f"--data {spec}: none of its {len(files)} images falls into the split {split!r}; use --split all"
         )
     return chosen
+
+
+def is_plain_name(name: str) -> bool:
+    """Say whether a name in a list is one of a file in its folder: not a path, and not longer than a name can be."""
+    return name not in (".", "..") and not {"/", "\\", "\0"} & set(name) and len(os.fsencode(name)) < _LONGEST

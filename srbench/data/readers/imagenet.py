@@ -16,6 +16,7 @@ from srbench.data.readers.folders import split_folder_source
 from srbench.data.scan import has_images, list_folders, scan
 from srbench.errors import DataError
 from srbench.files.paths import data_dir
+from srbench.files.regular import read_lines
 
 IMAGENET = DatasetInfo(
     name="imagenet",
@@ -165,7 +166,7 @@ def _check_complete(root: Path, spec: str) -> None:
     listing = root / "wnids.txt"
     if not listing.is_file():
         return
-    wnids = set(listing.read_text(encoding="utf-8").split())
+    wnids = set(" ".join(_lines(listing, spec)).split())
     missing = sorted(wnids - set(list_folders(root / "train")))
     if missing:
         raise DataError(
@@ -176,9 +177,16 @@ def _check_complete(root: Path, spec: str) -> None:
 
 def _annotations(path: Path, spec: str) -> dict[str, str]:
     wnids = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in _lines(path, spec):
         fields = line.split("\t")
         if len(fields) < 2:
             raise DataError(f"--data {spec}: {path.name} holds the line {line!r}; expected file name, tab, wnid")
         wnids[fields[0]] = fields[1]
     return wnids
+
+
+def _lines(path: Path, spec: str) -> list[str]:
+    try:
+        return read_lines(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--data {spec}: {path.name} cannot be read as text ({error}); give it anew") from None

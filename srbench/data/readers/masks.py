@@ -6,6 +6,7 @@ its image, up to the suffix.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +17,21 @@ from PIL import Image
 
 from srbench.data.content import content_hashes
 from srbench.data.dataset import DatasetInfo, check_split
-from srbench.data.readers.files import FileSource, by_stem, existing_folder, folder_name, select_split, stable_id
+from srbench.data.readers.files import (
+    FileSource,
+    by_stem,
+    existing_folder,
+    folder_name,
+    is_plain_name,
+    select_split,
+    stable_id,
+)
 from srbench.data.readers.folders import SPLIT_FOLDERS
 from srbench.data.scan import scan
 from srbench.data.subset import split_spec
 from srbench.errors import DataError, UnreadableImageError, UsageError
 from srbench.files.paths import user_path
+from srbench.files.regular import open_regular, read_lines
 from srbench.imaging.decode import PILLOW_ERRORS, StoredImage
 
 MASKS = DatasetInfo(
@@ -62,6 +72,7 @@ VOC_CLASSES = (
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 _NAMED = 3
+_SHOWN = 60  # characters of a name that is wrong
 _PLAIN = frozenset({"images", "image", "img", "imgs", "jpegimages", "photos"})  # folders that say nothing of their data
 
 
@@ -214,7 +225,15 @@ def open_voc(argument: str, split: str | None = None) -> MasksSource:
         raise DataError(f"--data {spec}: there is no list of a split in {lists}; expected files such as val.txt")
     split = split or next((each for each in VOC.splits if each in known), known[0])
     check_split(split, known, spec=spec)
-    names = (lists / f"{split}.txt").read_text(encoding="utf-8").split()
+    try:
+        names = " ".join(read_lines(lists / f"{split}.txt")).split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--data {spec}: {split}.txt cannot be read as text ({error}); give it anew") from None
+    strange = next((name for name in names if not is_plain_name(name)), None)
+    if strange is not None:
+        raise DataError(
+            f"--data {spec}: {split}.txt names {strange[:_SHOWN]!r}; expected names of files without folders"
+        )
     partners = {f"{name}.jpg": f"{name}.png" for name in names}
     missing = [file for file in partners if not (images / file).is_file()]
     missing += [file for file in partners.values() if not (masks / file).is_file()]
@@ -232,7 +251,7 @@ def read_mask(path: Path, name: str) -> NDArray[np.uint8]:
         UnreadableImageError: If it cannot be decoded, or is no image of indices.
     """
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as file, Image.open(file) as image:
             if image.mode not in ("P", "L", "1"):
                 raise UnreadableImageError(
                     f"the mask {name} is of Pillow's mode {image.mode}; expected a PNG of class indices, of 8 bits and"
@@ -250,11 +269,11 @@ def read_classes(path: Path, spec: str) -> tuple[str, ...]:
         DataError: If the file cannot be read, is empty, or names a class twice or more classes than a mask can hold.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--data {spec}: the class names in {path} cannot be read ({error})") from None
     names = [line.strip() for line in lines if line.strip()]
-    twice = [name for name in names if names.count(name) > 1]
+    twice = [name for name, times in Counter(names).items() if times > 1]
     if not names or twice or len(names) > IGNORED:
         what = f"names {twice[0]!r} twice" if twice else f"names {len(names)} classes"
         raise DataError(f"--data {spec}: {path.name} {what}; expected 1 to {IGNORED} names, one a line")

@@ -13,6 +13,7 @@ from srbench.data.dataset import DatasetInfo, check_split
 from srbench.data.readers.boxed import Annotated, BoxedSource, boxed_source
 from srbench.data.readers.files import existing_folder, folder_name
 from srbench.errors import DataError
+from srbench.files.regular import read_lines, read_regular
 
 VOC = DatasetInfo(
     name="voc",
@@ -79,7 +80,7 @@ def open_voc(argument: str, split: str | None = None) -> BoxedSource:
 def _listed(path: Path, read: dict[str, tuple[Annotated, list[str]]], spec: str) -> list[str]:
     """Return the stems that a file of ImageSets/Main/ lists."""
     try:
-        stems = [line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        stems = [line.split()[0] for line in read_lines(path) if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"--data {spec}: {path.name} cannot be read as text ({error}); give it anew") from None
     unknown = [stem for stem in stems if stem not in read]
@@ -103,12 +104,9 @@ class _NoDoctype(ET.TreeBuilder):
 
 def _objects(path: Path, where: str) -> tuple[Annotated, list[str]]:
     """Read one XML: the image with its boxes, labels left out, and the name of each box's class."""
-    size = path.stat().st_size / 2**20
-    if size > MAX_MB:
-        raise DataError(f"{where} has {size:,.0f} MB, more than the {MAX_MB} MB that annotations of an image may have")
     parser = ET.XMLParser(target=_NoDoctype())
     try:
-        parser.feed(path.read_bytes())
+        parser.feed(read_regular(path, most=MAX_MB * 2**20))
         tree = parser.close()
     except DataError:
         raise DataError(f"{where} declares a document type, which may hold entities; take its <!DOCTYPE> out") from None
