@@ -5,6 +5,7 @@ Every command says what it leaves, in a form that is equal bit for bit however o
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
@@ -50,7 +51,8 @@ class Place:
     @property
     def environment(self) -> dict[str, str]:
         names = {"SRBENCH_CACHE": "cache", "SRBENCH_WEIGHTS": "weights", "TMPDIR": "tmp"}
-        (self.root / "tmp").mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # on a full disk
+            (self.root / "tmp").mkdir(parents=True, exist_ok=True)
         return {name: str(self.root / folder) for name, folder in names.items()}
 
 
@@ -104,7 +106,7 @@ def make_world(folder: Path) -> Path:
 def leftovers(place: Place) -> list[Path]:
     """List what no finished run may leave."""
     every = [path for path in files_below(place.root) if _LEFT.search(path.relative_to(place.root).as_posix())]
-    return every + list((place.root / "tmp").iterdir())
+    return every + files_below(place.root / "tmp")
 
 
 # --- eval
