@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 
+import numpy as np
 import pytest
 from dummies import save_gain, trainable
 from PIL import Image
@@ -13,9 +14,11 @@ from typer.testing import CliRunner
 
 from srbench import report, weights
 from srbench.cli import app
-from srbench.errors import TrainingError
+from srbench.data.content import content_hashes
+from srbench.errors import SrbenchError, TrainingError
 from srbench.files.atomic import sweep_beside
 from srbench.training import result
+from srbench.training.rows import CachedRows
 from srbench.weights import lookup
 
 LEFT = "0123456789ab.tmp"
@@ -90,6 +93,30 @@ def test_copied_weights_leave_nothing_where_the_disk_is_full(tmp_path, monkeypat
     monkeypatch.undo()
     result._install(source, target)
     assert sorted(path.name for path in target.parent.iterdir()) == ["mine.json", "mine.safetensors"]
+
+
+def test_hashes_that_were_killed_while_they_were_written_are_removed_in_time(tmp_path, own_folders):
+    folder = own_folders / "cache" / "content"
+    folder.mkdir(parents=True)
+    old, new = (folder / f".{name}.rows.{LEFT}" for name in ("old", "new"))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+    (tmp_path / "a.png").touch()
+    content_hashes(tmp_path, [tmp_path / "a.png"])
+    assert not old.exists() and new.exists()
+
+
+def test_a_teacher_s_file_has_its_room_before_it_is_written(own_folders, monkeypatch):
+    """Where the disk has none, writing to a mapped file would end the process by a signal, without a word."""
+
+    def full(descriptor, start, size):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(SrbenchError, match=r"teacher's answers in .* cannot be written: No space left on device"):
+        CachedRows("net", "images", shape=(10, 3), dtype=np.dtype(np.float32))
+    monkeypatch.undo()
 
 
 def test_downloads_that_were_killed_are_removed_in_time(tmp_path, own_folders, monkeypatch):

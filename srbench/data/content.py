@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srbench.errors import RecordError
-from srbench.files.atomic import write_bytes
+from srbench.files.atomic import STALE_S, sweep_temporary, write_bytes
 from srbench.files.paths import cache_dir
 from srbench.files.regular import open_regular
 
@@ -52,6 +52,7 @@ def content_hashes(root: Path, files: Iterable[Path]) -> list[str]:
     """
     paths = list(files)
     memory = cache_dir() / "content" / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:32]}.rows"
+    sweep_temporary(memory.parent, older_than_s=STALE_S)
     known = _load(memory)
     identities = np.array([_identity(path) for path in paths], dtype=np.int64).reshape(-1, 4)
     rows = np.zeros(len(paths), dtype=_ROW)

@@ -37,7 +37,7 @@ from srbench.data.hr_chunks import (
 from srbench.data.source import Sample, SampleList, Source
 from srbench.data.targets import place_target
 from srbench.errors import TooManyUnreadableError, UnreadableImageError, UsageError
-from srbench.files.atomic import sweep_temporary
+from srbench.files.atomic import STALE_S, sweep_temporary
 from srbench.files.caches import make_room, mark_used
 from srbench.files.paths import cache_dir
 from srbench.protocol import Geometry
@@ -47,7 +47,6 @@ TOLERATED_SHARE = 0.01
 
 _CHUNK = 256
 _NAMED = 5
-_STALE_SECONDS = 3600.0
 _MOST_WORKERS = 16
 
 
@@ -314,7 +313,7 @@ class _Cache:
         workers = max(1, workers if workers is not None else min(_MOST_WORKERS, _cores()))
         advance = advance or (lambda count: None)
         if self._folder.is_dir():
-            sweep_temporary(self._folder, older_than_s=_STALE_SECONDS)  # a living build writes to its own all the time
+            sweep_temporary(self._folder, older_than_s=STALE_S)  # a living build writes to its own all the time
         mark_used(self._folder)
         chunks: list[Chunk] = []
         decoded, looked = 0, False

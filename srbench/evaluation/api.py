@@ -19,15 +19,13 @@ from srbench.evaluation.hr_predictions import FOLDER as PREDICTIONS
 from srbench.evaluation.options import EvalOptions
 from srbench.evaluation.resolve import resolve
 from srbench.evaluation.task import run_task
-from srbench.files.atomic import sweep_temporary
+from srbench.files.atomic import STALE_S, sweep_temporary
 from srbench.files.paths import cache_dir
 from srbench.files.turns import only_writer
 from srbench.leaderboard import Leaderboard, tables
 from srbench.records.cells import StoredCell, find_records, status_of
 from srbench.records.schema import Record
 from srbench.registry import listed
-
-STALE_S = 3600.0  # a temporary file of the cache that is older belongs to no running evaluation
 
 Options = ParamSpec("Options")
 

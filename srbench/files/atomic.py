@@ -16,6 +16,7 @@ from srbench.errors import RecordError, UsageError
 from srbench.files.paths import cache_dir
 from srbench.files.strict import json_text
 
+STALE_S = 3600.0  # a temporary file of a cache that is older belongs to no run that is at work
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,10 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memm
         with path.open("ab") as stream:
             if stream.tell() != size:
                 stream.truncate(size)
+            if size and hasattr(os, "posix_fallocate"):
+                # Writing to a mapped file for which the disk has no room ends the process by a signal. Where the file
+                # system cannot reserve room, this writes zeros, and what another rank has just filled has no checksum.
+                os.posix_fallocate(stream.fileno(), 0, size)
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
         raise SrbenchError(
