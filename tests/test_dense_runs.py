@@ -23,11 +23,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 IMAGES, CHUNK = 24, 8  # so that a run has several shards, and each of two processes some of them
 SCRIPT = """
-    import json, sys
-    from srbench import evaluate
+    import functools, json, sys
+    from srbench import evaluate, leaderboard
     from srbench.data import hr_cache
     from srbench.evaluation import options
 
+    leaderboard.build = functools.partial(leaderboard.build, draws=20)  # the statistics have tests of their own
     hr_cache._CHUNK = options.CHUNK = 8
     evaluate(["bicubic", "area"], **json.loads(sys.argv[1]))
 """
@@ -73,7 +74,7 @@ def same(found: dict[str, pd.DataFrame], expected: dict[str, pd.DataFrame], **ho
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_samples(
-    filled: dict[str, Any], tmp_path: Path, own_folders: Path
+    filled: dict[str, Any], tmp_path: Path, own_folders: Path, few_draws: None
 ) -> None:
     out = tmp_path / "killed"
     process = started(filled, out, own_folders / "cache")
@@ -91,7 +92,9 @@ def test_a_run_that_is_killed_goes_on_to_the_same_samples(
     assert not [path for path in out.rglob("*") if path.name.endswith(".tmp") or path.name == ".partial"]
 
 
-def test_two_processes_find_what_one_finds(filled: dict[str, Any], tmp_path: Path, own_folders: Path) -> None:
+def test_two_processes_find_what_one_finds(
+    filled: dict[str, Any], tmp_path: Path, own_folders: Path, few_draws: None
+) -> None:
     evaluate(["bicubic", "area"], **filled, out=tmp_path / "one")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
