@@ -25,6 +25,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -134,10 +135,10 @@ def make_noise(folder: Path, count: int) -> Path:
 
 def figures(out: Path) -> dict[str, Any]:
     """Gather the numbers of the stages that left any, unrounded."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"code": _code()}
     if (bench := out / "bench" / "bench.json").is_file():
         written = json.loads(bench.read_text(encoding="utf-8"))
-        found["environment"], found["code"] = written["environment"], written["code"]
+        found["environment"] = written["environment"]
         found["bench"] = [
             {"method": row["method"], "stage": row["stage"], "batch": row["batch"]}
             | {"images_per_s": row["images_per_s"]["median"], "share": row["share"]}
@@ -148,6 +149,12 @@ def figures(out: Path) -> dict[str, Any]:
         if (board := out / name / "table" / "leaderboard.json").is_file():
             found[name] = _numbers(json.loads(board.read_text(encoding="utf-8")))
     return found
+
+
+def _code() -> dict[str, Any]:
+    from srbench.records.provenance import code_state
+
+    return asdict(code_state())
 
 
 def _numbers(board: dict[str, Any]) -> list[dict[str, Any]]:
@@ -162,8 +169,8 @@ def summary(out: Path, device: str, outcomes: Sequence[Outcome], found: Mapping[
     commit = (code.get("commit") or "unknown")[:9] + (" with changes" if code.get("dirty") else "")
     parts = [
         f"# {machine.get('device', device)}",
-        f"`DEVICE={device} .ci/gpu` at commit {commit}, torch {machine.get('torch', 'unknown')}, driver"
-        f" {machine.get('driver') or 'none'}, {time.strftime('%Y-%m-%d')}.",
+        f"`DEVICE={device} .ci/gpu` at commit {commit}, torch {version('torch')}, driver"
+        f" {machine.get('driver') or 'unknown'}, {time.strftime('%Y-%m-%d')}.",
         "| stage | outcome | seconds | limit |\n|:--|:--|--:|--:|\n"
         + "\n".join(f"| {each.name} | {each.said} | {each.seconds:.0f} | {each.limit_s} |" for each in outcomes),
     ]
