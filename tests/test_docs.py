@@ -458,7 +458,8 @@ def test_decisions_are_numbered_listed_and_whole():
     notes = sorted(path for path in folder.glob("*.md") if path.name != "README.md")
     index = (folder / "README.md").read_text(encoding="utf-8")
     numbers = [int(path.name[:4]) for path in notes]
-    assert numbers == sorted(set(numbers)) and index.count("](") == len(notes)
+    assert numbers == list(range(1, len(notes) + 1)), "numbers have no holes"
+    assert index.count("](") == len(notes)
     for number, path in zip(numbers, notes, strict=True):
         text = path.read_text(encoding="utf-8")
         title = text.splitlines()[0].removeprefix(f"# {number}. ")
