@@ -472,6 +472,20 @@ def test_two_ranks_score_what_one_does(images, card, tmp_path, evaluate):
     assert not list(Path("two").rglob("*.tmp")) and not list(Path("two").rglob(".partial"))
 
 
+def test_listed_names_are_broken_at_hyphens_where_a_terminal_is_narrow(capsys, monkeypatch):
+    long = "custom-mobilenetv2_tfquant-tf_efficientnet_lite0"
+    rows = (("a" * 16, "control", "any", long, "tiny-imagenet-psnr\nphotos"),)
+    shown = listing.Listing(("method", "role", "factor", "weights", "recipes"), rows)
+    for columns, expected in (
+        ("80", ["custom-", "mobilenetv2_", "tfquant-tf_", "efficientnet_", "lite0", "tiny-imagenet-", "psnr"]),
+        ("200", [long, "tiny-imagenet-psnr"]),
+    ):
+        monkeypatch.setenv("COLUMNS", columns)
+        listing.show(shown)
+        assert set(expected) <= set(capsys.readouterr().out.split())
+    assert listing.broken("a sentence of words, and averylongword", 9) == "a sentence of words, and averylongword"
+
+
 def test_listed_names_in_brackets_survive(capsys):
     listing.show(listing.Listing(("name", "what", "why"), (("[x]", "[red]a", "b"),)))
     assert {"[x]", "[red]a"} <= set(capsys.readouterr().out.split())

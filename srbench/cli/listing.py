@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from srbench.protocol import load_protocol, preset_names
 
 if TYPE_CHECKING:
     from srbench.registry import Registry
+
+
+_BETWEEN = 3  # characters between two columns of a table
 
 
 @dataclass(frozen=True)
@@ -107,16 +111,36 @@ def show(listing: Listing) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for position, header in enumerate(listing.headers):
-        # names are never cut: only the last two columns, lists and sentences, may wrap
-        table.add_column(header, no_wrap=position < len(listing.headers) - 2, overflow="fold")
-    for row in listing.rows:
-        table.add_row(*map(Text, row))  # Text, not markup: a name in square brackets would vanish
     console = Console()
+    table = Table(box=box.SIMPLE_HEAD)
+    fixed = len(listing.headers) - 2  # names are never cut: only the last two columns, lists and sentences, may wrap
+    for position, header in enumerate(listing.headers):
+        table.add_column(header, no_wrap=position < fixed, overflow="fold")
+    widths = [max(map(len, column)) for column in zip(listing.headers, *listing.rows, strict=True)]
+    room = (console.width - sum(widths[:fixed]) - _BETWEEN * len(widths) - 1) // 2
+    for row in listing.rows:
+        cells = (cell if position < fixed else broken(cell, room) for position, cell in enumerate(row))
+        table.add_row(*map(Text, cells))  # Text, not markup: a name in square brackets would vanish
     console.print(table)
     for note in listing.notes:
         console.print(note, style="yellow", markup=False)
+
+
+def broken(text: str, width: int) -> str:
+    """Return text whose words that are longer than a width are broken after a hyphen or the like, where they have one.
+
+    A column that is too narrow for a name would break it anywhere.
+    """
+
+    def in_parts(word: re.Match[str]) -> str:
+        lines = [""]
+        for part in re.findall(r"[^-_.:,/]*[-_.:,/]+|[^-_.:,/]+", word[0]):
+            if lines[-1] and len(lines[-1]) + len(part) > width:
+                lines.append("")
+            lines[-1] += part
+        return "\n".join(lines)
+
+    return re.sub(rf"\S{{{max(width, 1) + 1},}}", in_parts, text)
 
 
 def _registry(plugins: Sequence[Path | str]) -> Registry:
