@@ -257,6 +257,16 @@ class TestOutputs:
         done = command("leaderboard", results, PYTHONIOENCODING=encoding)
         assert done.returncode == 0 and "bicubic" in done.stdout.decode(encoding)
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+    def test_an_output_without_room_is_a_sentence(self):
+        with Path("/dev/full").open("w") as full:
+            words = [sys.executable, "-m", "srbench.cli", "list", "protocols"]
+            done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+        assert done.returncode == 1
+        assert done.stderr == (
+            "srbench: the output cannot be written: No space left on device; free some space where it goes\n"
+        )
+
     def test_a_report_is_drawn_whatever_a_notebook_has_set(self, results):
         done = command("report", results, MPLBACKEND="module://not_installed.backend")
         assert done.returncode == 0 and b"wrote" in done.stdout

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import os
 import sys
@@ -14,6 +16,7 @@ from typer.core import TyperGroup
 from srbench.errors import SrbenchError, is_out_of_memory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LONGEST_NAME = 120  # characters of a file's name in a sentence
 # what docs/requirements-reading.txt leaves out
 COMPUTING = frozenset(
@@ -76,4 +79,8 @@ def _of_the_machine(error: Exception) -> str | None:
         named = os.fsdecode(error.filename)
         named = named if len(named) <= _LONGEST_NAME else f"{named[:_LONGEST_NAME]}..."
         return f"{named} cannot be used: {error.strerror}; check the path and its permissions"
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:  # the only file without a name is the output
+        with contextlib.suppress(OSError):
+            sys.stdout.close()  # or Python would try once more at its end, and fail with a traceback
+        return f"the output cannot be written: {error.strerror}; free some space where it goes"
     return None
