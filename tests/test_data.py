@@ -703,7 +703,7 @@ class TestSpec:
         assert set(listed) == {
             "demo", "folder", "images", "imagenet", "imagenette", "imagewoof", "tiny-imagenet", "pairs", "lens",
             "lens-pairs", "iqa", "ava", "hf", "small", "coco", "voc", "demo-det", "masks", "voc-seg",
-            "camvid", "demo-seg",
+            "camvid", "demo-seg", "shards",
         }  # fmt: skip
         assert listed["pairs"].syntax == "pairs:LR_DIR,HR_DIR"
         assert all(info.description for info in listed.values())

@@ -612,7 +612,11 @@ BAD = {
     "bad_infinite": ("resize(lr, size, 'area') / 0", "expected finite values from 'bad_infinite'"),
     "bad_integer": ("resize(lr, size, 'area').to(int)", "expected a floating-point sr from .*, got torch.int64"),
     "bad_nothing": ("None", r"expected sr of shape .*, got NoneType"),
-    "bad_silent": ("(_ for _ in ()).throw(MemoryError())", "MemoryError: no message"),
+    "bad_silent": ("(_ for _ in ()).throw(AssertionError())", "AssertionError: no message"),
+    "bad_hungry": (
+        "(_ for _ in ()).throw(MemoryError())",
+        "the memory does not hold bad_hungry with a single image of",
+    ),
     "bad_talkative": ("(_ for _ in ()).throw(RuntimeError('first line\\nsecond'))", "RuntimeError: first line"),
 }
 

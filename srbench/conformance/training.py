@@ -16,7 +16,8 @@ from srbench.conformance.subject import FailedError, Subject, require
 from srbench.method import Batch, Method
 from srbench.protocol import Restoration, load_protocol
 from srbench.restore import restore
-from srbench.training.losses import UnitScaler
+from srbench.task_types import task_type
+from srbench.training.losses import UnitScaler, check_terms
 from srbench.training.norms import estimating
 from srbench.training.recipe import Recipe
 
@@ -25,10 +26,14 @@ _STEP_SIZES = (1e-3, 1e-4, 1e-5)
 
 
 def distinct(recipes: Mapping[str, Recipe]) -> list[tuple[str, Recipe]]:
-    """Return one recipe for every combination of losses and track, named after all that share it."""
+    """Return one recipe for every combination of losses and track, named after all that share it.
+
+    Recipes that are for data with boxes alone are left out: the classifier here finds none.
+    """
     groups: dict[tuple[Any, ...], list[str]] = {}
+    classes = task_type("classification")
     for name, recipe in recipes.items():
-        if isinstance(recipe, Recipe) and recipe.losses:
+        if isinstance(recipe, Recipe) and recipe.losses and not check_terms(recipe.losses, classes):
             groups.setdefault((tuple(sorted(recipe.losses)), recipe.track), []).append(name)
     return [(", ".join(names), recipes[names[0]]) for names in groups.values()]
 

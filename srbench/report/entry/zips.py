@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from srbench.errors import RecordError
-from srbench.files.atomic import write_bytes
+from srbench.files.atomic import sweep_beside, write_bytes
 
 ENTRY_FILE = "entry.json"
 MOST_BYTES = 2_000_000_000
@@ -28,7 +28,7 @@ _NAME = re.compile(r"entry\.json|records(/(?!\.)[A-Za-z0-9._+=@~-]{1,250}){3}/(r
 
 
 def write_zip(path: Path, files: Mapping[str, bytes]) -> None:
-    """Write an archive atomically; the same files give the same bytes.
+    """Write an archive atomically, and remove what a killed run left of it; the same files give the same bytes.
 
     Raises:
         RecordError: If the disk fails.
@@ -42,6 +42,7 @@ def write_zip(path: Path, files: Mapping[str, bytes]) -> None:
                 info.external_attr = (stat.S_IFREG | 0o644) << 16
                 archive.writestr(info, files[name])
 
+    sweep_beside([path])
     try:
         write_bytes(path, write)
     except zipfile.LargeZipFile:
