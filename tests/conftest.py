@@ -52,6 +52,16 @@ def own_folders(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
+def nursery(world):
+    """A process that has imported everything and forks runs; the module of the test makes the world they run in."""
+    from nursery import Nursery
+
+    nursery = Nursery(world)
+    yield nursery
+    nursery.close()
+
+
+@pytest.fixture(scope="module")
 def images(request, tmp_path_factory) -> Path:
     """`PER_CLASS` images of `SIDE` pixels of each class of `dummies`; the module of the test says how many."""
     from dummies import make_images

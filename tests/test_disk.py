@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from kill_world import COMMANDS, EVAL, TRAIN, Command, Place, known_bytes, leftovers, make_world
-from nursery import Nursery, Run, files_below
+from nursery import Run, files_below
 
 DISKS = int(os.environ.get("SRBENCH_DISKS", "2"))
 SEED = int(os.environ.get("SRBENCH_SEED", "0"))
@@ -54,13 +54,6 @@ def world(tmp_path_factory) -> Path:
     if shutil.which("mount") is None or os.geteuid() != 0:
         pytest.skip("disks of a chosen size can be mounted by root on Linux alone")
     return make_world(tmp_path_factory.mktemp("disk"))
-
-
-@pytest.fixture(scope="module")
-def nursery(world):
-    nursery = Nursery(world)
-    yield nursery
-    nursery.close()
 
 
 @pytest.fixture(scope="module")

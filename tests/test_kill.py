@@ -32,13 +32,6 @@ def world(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def nursery(world):
-    nursery = Nursery(world)
-    yield nursery
-    nursery.close()
-
-
-@pytest.fixture(scope="module")
 def evaluated(world, nursery):
     """The results of an uninterrupted evaluation; what others report on, and pack."""
     place = Place(world, world / "whole")

@@ -6,37 +6,14 @@
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
 # in RUN='nice -n 10'. Training reads camvid/train; nothing is selected by camvid/val, on which eval.sh scores.
 set -euo pipefail
-real=$(cd "$1" && pwd)
-cd "$(dirname "$0")/../.."
-mkdir -p out/camvid
-cd out/camvid
-ln -sfn "$real" real
-export SRBENCH_WEIGHTS=$PWD/named
-
-once() { # NAME, then the words of `srbench train`
-  local name=$1 resume=()
-  shift
-  [ -f "$name/checkpoint.pt" ] && resume=(--resume)
-  [ -f "$name/weights/$name.safetensors" ] ||
-    ${RUN:-} srbench train "$@" --data camvid:real/camvid --protocol dense-x4 --device cpu --out "$name" --name "$name" \
-      --set checkpoint_every=10 "${resume[@]}"
-}
-
-fit() { # METHOD, NAME, SEED, then the words that are this run's own; 8 images a step
-  local method=$1 name=$2 seed=$3
-  shift 3
-  once "$name" "$method" --network roads --seed "$seed" --set batch_size=8 --set augment.flip=true --set patch=256 \
-    --set select=none --set validate_every=100 "$@"
-}
+name=camvid data=camvid:real/camvid protocol=dense-x4 network=roads
+shared=(--set patch=256)
+# shellcheck source=results/dense.sh
+source "$(dirname "$0")/../dense.sh"
 
 once roads network fpn --encoder timm:mobilenetv2_100 --init-encoder real/weights/mobilenetv2_tfquant.toml \
   --epochs 30 --set args.decoder_pyramid_channels=128 --set args.decoder_segmentation_channels=64 --set select=none \
   --set validate_every=100 --set store_fp16=true --seed 0
-
-quarter=(--epochs 1 --set steps_per_epoch=25)
-rest=(--epochs 1 --set steps_per_epoch=75)
-whole=(--epochs 1 --set steps_per_epoch=100)
-compact=(--set parameters.arch=compact --set parameters.blocks=16 --set parameters.features=32)
 
 fit darionet darionet-psnr 0 --recipe cpu-small-psnr "${quarter[@]}" --set warmup_steps=12 "${compact[@]}"
 fit sr4ir sr4ir-warm-up 0 --recipe cpu-small-warm-up "${quarter[@]}" --set warmup_steps=12

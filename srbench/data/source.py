@@ -187,6 +187,26 @@ class Source(ABC):
         )
 
 
+class StoredSource(Source):
+    """A source that knows how each image is stored, and gives its pixels out of that."""
+
+    @abstractmethod
+    def read_stored(self, index: int) -> StoredImage:
+        """Decode sample `index`, and say how it is stored; see `Source.read_stored`.
+
+        Raises:
+            UnreadableImageError: If it cannot be decoded.
+        """
+
+    def read(self, index: int) -> Tensor:
+        """Decode sample `index` as `(3, H, W)`, RGB, uint8.
+
+        Raises:
+            UnreadableImageError: If it cannot be decoded.
+        """
+        return self.read_stored(index).pixels
+
+
 def sample_list_sha256(samples: Iterable[Sample]) -> str:
     """Hash the ids and labels of a sample list, in order."""
     digest = hashlib.sha256(b"[")

@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from test_ratios import no_statistics, ratio  # noqa: F401 the fixture
+from test_ratios import Work, harness, no_statistics, ratio  # noqa: F401 the fixture
 
-import srbench
 from srbench import metrics
 from srbench.compute.numerics import Numerics
 from srbench.data.catalogue import open_source
@@ -62,19 +61,6 @@ def bare(data: str, limit: int) -> Callable[[], None]:
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("data", ["demo-seg", "demo-det"])
 def test_one_pass_over_six_methods_over_bare_loops(benchmark, data, tmp_path, no_statistics):  # noqa: F811
-    def harness() -> None:
-        result = srbench.evaluate(
-            SIX,
-            data=data,
-            classifiers=[data],
-            limit=200,
-            device="cpu",
-            out=tmp_path,
-            force=True,
-            measure=False,
-            progress=False,
-        )
-        assert not result.failed
-
-    ratio(benchmark, harness, bare(data, 200), of="srbench.evaluate / bare loop", rounds=3)
+    work = Work(data, data, SIX, {}, 200)
+    ratio(benchmark, harness(work, tmp_path), bare(data, 200), of="srbench.evaluate / bare loop", rounds=3)
     assert benchmark.extra_info["cpu_ratio"] <= 1.15

@@ -9,11 +9,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from torch import Tensor
-
 from srbench.data.content import content_hashes
 from srbench.data.dataset import check_split
-from srbench.data.source import SampleList, Source
+from srbench.data.source import SampleList, StoredSource
 from srbench.errors import DataError, UsageError
 from srbench.files.paths import user_path
 from srbench.imaging.decode import IMAGE_SUFFIXES, Range, StoredImage, decode_stored, header_of
@@ -23,7 +21,7 @@ _RANGE = "?range="
 _LONGEST = 250  # bytes of a name in a list, which its suffix follows; file systems allow 255
 
 
-class FileSource(Source):
+class FileSource(StoredSource):
     """A split whose samples are files under one folder."""
 
     def __init__(
@@ -83,14 +81,6 @@ class FileSource(Source):
     def _files(self) -> Iterator[str]:
         for index, sample in enumerate(self.samples):
             yield self._other_names.get(index, sample.id)
-
-    def read(self, index: int) -> Tensor:
-        """Decode sample `index` as `(3, H, W)`, RGB, uint8.
-
-        Raises:
-            UnreadableImageError: If it cannot be decoded.
-        """
-        return self.read_stored(index).pixels
 
     def read_stored(self, index: int) -> StoredImage:
         """Decode sample `index` and say how many channels its file stores.

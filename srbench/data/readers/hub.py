@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from srbench.data.dataset import DatasetInfo
-from srbench.data.source import Sample, Source
+from srbench.data.source import Sample, StoredSource
 from srbench.errors import DataError, UnreadableImageError, UsageError
 from srbench.imaging.decode import StoredImage, decode_stored_bytes
 
@@ -27,7 +25,7 @@ _ALIASES = {"val": ("val", "validation", "valid", "dev"), "all": ()}
 _PREFERRED = ("validation", "val", "test")
 
 
-class HubSource(Source):
+class HubSource(StoredSource):
     """A split of a hub dataset; ids are positions in it, which its fingerprint fixes."""
 
     def __init__(self, rows: Any, *, image: str, label: str | None, name: str, spec: str, split: str) -> None:
@@ -47,14 +45,6 @@ class HubSource(Source):
         self.classes = None if label is None else tuple(rows.features[label].names)
         self.samples = tuple(Sample(f"{index:08d}", each) for index, each in enumerate(labels))
         self._stamp = int(str(rows._fingerprint)[:12] or "0", 16)
-
-    def read(self, index: int) -> Tensor:
-        """Decode sample `index` as `(3, H, W)`, RGB, uint8.
-
-        Raises:
-            UnreadableImageError: If it cannot be decoded.
-        """
-        return self.read_stored(index).pixels
 
     def read_stored(self, index: int) -> StoredImage:
         """Decode sample `index` and say how many channels its file stores.

@@ -12,12 +12,10 @@ from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from torch import Tensor
-
 from srbench.data.content import hash_of
 from srbench.data.dataset import DatasetInfo
 from srbench.data.readers.files import select_split
-from srbench.data.source import SampleList, Source
+from srbench.data.source import SampleList, StoredSource
 from srbench.errors import DataError, UnreadableImageError, UsageError
 from srbench.files.paths import user_path
 from srbench.files.regular import open_regular
@@ -99,7 +97,7 @@ class Member:
     size: int
 
 
-class ShardSource(Source):
+class ShardSource(StoredSource):
     """A split whose samples are members of tar files; ids are their names there."""
 
     def __init__(
@@ -118,14 +116,6 @@ class ShardSource(Source):
         ids = sorted(members)
         self.samples = SampleList(ids, None if labels is None else [labels[each] for each in ids])
         self._shards, self._members = shards, [members[each] for each in ids]
-
-    def read(self, index: int) -> Tensor:
-        """Decode sample `index` as `(3, H, W)`, RGB, uint8.
-
-        Raises:
-            UnreadableImageError: If it cannot be decoded.
-        """
-        return self.read_stored(index).pixels
 
     def read_stored(self, index: int) -> StoredImage:
         """Decode sample `index` and say how many channels it stores.

@@ -23,6 +23,7 @@ MOST_BYTES = 2_000_000_000
 MOST_FILES = 20_000
 MOST_DIRECTORY_BYTES = 8_000_000
 _DATE = (1980, 1, 1, 0, 0, 0)
+_OTHER_KIND = "is a kind of zip that 'srbench pack' never writes"
 _END = struct.Struct("<4s4H2LH")  # the end of a zip: signature, disks, counts, size and place of the directory, comment
 _NAME = re.compile(r"entry\.json|records(/(?!\.)[A-Za-z0-9._+=@~-]{1,250}){3}/(record\.json|samples\.parquet)")
 
@@ -58,16 +59,19 @@ def read_zip(path: Path) -> dict[str, bytes]:
     """
     _check_end(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with _opened(path) as archive:
             infos = archive.infolist()
             _check_members(path, infos)
             return {info.filename: archive.read(info) for info in infos}
-    except NotImplementedError as error:  # what zipfile says of a later version of the format, and of patched files
-        raise RecordError(
-            f"{path} is a kind of zip that 'srbench pack' never writes ({error}); ask for it again"
-        ) from None
     except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, struct.error) as error:
         raise RecordError(f"{path} is damaged ({error}); ask for it again") from None
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except NotImplementedError as error:  # zipfile's own word for a format that is later than those it reads
+        raise RecordError(f"{path} {_OTHER_KIND} ({error}); ask for it again") from None
 
 
 def sha256(content: bytes) -> str:
@@ -113,6 +117,8 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
             raise RecordError(f"{path}: {name} is a link or no plain file; nothing of it was read")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 0x1 or info.compress_size != info.file_size:
             raise RecordError(f"{path}: {name} is compressed or encrypted, which 'srbench pack' never does")
+        if info.flag_bits:
+            raise RecordError(f"{path} {_OTHER_KIND} ({name} has flags {info.flag_bits:#x}); ask for it again")
         total += info.file_size
     if total > path.stat().st_size:
         raise RecordError(f"{path} says that it holds {total} bytes, more than it has; nothing of it was read")

@@ -1,0 +1,33 @@
+# Read by bccd/train.sh and camvid/train.sh: the folder of the runs, and how one of them is made. They set
+#   name      of the folder in out/
+#   data      SPEC that all train on
+#   protocol  of LR
+#   network   that the methods stand before
+#   shared    words of `srbench train` that all methods share
+real=$(cd "$1" && pwd)
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+mkdir -p "out/$name"
+cd "out/$name"
+ln -sfn "$real" real
+export SRBENCH_WEIGHTS=$PWD/named
+
+once() { # NAME, then the words of `srbench train`
+  local name=$1 resume=()
+  shift
+  [ -f "$name/checkpoint.pt" ] && resume=(--resume)
+  [ -f "$name/weights/$name.safetensors" ] ||
+    ${RUN:-} srbench train "$@" --data "$data" --protocol "$protocol" --device cpu --out "$name" --name "$name" \
+      --set checkpoint_every=10 "${resume[@]}"
+}
+
+fit() { # METHOD, NAME, SEED, then the words that are this run's own; 8 images a step
+  local method=$1 name=$2 seed=$3
+  shift 3
+  once "$name" "$method" --network "$network" --seed "$seed" --set batch_size=8 --set augment.flip=true "${shared[@]}" \
+    --set select=none --set validate_every=100 "$@"
+}
+
+quarter=(--epochs 1 --set steps_per_epoch=25)
+rest=(--epochs 1 --set steps_per_epoch=75)
+whole=(--epochs 1 --set steps_per_epoch=100)
+compact=(--set parameters.arch=compact --set parameters.blocks=16 --set parameters.features=32)
