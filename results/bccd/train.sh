@@ -4,7 +4,7 @@
 # weights/mobilenetv2_tfquant.toml:
 #   results/bccd/train.sh REAL
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
-# in RUN='nice -n 10'. Training reads the split train; nothing is selected by the split val, on which eval.sh scores.
+# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads the split train; nothing is selected by the split val, on which eval.sh scores.
 set -euo pipefail
 name=bccd data=voc:real/bccd protocol=dense-x8 network=cells
 shared=()
@@ -18,7 +18,7 @@ once cells network fcos --encoder timm:mobilenetv2_100 --init-encoder real/weigh
 
 fit darionet darionet-psnr 0 --recipe cpu-small-psnr "${quarter[@]}" --set warmup_steps=12 --set patch=none "${compact[@]}"
 fit sr4ir sr4ir-warm-up 0 --recipe cpu-small-warm-up "${quarter[@]}" --set warmup_steps=12
-for seed in 0 1 2; do
+for seed in ${SEEDS:-0 1 2}; do
   fit darionet "darionet-$seed" "$seed" --recipe cpu-small "${rest[@]}" --set warmup_steps=12 --init-from darionet-psnr \
     "${compact[@]}"
   fit retrained "retrained-$seed" "$seed" "${whole[@]}"

@@ -4,7 +4,7 @@
 # camvid/ and weights/mobilenetv2_tfquant.toml:
 #   results/camvid/train.sh REAL
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
-# in RUN='nice -n 10'. Training reads camvid/train; nothing is selected by camvid/val, on which eval.sh scores.
+# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads camvid/train; nothing is selected by camvid/val, on which eval.sh scores.
 set -euo pipefail
 name=camvid data=camvid:real/camvid protocol=dense-x4 network=roads
 shared=(--set patch=256)
@@ -17,7 +17,7 @@ once roads network fpn --encoder timm:mobilenetv2_100 --init-encoder real/weight
 
 fit darionet darionet-psnr 0 --recipe cpu-small-psnr "${quarter[@]}" --set warmup_steps=12 "${compact[@]}"
 fit sr4ir sr4ir-warm-up 0 --recipe cpu-small-warm-up "${quarter[@]}" --set warmup_steps=12
-for seed in 0 1 2; do
+for seed in ${SEEDS:-0 1 2}; do
   fit darionet "darionet-$seed" "$seed" --recipe cpu-small "${rest[@]}" --set warmup_steps=12 --init-from darionet-psnr \
     "${compact[@]}"
   fit retrained "retrained-$seed" "$seed" "${whole[@]}" --set optimizer=adam --set lr=3e-4 --set schedule=cosine
