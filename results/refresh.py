@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from srbench.leaderboard import Leaderboard, Row, build
+from srbench.leaderboard.escapes import markdown_cell
+from srbench.leaderboard.tables import columns, task_type_of
 from srbench.leaderboard.texts import TIE_MARK, best_sizes, row_name, written_rank
 from srbench.records.cells import NO_CLASSIFIER, StoredCell, find_records, safe_name
 from srbench.records.made import MADE_FILE, Made, made_by
@@ -80,8 +82,10 @@ def fill_page(page: Path, board: Leaderboard, name: str, provenance: Made, figur
     rows = drawn(board)
     if any(row.accuracy_by_size for row in rows):
         table = swept_table(rows)
+    elif rows:
+        table = short_table(board)
     else:
-        table = short_table(board) if rows else rated_table(board)
+        table = rated_table(board) if drawn(board, "srcc") else dense_table(board)
     text = between(text, f"table:{name}", f"{table}\n\n{made}")
     for figure in figures:
         text = between(text, f"picture:{name}", f"![accuracy against latency on {name}]({here}{name}/{figure})")
@@ -164,6 +168,28 @@ def rated_table(board: Leaderboard) -> str:
             f" | {_number(row['emd'])} |"
         )
     return "\n".join(lines)
+
+
+def dense_table(board: Leaderboard) -> str:
+    """Return rows of masks or boxes as Markdown: what their task type measures, the recovered gap and PSNR."""
+    kind = task_type_of(board, board.rows[0].task)
+    rows = drawn(board, kind.ranks[0])
+    names = {"recovered_gap", "psnr", *(each.name for each in kind.metrics)}
+    wanted = [
+        column
+        for column in columns(kind.name)
+        if column.filled(rows) and (column.name in {"rank", "method", f"{kind.ranks[0]}_ci"} or column.name in names)
+    ]
+    lines = [
+        "| " + " | ".join(" ".join(column.header.split()) for column in wanted) + " |",
+        "|" + "|".join(":--" if column.justify == "left" else "--:" for column in wanted) + "|",
+        *("| " + " | ".join(markdown_cell(column.show(row)) for column in wanted) + " |" for row in rows),
+    ]
+    said = (
+        f"Behind every method stands {board.rows[0].classifier}. Recovered gap: 0 is bilinear, 1 the original."
+        f" {TIE_MARK}: tied with the best. Brackets: 95 % intervals."
+    )
+    return "\n".join([*lines, "", said])
 
 
 def _number(value: float | None) -> str:

@@ -4,7 +4,8 @@
 # weights/mobilenetv2_tfquant.toml:
 #   results/bccd/train.sh REAL
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
-# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads the split train; nothing is selected by the split val, on which eval.sh scores.
+# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads the split train;
+# nothing is selected by the split val, on which eval.sh scores.
 set -euo pipefail
 name=bccd data=voc:real/bccd protocol=dense-x8 network=cells
 shared=()
@@ -13,7 +14,7 @@ source "$(dirname "$0")/../dense.sh"
 
 # Cells are 40 to 250 pixels wide, so that a pyramid from stride 16 on finds them at a quarter of the cost.
 once cells network fcos --encoder timm:mobilenetv2_100 --init-encoder real/weights/mobilenetv2_tfquant.toml \
-  --epochs 20 --set batch_size=4 --set args.width=64 --set args.convs=2 --set args.finest=16 --set select=none \
+  --epochs 14 --set batch_size=4 --set args.width=64 --set args.convs=2 --set args.finest=16 --set select=none \
   --set validate_every=100 --set store_fp16=true --seed 0
 
 fit darionet darionet-psnr 0 --recipe cpu-small-psnr "${quarter[@]}" --set warmup_steps=12 --set patch=none "${compact[@]}"

@@ -4,7 +4,8 @@
 # camvid/ and weights/mobilenetv2_tfquant.toml:
 #   results/camvid/train.sh REAL
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
-# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads camvid/train; nothing is selected by camvid/val, on which eval.sh scores.
+# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads camvid/train;
+# nothing is selected by camvid/val, on which eval.sh scores.
 set -euo pipefail
 name=camvid data=camvid:real/camvid protocol=dense-x4 network=roads
 shared=(--set patch=256)
