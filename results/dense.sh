@@ -3,6 +3,7 @@
 #   data      SPEC that all train on
 #   protocol  of LR
 #   network   that the methods stand before
+#   steps     of each method, 8 images each
 #   shared    words of `srbench train` that all methods share
 real=$(cd "$1" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -27,7 +28,8 @@ fit() { # METHOD, NAME, SEED, then the words that are this run's own; 8 images a
     --set select=none --set validate_every=100 "$@"
 }
 
-quarter=(--epochs 1 --set steps_per_epoch=25)
-rest=(--epochs 1 --set steps_per_epoch=75)
-whole=(--epochs 1 --set steps_per_epoch=100)
-compact=(--set parameters.arch=compact --set parameters.blocks=16 --set parameters.features=32)
+quarter=(--epochs 1 --set steps_per_epoch=$((steps / 4)))
+rest=(--epochs 1 --set steps_per_epoch=$((steps - steps / 4)))
+whole=(--epochs 1 --set steps_per_epoch="$steps")
+disp=(--init-from real/weights/disp_x4.safetensors --set parameters.arch=disp --set parameters.blocks=4
+  --set parameters.features=32 --set lr=4e-4 --set warmup_steps=12 --set ema=0.98)

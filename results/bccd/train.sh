@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Trains a detector of blood cells on HR, and what is compared behind it at x8 (protocol dense-x8): darionet before the frozen
-# detector, sr4ir and retrained with it, each for 800 image-steps and with three seeds. Give the folder that holds bccd/ and
-# weights/mobilenetv2_tfquant.toml:
+# Trains a detector of blood cells on HR, and what is compared behind it at x8 (protocol dense-x8): darionet before the
+# frozen detector, sr4ir and retrained with it, each for 800 image-steps and with three seeds. darionet starts from the
+# published DISP, sr4ir from bilinear enlargement and with a quarter of its steps for pixels alone. Give the folder that
+# holds bccd/ and weights/:
 #   results/bccd/train.sh REAL
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
-# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads the split train;
-# nothing is selected by the split val, on which eval.sh scores.
+# in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads the split train; nothing is selected by the
+# split val, on which eval.sh scores.
 set -euo pipefail
-name=bccd data=voc:real/bccd protocol=dense-x8 network=cells
+name=bccd data=voc:real/bccd protocol=dense-x8 network=cells steps=100
 shared=()
 # shellcheck source=results/dense.sh
 source "$(dirname "$0")/../dense.sh"
@@ -17,11 +18,9 @@ once cells network fcos --encoder timm:mobilenetv2_100 --init-encoder real/weigh
   --epochs 14 --set batch_size=4 --set args.width=64 --set args.convs=2 --set args.finest=16 --set select=none \
   --set validate_every=100 --set store_fp16=true --seed 0
 
-fit darionet darionet-psnr 0 --recipe cpu-small-psnr "${quarter[@]}" --set warmup_steps=12 --set patch=none "${compact[@]}"
 fit sr4ir sr4ir-warm-up 0 --recipe cpu-small-warm-up "${quarter[@]}" --set warmup_steps=12
 for seed in ${SEEDS:-0 1 2}; do
-  fit darionet "darionet-$seed" "$seed" --recipe cpu-small "${rest[@]}" --set warmup_steps=12 --init-from darionet-psnr \
-    "${compact[@]}"
+  fit darionet "darionet-$seed" "$seed" --recipe cpu-small "${whole[@]}" "${disp[@]}"
   fit retrained "retrained-$seed" "$seed" "${whole[@]}"
   fit sr4ir "sr4ir-$seed" "$seed" "${rest[@]}" --set warmup_steps=12 --init-from sr4ir-warm-up
 done
