@@ -1,4 +1,4 @@
-"""Masks and boxes through two processes and through kill -9: lists of any length travel with the samples."""
+"""Masks and boxes through two processes and through kill -9, in evaluation and in training."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
+import training_world as world
 
 from srbench import evaluate
 from srbench.evaluation import options
 from srbench.records.cells import find_records
+from srbench.training.api import train
+from srbench.training.checkpoint import read
+from srbench.training.result import TrainingResult
+from srbench.weights.files import read_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -109,3 +115,71 @@ def test_two_processes_find_what_one_finds(
         for process in processes:
             process.kill()
     same(samples(tmp_path / "two"), samples(tmp_path / "one"), rtol=1e-5, atol=1e-6)
+
+
+# --- training
+
+RECIPE = ["parameters.blocks=1", "parameters.features=8", "warmup_steps=0", "schedule=constant", "select=none"]
+TRAIN = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from srbench.training.api import train
+train("darionet", **json.loads(sys.argv[1]))
+"""
+
+
+@pytest.fixture(params=["demo-seg", "demo-det"])
+def taught(request: pytest.FixtureRequest, own_folders: Path) -> dict[str, Any]:
+    """What a training before the network of some scenes is called with: 8 steps of 2 of them."""
+    if request.param == "demo-seg":
+        pytest.importorskip("segmentation_models_pytorch")
+    return {
+        "data": [request.param],
+        "classifier": [request.param],
+        "recipe": "cpu-small",
+        "epochs": 4,
+        "limit": 4,
+        "device": "cpu",
+        "progress": False,
+    }
+
+
+def run(taught: dict[str, Any], out: Path, *overrides: str, **options: Any) -> TrainingResult:
+    return train("darionet", **taught | options | {"overrides": [*RECIPE, *overrides], "out": str(out)})
+
+
+def assert_equal(found: TrainingResult, expected: TrainingResult) -> None:
+    ours, theirs = found.network.state_dict(), expected.network.state_dict()
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    clocks = ["seconds", "images_per_s", "wait_share"]
+    pd.testing.assert_frame_equal(found.history.drop(columns=clocks), expected.history.drop(columns=clocks))
+
+
+def test_a_training_that_is_killed_goes_on_to_the_same_weights(taught: dict[str, Any], tmp_path: Path) -> None:
+    steps = ["batch_size=2", "steps_per_epoch=2", "checkpoint_every=1"]
+    options = taught | {"overrides": [*RECIPE, *steps], "out": str(tmp_path / "killed")}
+    process = subprocess.Popen([sys.executable, "-c", TRAIN, json.dumps(options)])
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    try:
+        seen = set()
+        while process.poll() is None and len(seen) < 3:  # the first is that of the start
+            if checkpoint.exists():
+                seen.add(checkpoint.stat().st_mtime_ns)
+            time.sleep(0.002)
+        assert process.poll() is None, "it ended before it could be killed"
+    finally:
+        process.kill()
+        process.wait()
+    assert 0 < read(checkpoint)["steps"] < 8, "it was killed between its steps"
+    assert_equal(run(taught, tmp_path / "killed", *steps, resume=True), run(taught, tmp_path / "whole", *steps))
+
+
+def test_two_ranks_train_as_one_process_with_twice_the_batch(taught: dict[str, Any], tmp_path: Path) -> None:
+    steps = ["steps_per_epoch=2", "optimizer=sgd", "lr=0.001", "clip_norm=1", "store_fp16=false", "augment.flip=false"]
+    options = taught | {"overrides": [*RECIPE, *steps, "batch_size=1"], "out": str(tmp_path / "two")}
+    world.run_two_ranks(tmp_path / "ranks.py", TRAIN, options, timeout=400)
+    alone = run(taught, tmp_path / "one", *steps, "batch_size=2")
+    together = read_state(next((tmp_path / "two" / "weights").glob("*.safetensors")))
+    for name, value in alone.network.state_dict().items():
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-5)
