@@ -17,14 +17,14 @@ from pathlib import Path
 # Imports once what a run needs, then forks a process for every command line that it reads: each is a process of its own
 # that can be killed, without the seconds that importing torch takes.
 NURSERY = """
-    import json, os, signal, sys, traceback
+    import datetime, json, os, signal, sys, traceback
     import matplotlib.pyplot, onnx, onnxruntime, onnxscript, scipy.stats, sklearn.metrics, timm, torch
     import torch.distributed
     import srbench.evaluation.api, srbench.export, srbench.report, srbench.report.site, srbench.training.api
     import srbench.upscaling
     from functools import partial
     from srbench import leaderboard
-    from srbench.evaluation import costs, options
+    from srbench.evaluation import costs, distributed, options
     from srbench.cli import main
     from srbench.registry import Registry
 
@@ -35,6 +35,8 @@ NURSERY = """
     costs.BUDGET_S = 0.001
     leaderboard.build = partial(leaderboard.build, draws=20)
     options.CHUNK = 60  # several shards a cell
+    # Whoever waits for a process that was killed before they met waits as long as for one that was started late.
+    distributed.MEETING_TIME = datetime.timedelta(seconds=15)
 
     def start(words, environment, log):
         child = os.fork()

@@ -39,6 +39,22 @@ def environment(monkeypatch, **variables: object) -> None:
         monkeypatch.setenv(name, str(value))
 
 
+class Group:
+    """What new_group returns; it remembers how long its processes wait for each other."""
+
+    waits: datetime.timedelta | None = None
+
+    def _get_backend(self, device: torch.device) -> Group:
+        assert device == torch.device("cpu")
+        return self
+
+    def _set_default_timeout(self, time: datetime.timedelta) -> None:
+        self.waits = time
+
+
+GLOO = Group()
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Record what is asked of CUDA and of torch.distributed, of which nothing is there."""
@@ -58,7 +74,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(dist, "rendezvous", recorded("rendezvous", lambda *_, **__: iter([(store, 0, 0)])))
     monkeypatch.setattr(dist, "PrefixStore", lambda prefix, store: (prefix, store))
     monkeypatch.setattr(dist, "init_process_group", recorded("init"))
-    monkeypatch.setattr(dist, "new_group", recorded("new_group", "the gloo group"))
+    monkeypatch.setattr(dist, "new_group", recorded("new_group", GLOO))
     monkeypatch.setattr(dist, "barrier", recorded("barrier"))
     monkeypatch.setattr(dist, "all_gather_object", recorded("gather"))
     monkeypatch.setattr(dist, "destroy_process_group", recorded("destroy"))
@@ -83,11 +99,11 @@ def test_the_device_comes_first_and_the_group_is_destroyed_last(calls, monkeypat
     assert backend == "nccl" and options["device_id"] == torch.device("cuda", 2)
     assert (options["rank"], options["world_size"]) == (6, 8)
     assert options["timeout"] <= datetime.timedelta(minutes=10)
-    assert by_name["new_group"][1]["backend"] == "gloo" and by_name["new_group"][1]["timeout"] > datetime.timedelta(
-        days=1
-    )
-    assert by_name["barrier"][1] == {"group": "the gloo group"}  # never through the device
-    assert by_name["gather"][-1] == {"group": "the gloo group"}
+    assert by_name["new_group"][1]["backend"] == "gloo"
+    assert by_name["new_group"][1]["timeout"] <= datetime.timedelta(minutes=10)  # to join; then they wait for long
+    assert GLOO.waits is not None and GLOO.waits > datetime.timedelta(days=1)
+    assert by_name["barrier"][1] == {"group": GLOO}  # never through the device
+    assert by_name["gather"][-1] == {"group": GLOO}
     assert by_name["destroy"][1] is None  # the whole group
 
 
@@ -109,7 +125,7 @@ def test_a_group_of_the_caller_is_used_and_stays(calls, monkeypatch):
     with joined("auto") as (device, ranks):
         assert (device.index, ranks.rank, ranks.world) == (1, 5, 8)  # the fifth of four devices a machine
     assert [call[0] for call in calls] == ["set_device", "new_group", "destroy"]
-    assert calls[-1][1] == "the gloo group"
+    assert calls[-1][1] is GLOO
 
 
 def test_one_process_needs_no_group(calls, monkeypatch):
@@ -272,6 +288,49 @@ def test_two_processes_find_what_one_finds(tmp_path, own_folders, monkeypatch):
         assert of_two[key].thumbnails().keys() == cell.thumbnails().keys()
     assert len({cell.record.dataset.decode_s for cell in of_two.values()}) == 1
     assert not list((tmp_path / "two").rglob("*.tmp")) and not list((tmp_path / "two").rglob(".partial"))
+
+
+WAITERS = """
+    import datetime, os, sys, time
+    import torch.distributed as dist
+    from srbench.errors import SrbenchError
+    from srbench.evaluation import distributed
+
+    rank, what = int(os.environ["RANK"]), sys.argv[1]
+    distributed.MEETING_TIME = datetime.timedelta(seconds=2)
+    if what == "dies" and rank == 1:
+        dist.new_group = lambda **options: os._exit(9)  # it has met the others, and joins no group
+    try:
+        with distributed.joined("cpu") as (_, ranks):
+            if rank == 0:
+                time.sleep(3)  # it decodes, or times methods
+            ranks.wait()
+            print(ranks.gather(rank))
+    except SrbenchError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "outputs"),
+    [("works", ["[0, 1]", "[0, 1]"]), ("dies", ["process 0 of 2 goes no further, because another one was", ""])],
+)
+def test_processes_wait_for_one_at_work_and_not_for_one_that_is_gone(monkeypatch, what, outputs):
+    """A process may work for longer than the time for meeting; whoever ends before it has joined is not waited for."""
+    environment(monkeypatch)
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-c", textwrap.dedent(WAITERS), what]
+    processes = [
+        subprocess.Popen(words, env=os.environ | shared | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
+    ]
+    try:
+        for process, output in zip(processes, outputs, strict=True):
+            assert process.communicate(timeout=120)[0].startswith(output)
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_a_process_that_others_leave_says_so_in_a_sentence(monkeypatch):

@@ -62,6 +62,7 @@ def watch_changes(runs: Sequence[Run], root: Path, *, enough: float = float("inf
     """Return how often the files below a folder have changed when the runs have ended, or as soon as it is enough."""
     seen, changes = set(files_below(root)), 0
     while changes < enough and any(run.poll() is None for run in runs):
+        time.sleep(0.0005)  # looking without a pause would take the time of the run that it looks at
         now = set(files_below(root))
         changes += now != seen
         seen = now

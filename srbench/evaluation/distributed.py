@@ -75,10 +75,7 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:  # what gloo raises where a connection has ended
-            raise SrbenchError(
-                f"process {self.rank} of {self.world} goes no further, because another one was stopped or has failed:"
-                " what that one says is the cause; the same command goes on where it was"
-            ) from error
+            raise _left_by_others(self.rank, self.world) from error
 
 
 @contextmanager
@@ -109,12 +106,13 @@ def joined(device: str) -> Iterator[tuple[torch.device, Ranks]]:
     ours = not dist.is_initialized()
     if ours:
         _meet(rank, world, where)
-    # NCCL would send objects through the device, and gives up on whoever waits for more than ten minutes.
-    group = dist.new_group(backend="gloo", timeout=WAITING_TIME)
+    group = None
     try:
+        group = _patient_group(rank, world)
         yield where, Ranks(rank, world, group)
     finally:
-        dist.destroy_process_group(None if ours else group)
+        if ours or group is not None:
+            dist.destroy_process_group(None if ours else group)
 
 
 def _rank_and_world() -> tuple[int, int]:
@@ -173,6 +171,30 @@ def _meet(rank: int, world: int, device: torch.device) -> None:
             f"process {rank} of {world} did not meet the others at {where} ({sentence(error)});"
             " start all of them by torchrun, or unset RANK and WORLD_SIZE"
         ) from error
+
+
+def _patient_group(rank: int, world: int) -> Any:
+    """Return a group on the CPU whose processes wait for each other for days, once all of them have joined it.
+
+    NCCL would send objects through the device, and gives up on whoever waits for more than ten minutes. A process that
+    ends before it has joined closes no connection, so for joining there is the time for meeting only.
+
+    Raises:
+        SrbenchError: If another process has ended before.
+    """
+    try:
+        group: Any = dist.new_group(backend="gloo", timeout=MEETING_TIME)
+    except RuntimeError as error:
+        raise _left_by_others(rank, world) from error
+    group._get_backend(torch.device("cpu"))._set_default_timeout(WAITING_TIME)
+    return group
+
+
+def _left_by_others(rank: int, world: int) -> SrbenchError:
+    return SrbenchError(
+        f"process {rank} of {world} goes no further, because another one was stopped or has failed:"
+        " what that one says is the cause; the same command goes on where it was"
+    )
 
 
 @functools.cache
