@@ -68,7 +68,7 @@ def words(place, out, *more):
     ]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_stopped_command_names_resume_and_exits_130(place, tmp_path, number):
     out = tmp_path / "run"
     ready = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from srbench.cli import caching, publishing, shipping
-from srbench.cli.guard import Commands, guarded
+from srbench.cli.guard import Commands, guarded, stopped
+from srbench.cli.signals import stop_on_signals
 from srbench.cli.terminal import Device, Plugins, show, waiting, weights_by_method
 from srbench.compute.process import prepare_process
 from srbench.errors import UsageError
@@ -35,22 +35,12 @@ def main() -> None:
     prepare_process()
     if os.environ.get("COLUMNS") == "0":  # no width at all; Rich would print empty tables
         os.environ["COLUMNS"] = "80"
-    _stop_on_sigterm()
+    stop_on_signals()
     _say_what_can_be_said()
-    app()
-
-
-def _stop_on_sigterm() -> None:
-    """Have SIGTERM end a command as Ctrl-C does: with a sentence, and nothing half-written.
-
-    A rank of torchrun may wait inside a collective, where Python sees no signal, so there SIGTERM ends the process.
-    """
-
-    def stop(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        signal.signal(signal.SIGTERM, stop)
+    try:
+        app()
+    except KeyboardInterrupt as stop:  # before any command has begun
+        sys.exit(stopped(stop))
 
 
 def _say_what_can_be_said() -> None:

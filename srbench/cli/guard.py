@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import typer
 from typer.core import TyperGroup
 
+from srbench.cli.signals import STOPPED
 from srbench.errors import SrbenchError, is_out_of_memory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -50,8 +51,7 @@ def guarded(command: Command) -> Command:
             typer.echo(f"srbench: {error}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as stop:
-            typer.echo(f"srbench: {str(stop) or 'stopped; the same command goes on where it was'}", err=True)
-            raise typer.Exit(130) from None
+            raise typer.Exit(stopped(stop)) from None
         except BrokenPipeError:
             sys.stderr.close()
             raise typer.Exit(1) from None
@@ -68,6 +68,13 @@ def guarded(command: Command) -> Command:
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]
+
+
+def stopped(stop: KeyboardInterrupt) -> int:
+    """Say that somebody stopped the command, and return the exit code."""
+    with contextlib.suppress(OSError):  # the terminal may be closed
+        typer.echo(f"srbench: {str(stop) or 'stopped; the same command goes on where it was'}", err=True)
+    return STOPPED
 
 
 def _of_the_machine(error: Exception) -> str | None:
