@@ -1,4 +1,4 @@
-# Read by bccd/train.sh and camvid/train.sh: the folder of the runs, and how one of them is made. They set
+# Read by bccd/train.sh and camvid/train.sh: the folder of the runs, how one of them is made and what is kept. They set
 #   name      of the folder in out/
 #   data      SPEC that all train on
 #   protocol  of LR
@@ -26,6 +26,12 @@ fit() { # METHOD, NAME, SEED, then the words that are this run's own; 8 images a
   shift 3
   once "$name" "$method" --network "$network" --seed "$seed" --set batch_size=8 --set augment.flip=true "${shared[@]}" \
     --set select=none --set validate_every=100 "$@"
+}
+
+keep() { # all that has a name but the pixel stage, which is no method of its own
+  mkdir -p "../../results/$name/weights"
+  cp -r named/. "../../results/$name/weights"
+  rm -f "../../results/$name/weights/sr4ir/sr4ir-warm-up".*
 }
 
 quarter=(--epochs 1 --set steps_per_epoch=$((steps / 4)))

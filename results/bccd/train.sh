@@ -6,7 +6,7 @@
 #   results/bccd/train.sh REAL
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
 # in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads the split train; nothing is selected by the
-# split val, on which eval.sh scores.
+# split val, on which eval.sh scores. What it made is copied to weights/ beside this file.
 set -euo pipefail
 name=bccd data=voc:real/bccd protocol=dense-x8 network=cells steps=100
 shared=()
@@ -24,3 +24,4 @@ for seed in ${SEEDS:-0 1 2}; do
   fit retrained "retrained-$seed" "$seed" "${whole[@]}"
   fit sr4ir "sr4ir-$seed" "$seed" "${rest[@]}" --set warmup_steps=12 --init-from sr4ir-warm-up
 done
+keep

@@ -6,7 +6,7 @@
 #   results/camvid/train.sh REAL
 # A run that is finished is left alone, and one that was stopped goes on from its checkpoint. RUN stands before each run, as
 # in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads camvid/train; nothing is selected by
-# camvid/val, on which eval.sh scores.
+# camvid/val, on which eval.sh scores. What it made is copied to weights/ beside this file.
 set -euo pipefail
 name=camvid data=camvid:real/camvid protocol=dense-x4 network=roads steps=200
 shared=(--set patch=256)
@@ -23,3 +23,4 @@ for seed in ${SEEDS:-0 1 2}; do
   fit retrained "retrained-$seed" "$seed" "${whole[@]}" --set optimizer=adam --set lr=3e-4 --set schedule=cosine
   fit sr4ir "sr4ir-$seed" "$seed" --recipe cpu-small "${rest[@]}" --set warmup_steps=12 --init-from sr4ir-warm-up
 done
+keep
