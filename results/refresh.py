@@ -25,6 +25,7 @@ from srbench.records.made import MADE_FILE, Made, made_by
 from srbench.report.figures import draw_all
 
 ROOT = Path(__file__).resolve().parent.parent
+DRAWN = ("cost-latency", "iou", "ap", "box-sizes")  # the first is shown on pages
 FILES = ("leaderboard.json", "leaderboard.csv", "leaderboard.md", "per_class.csv")
 
 
@@ -49,14 +50,15 @@ def main() -> None:
 
 
 def draw(board: Leaderboard, cells: Sequence[StoredCell], target: Path) -> list[str]:
-    """Save the report's figures of accuracy against latency and of training; return the names of the former."""
+    """Save the report's figures of DRAWN and of training; return the names of those that pages show."""
     for old in target.glob("*.svg"):
         old.unlink()
     shown = []
     for figure in draw_all(board, cells):
-        if figure.name.startswith("cost-latency"):
-            name = f"cost-latency-{safe_name(figure.classifier, missing=NO_CLASSIFIER)}.svg"
-            shown.append(name)
+        kind = next((each for each in DRAWN if figure.name.startswith(f"{each}-")), None)
+        if kind is not None:
+            name = f"{kind}-{safe_name(figure.classifier, missing=NO_CLASSIFIER)}.svg"
+            shown += [name] if kind == DRAWN[0] else []
         elif figure.section == "training":
             name = f"{figure.name}.svg"
         else:
