@@ -33,7 +33,7 @@ class MethodInfo:
 
     Attributes:
         role: "baseline" has nothing to train, "network" has weights, "control" is a row that keeps a comparison
-            honest and is never part of a ranking; "precomputed" is the harness's own, for images restored elsewhere.
+            fair and is never ranked; "precomputed" is the harness's own, for images restored elsewhere.
         family: Free word for tables: "interpolation", "super-resolution", "resizer", ...
         version: Raise it when the method's output changes; cells of another version are computed anew.
         factor: Enlargement of the network (4), or "any" if `forward` returns the size it is asked for.
@@ -81,7 +81,8 @@ class Batch:
         lr: `(N, C, h, w)`, RGB, float32, [0, 1].
         hr: `(N, C, H, W)`, RGB, float32, [0, 1].
         label: What the data say of `hr`, as its task type has it: `(N,)` int64 indices of the classifier's outputs;
-            for "iqa" `(N, 10)` float32, the distribution of the ratings. None for data that say nothing.
+            for "iqa" `(N, 10)` float32, the distribution of the ratings; for masks and boxes what `TaskType.targets` of
+            "segmentation" and "detection" returns. None for data that say nothing.
         teacher_logits: `(N, K)` float32, the frozen teacher's logits of `hr`, or None without a teacher.
         sr_size: (height, width) that SR must have.
         task_type: What the data ask of a network, a name of `srbench.task_types`.
@@ -117,7 +118,7 @@ class Method(nn.Module):
     info: MethodInfo
     weights: ClassVar[Mapping[str, NamedWeights]] = {}
     recipes: ClassVar[Mapping[str, Any]] = {}
-    recipe: Any = None  # the recipe in force, set by the training shell before the first step
+    recipe: Any = None  # the recipe in force, set by the training loop before the first step
     tiny: ClassVar[Mapping[str, Any]] = {}  # constructor arguments of the smallest sensible network, for conformance
 
     def forward(self, lr: Tensor, size: tuple[int, int]) -> Tensor:
@@ -139,7 +140,7 @@ class Method(nn.Module):
         return None
 
     def prepare(self, protocol: Protocol) -> None:
-        """Take from the protocol what the method's definition depends on (MATLAB's border, say)."""
+        """Take from the protocol what the method's definition depends on such as MATLAB's border."""
 
     @classmethod
     def from_weights(cls, loaded: WeightsFile) -> Method:
@@ -194,7 +195,7 @@ class Method(nn.Module):
         raise ContractError(f"{type(self).__name__} has recipes but no training_step; define one, or leave recipes out")
 
     def helpers(self) -> Mapping[str, nn.Module]:
-        """Return helper networks by name (a discriminator); the training shell steps and saves them."""
+        """Return helper networks by name (a discriminator); the training loop steps and saves them."""
         return {}
 
     def helper_step(self, name: str, batch: Batch, sr: Tensor) -> Tensor:

@@ -486,6 +486,18 @@ def test_listed_names_are_broken_at_hyphens_where_a_terminal_is_narrow(capsys, m
     assert listing.broken("a sentence of words, and averylongword", 9) == "a sentence of words, and averylongword"
 
 
+def test_a_long_name_takes_no_other_column_away(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "72")
+    rows = (
+        ("darionet", "-".join(["mobilenetv2"] * 5), "user", "Apache-2.0", "frozen"),
+        ("esrgan", "x4", "to be fetched", "", ""),
+    )
+    listing.show(listing.Listing(("namespace", "weights", "where", "licence", "note"), rows))
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("namespace", "darionet", "user", "to be fetched", "Apache-", "frozen"))
+    assert shown.count("mobilenetv2") == 5
+
+
 def test_listed_names_in_brackets_survive(capsys):
     listing.show(listing.Listing(("name", "what", "why"), (("[x]", "[red]a", "b"),)))
     assert {"[x]", "[red]a"} <= set(capsys.readouterr().out.split())

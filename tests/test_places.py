@@ -181,6 +181,17 @@ def test_the_power_line_follows_the_discordance_of_the_rows(tmp_path):
     assert said in tables.markdown(read_leaderboard(tmp_path / "leaderboard.json"))
 
 
+def test_the_power_line_says_where_the_rows_disagree_on_too_few_images(tmp_path):
+    put(tmp_path, "bilinear", range(50))
+    put(tmp_path, "bicubic", range(52))
+    board = built(tmp_path)
+    power = board.power_of("photos-0.32", "net")
+    assert power["difference"] > power["discordance"] == 2 / 120
+    text = tables.markdown(board)
+    assert "more than rows and bilinear can differ by here, as they disagree on 1.7 % of them" in text
+    assert "where two methods disagree" not in text
+
+
 def test_without_a_network_psnr_gives_the_places(tmp_path):
     random = np.random.default_rng(0)
     for method, mse in (("bilinear", 0.004), ("bicubic", 0.002), ("lanczos", 0.002)):

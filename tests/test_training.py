@@ -1,4 +1,4 @@
-"""The training shell on tiny methods, classifiers and generated images."""
+"""The training loop on tiny methods, classifiers and generated images."""
 
 from __future__ import annotations
 

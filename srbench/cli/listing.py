@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _BETWEEN = 3  # characters between two columns of a table
+_NARROWEST = 8  # characters that a column has at least, where the terminal allows it
 
 
 @dataclass(frozen=True)
@@ -113,13 +114,16 @@ def show(listing: Listing) -> None:
 
     console = Console()
     table = Table(box=box.SIMPLE_HEAD)
-    fixed = len(listing.headers) - 2  # names are never cut: only the last two columns, lists and sentences, may wrap
-    for position, header in enumerate(listing.headers):
-        table.add_column(header, no_wrap=position < fixed, overflow="fold")
+    fixed = len(listing.headers) - 2  # names stay whole where there is room; the last two columns may always wrap
     widths = [max(map(len, column)) for column in zip(listing.headers, *listing.rows, strict=True)]
     room = (console.width - sum(widths[:fixed]) - _BETWEEN * len(widths) - 1) // 2
+    if room < _NARROWEST:  # the longest name gives way, or every column would be cut
+        longest = max(range(fixed), key=widths.__getitem__)
+        widths[longest], room = max(widths[longest] - 2 * (_NARROWEST - room), _NARROWEST), _NARROWEST
+    for position, header in enumerate(listing.headers):
+        table.add_column(header, no_wrap=position < fixed, overflow="fold")
     for row in listing.rows:
-        cells = (cell if position < fixed else broken(cell, room) for position, cell in enumerate(row))
+        cells = (broken(cell, widths[at] if at < fixed else room) for at, cell in enumerate(row))
         table.add_row(*map(Text, cells))  # Text, not markup: a name in square brackets would vanish
     console.print(table)
     for note in listing.notes:

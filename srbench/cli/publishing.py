@@ -1,4 +1,4 @@
-"""Commands that show results to others.
+"""`srbench site`, `pack` and `verify`: results are shown to others, and those of others are checked.
 
 They parse, call Python and print; `srbench.cli` registers them.
 """

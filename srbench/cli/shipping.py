@@ -1,4 +1,4 @@
-"""Commands that use a method instead of scoring it: on pictures, and in production.
+"""`srbench export`, `upscale`, `identify-resize`, `choose` and `rate`: methods at work, on pictures and in production.
 
 They parse, call Python and print; `srbench.cli` registers them.
 """

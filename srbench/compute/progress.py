@@ -1,4 +1,4 @@
-"""How far something is: a bar with the time left on a terminal, a line a minute where the error stream is none."""
+"""Progress of long work: a bar with the time left on a terminal, else a line a minute."""
 
 from __future__ import annotations
 

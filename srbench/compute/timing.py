@@ -42,11 +42,6 @@ class Timing:
     batch_size: int
 
     @property
-    def ms_per_image(self) -> float:
-        """Median milliseconds per image."""
-        return 1e3 * self.median_s / self.batch_size
-
-    @property
     def images_per_s(self) -> float:
         """Images per second at the median."""
         return self.batch_size / self.median_s

@@ -28,7 +28,7 @@ class Finding:
 
 
 def check(method_class: type[Method], name: str) -> list[Finding]:
-    """Run every check that applies to a method; takes about a second.
+    """Run every check that applies to a method; takes seconds.
 
     Args:
         method_class: The method.

@@ -96,7 +96,7 @@ def cuda_training(recipe: Recipe) -> Callable[[Subject], str]:
 
     def run(subject: Subject) -> str:
         trial = Trial.of(subject, recipe)
-        trial.method.helpers()  # built here, as the shell does before it moves them
+        trial.method.helpers()  # built here, as the training loop does before it moves them
         try:
             with fake_cuda():
                 trial = trial.to("cuda")

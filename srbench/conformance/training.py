@@ -71,7 +71,7 @@ class Trial:
         teacher = toy_classifier(subject.cls.info.channels, norm=norm).eval().requires_grad_(False)
         classifier: nn.Module | None = None
         if recipe.track == "adapted":
-            in_turn = bool(recipe.classifier_losses)  # then the shell freezes it while the method is stepped
+            in_turn = bool(recipe.classifier_losses)  # then the loop freezes it while the method is stepped
             classifier = copy.deepcopy(teacher).requires_grad_(not in_turn)
             method.adapt(classifier)
             classifier.train(not in_turn)

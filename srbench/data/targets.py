@@ -1,4 +1,4 @@
-"""What the data say about places in an image, moved as the pixels are: placed on HR, cut, turned, mirrored.
+"""Masks and boxes, moved as the pixels of their image are: placed on HR, cut, turned, mirrored.
 
 A target is an array of one of two forms. A mask is `(H, W)`, uint8, a class for each pixel. Boxes are rows of
 `srbench.data.boxes`, `(k, 7)`, float32, which are cut at the edges of what is kept of the image.

@@ -1,4 +1,4 @@
-"""The weights of a command that runs one method: those that were named, or the only ones that can be meant."""
+"""Chooses the weights of a command that runs one method: those that were named, or the only possible ones."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class EvalOptions:
         split: Name of the split, or None for the dataset's own default.
         classifiers: SPECs, or one; () means the demo's own on `demo`, and image metrics alone on pairs and data without
             labels.
-        protocol: A protocol, its name or file; None is the dataset's own (`clean` but for the demo and the lenses).
+        protocol: A protocol, its name or file; None is the dataset's own.
         scales: LR side / HR side, one or several, which make several tasks; () keeps the protocol's own.
         shifts: Degradations to score under too, names or files of protocols, or "all"; each makes a task beside each of
             the others.
@@ -52,7 +52,7 @@ class EvalOptions:
         batch_size: Images a batch; None chooses by the device and the size of the images.
         device: "auto", "cpu" or "cuda".
         precision: "auto" (fp32 when scoring), "fp32", "tf32" (on a GPU) or "bf16".
-        seed: Seed of the degradation's noise.
+        seed: Seed of everything that is drawn: the noise of the degradation and the bootstrap.
         out: Folder of the results; None is out/<dataset>.
         force: Compute every cell anew.
         plugins: Files of further methods, or one.

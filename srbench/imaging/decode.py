@@ -1,4 +1,4 @@
-"""Decode one image file to RGB, 8 bits, whatever it was saved as."""
+"""Decodes one image file to RGB of 8 bits, whatever format, depth and channels it was saved with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tables beside the leaderboard share: their task and network, and rows with values of one metric."""
+"""The base of tables beside the leaderboard (shifts, slices): a task and network, and rows of one metric's values."""
 
 from __future__ import annotations
 

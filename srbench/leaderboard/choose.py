@@ -1,4 +1,4 @@
-"""One configuration out of a table: the best that keeps within limits, and what the limits cost.
+"""`srbench choose`: the best row of a table that keeps within limits, and what the limits cost.
 
 With a limit of bytes the table is that of `srbench rate`: a configuration is a side, a codec, a quality and a method.
 

@@ -1,4 +1,4 @@
-"""Tables beside the leaderboard's own, as a terminal, Markdown and HTML show them: rows by columns of one metric."""
+"""Shows the tables beside the leaderboard (shifts, slices) in a terminal, in Markdown and in HTML."""
 
 from __future__ import annotations
 

@@ -194,9 +194,13 @@ def _power_note(board: Leaderboard, task: str, rows: Sequence[Row], unit: str) -
     power = next((each for row in rows if (each := board.power_of(task, row.classifier)) is not None), None)
     if power is None:
         return []
-    seen = f"where two methods disagree on {100 * power['discordance']:.1f} % of them, as rows and {BASELINE} do here"
+    share = f"{100 * power['discordance']:.1f} %"
     if power["difference"] is None:
         return [f"{power['n']} {unit} cannot show any difference in accuracy to exact McNemar p < 0.05"]
+    if power["difference"] > power["discordance"]:  # a difference needs as many disagreements
+        seen = f"more than rows and {BASELINE} can differ by here, as they disagree on {share} of them"
+    else:
+        seen = f"where two methods disagree on {share} of them, as rows and {BASELINE} do here"
     return [
         f"the smallest difference in accuracy that {power['n']} {unit} could show is"
         f" {100 * power['difference']:.1f} points (exact McNemar p < 0.05 in 80 % of such data sets), {seen}"

@@ -1,4 +1,4 @@
-"""What `srbench rate` found, read back: ways of sending an image, with bytes and decisions of every image."""
+"""Reads rate.json of `srbench rate`: ways of sending an image, with bytes and decisions of every image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What restored images and predictions are worth, and how sure that is.
+"""Metrics of restored images and of predictions, and how sure they are.
 
 - `catalogue`: one row a metric, which tables, files, `compare` and the report read.
 - `image`: SR against HR. `labels`: predictions against labels and against those on HR. `dense`: maps against masks.

@@ -1,4 +1,4 @@
-"""Which detections of an image are right, by COCO's rules, in the few numbers from which every AP follows.
+"""Which detections of an image are right, by COCO's rules, as the few numbers from which every AP follows.
 
 COCO's evaluation (Lin et al. 2014, pycocotools) matches the detections of each image and class with its objects in the
 order of their scores, at ten thresholds of overlap (IoU 0.50 to 0.95), once for objects of all sizes and once for each

@@ -1,4 +1,4 @@
-"""The rows of the catalogue that say what it costs: time, memory, size, arithmetic."""
+"""The catalogue's rows of cost: time, memory, size, arithmetic."""
 
 from __future__ import annotations
 

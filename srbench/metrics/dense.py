@@ -1,4 +1,4 @@
-"""Maps of classes against each other: counts for each image, and what sums of them are worth."""
+"""Metrics of maps of classes: counts for each image, and IoU and accuracy from their sums."""
 
 from __future__ import annotations
 

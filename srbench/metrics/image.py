@@ -1,4 +1,4 @@
-"""What one restored image is worth: mean squared error, PSNR and SSIM against HR.
+"""Metrics of one restored image against HR: mean squared error, PSNR and SSIM.
 
 The functions stay on the device and never wait for it, so that the pass that scores can call them for every batch.
 Importing torch takes seconds, so those who only make tables do without: functions of tensors import it.

@@ -1,4 +1,4 @@
-"""What predictions are worth: classification scores of each sample, calibration, per-class tables, AUC.
+"""Metrics of class predictions: scores of each sample, calibration, per-class tables, AUC.
 
 Functions of tensors stay on the device and never wait for it; those of NumPy arrays run once a cell. As in
 `srbench.metrics.image`, functions of tensors import torch themselves.

@@ -1,4 +1,4 @@
-"""The rows of the catalogue that say how well: of networks' outputs, of images, of how sure a row is."""
+"""The catalogue's rows of quality: metrics of classes and ratings, of images, and of how sure a row is."""
 
 from __future__ import annotations
 

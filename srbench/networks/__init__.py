@@ -1,1 +1,1 @@
-"""The networks behind SR: classifiers and quality networks, by name or by card."""
+"""The networks behind SR, by name or by card: classifiers, quality networks, segmentation networks, detectors."""

@@ -1,4 +1,4 @@
-"""What a network is asked for, whatever the data and the method: a class, or a rating of the image.
+"""What a network is asked for, whatever the data and the method: a class, a rating, a map of classes, or boxes.
 
 A *task* is a dataset split and a protocol. What the network behind SR answers there is its *task type*. A task type is
 one module of this package with one subclass of `TaskType`, found by itself; nothing else of the harness asks which one

@@ -1,4 +1,4 @@
-"""What must be said of weights that validation does not vouch for, and of networks that training would break."""
+"""Warnings of a training: weights that are no better than chance or untrained, and networks that train mode breaks."""
 
 from __future__ import annotations
 

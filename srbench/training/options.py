@@ -18,7 +18,7 @@ class TrainOptions:
     Attributes:
         data: SPECs of the data to train on, or one.
         val: SPEC of the validation data; None holds a part of `data` out, "test" takes its test split.
-        protocol: A protocol, its name or file; None is `demo` on the demo and `clean` elsewhere.
+        protocol: A protocol, its name or file; None is the dataset's own.
         scale: LR side / HR side, instead of the protocol's.
         recipe: A recipe, the name of one, or a TOML file; None takes the one for the data and the device.
         overrides: "key=value" settings of the recipe, or one.

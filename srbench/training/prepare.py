@@ -169,8 +169,8 @@ def _check_originals(options: TrainOptions) -> None:
     small = [spec for spec in [*options.data, options.val or ""] if is_small(spec)]
     if small:
         raise UsageError(
-            f"--data {small[0]}: these images were never large, and training needs large originals, at which a teacher"
-            f" looks and of which LR is made; data that have them are {with_originals()}: train on one that shows the"
+            f"--data {small[0]}: these images were never large, and training needs large originals, which the teacher"
+            f" sees and from which LR is made; data that have them are {with_originals()}: train on one that shows the"
             " same kind of thing, and score the result on the small images with `srbench eval`"
         )
 

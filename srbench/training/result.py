@@ -34,7 +34,7 @@ class TrainingResult:
     """What a training run leaves behind.
 
     Attributes:
-        weights: The weights of the selected epoch, in the run's folder; a copy resolves by name from now on.
+        weights: The weights of the selected epoch, in the run's folder; a copy is found by name from then on.
         history: One row an epoch; epoch 0 is before training.
         epoch: The selected epoch.
         metrics: Its figures on the validation data.

@@ -1,4 +1,4 @@
-"""What a frozen network makes of every image of a set, in a file of the cache: one row an image, with a checksum."""
+"""Caches what a frozen network makes of every image of a set: one row an image in a file, with a checksum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Wraps all trained modules into one, because DDP watches one forward a step."""
+"""Wraps all trained modules into one, because DDP watches one forward call a step."""
 
 from __future__ import annotations
 

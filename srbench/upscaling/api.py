@@ -46,13 +46,14 @@ def upscale(
         out: A file for a single picture, else a folder, in which folders are mirrored.
         factor: Enlargement of both sides, any number above 0; a network's own is brought to it by resampling.
         tile: Side of a tile in LR pixels, for pictures that do not fit into memory; None restores them whole. It is
-            rounded up to the windows of a network with attention. A tile
-            sees `MARGIN` more LR pixels on every side (`MARGIN / factor` where the factor is below 1).
-        weights: Name or file of the method's weights; None takes those on this computer if only one set can be meant.
+            rounded up to the windows of a network with attention. A tile sees `MARGIN` more LR pixels on every side
+            (`MARGIN / factor` where the factor is below 1).
+        weights: Name or file of the method's weights; None takes those on this computer, if only one choice is
+            possible.
         classifier: SPEC of a classifier that is asked before and after.
         device: "auto", "cpu" or "cuda".
-        max_megapixels: A picture that says that it has more, in 10^6 pixels, is not decoded: a small file can fill the
-            memory. None is 179, which is Pillow's own limit.
+        max_megapixels: A picture that claims more than this, in 10^6 pixels, is not decoded, since a small file can
+            fill the memory. None is 179, which is Pillow's own limit.
         plugins: Files of further methods.
         progress: Show a progress bar on a terminal.
 

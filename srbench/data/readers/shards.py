@@ -46,7 +46,7 @@ class Shard:
         Raises:
             UsageError: If fsspec, or the driver of this file system, is not installed.
         """
-        self.address, self._spec = address, spec
+        self.address = address
         self._files: Any = None
         if "://" in address:
             try:
