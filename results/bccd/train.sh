@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Trains a detector of blood cells on HR, and what is compared behind it at x8 (protocol dense-x8): darionet before the
-# frozen detector, sr4ir and retrained with it, each for 800 image-steps and with three seeds. darionet starts from the
+# frozen detector, sr4ir and retrained with it, each for 512 image-steps and with three seeds. darionet starts from the
 # published DISP, sr4ir from bilinear enlargement and with a quarter of its steps for pixels alone. Give the folder that
 # holds bccd/ and weights/:
 #   results/bccd/train.sh REAL
@@ -8,7 +8,7 @@
 # in RUN='nice -n 10', and SEEDS chooses seeds, as in SEEDS=0. Training reads the split train; nothing is selected by the
 # split val, on which eval.sh scores. What it made is copied to weights/ beside this file.
 set -euo pipefail
-name=bccd data=voc:real/bccd protocol=dense-x8 network=cells steps=100
+name=bccd data=voc:real/bccd protocol=dense-x8 network=cells steps=64
 shared=()
 # shellcheck source=results/dense.sh
 source "$(dirname "$0")/../dense.sh"
