@@ -801,7 +801,7 @@ def test_full_disk_under_the_cache_ends_in_a_sentence(run, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(SrbenchError, match=r"HR cache in .* cannot be written: No space left on device") as caught:
+    with pytest.raises(SrbenchError, match=r"the cache in .* cannot be written: No space left on device") as caught:
         run()
     assert caught.value.exit_code == 1
 

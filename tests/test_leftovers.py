@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from srbench import report, weights
 from srbench.cli import app
 from srbench.data.content import content_hashes
 from srbench.errors import SrbenchError, TrainingError
-from srbench.files.atomic import sweep_beside
+from srbench.files.atomic import STALE_S, sweep_beside, sweep_temporary, write_content
 from srbench.training import result
 from srbench.training.rows import CachedRows
 from srbench.weights import lookup
@@ -41,6 +43,35 @@ def test_only_the_temporary_files_of_a_file_go(tmp_path):
         path.touch()
     sweep_beside([tmp_path / "a.png", tmp_path / "none" / "c.png"])
     assert not ours.exists() and all(path.exists() for path in others)
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".png", "\N{LATIN SMALL LETTER A WITH DIAERESIS}" * 125 + ".png"])
+def test_a_name_as_long_as_names_may_be_is_written_and_swept(tmp_path, monkeypatch, name):
+    path, killed = tmp_path / name, []
+
+    def kill(self, target):
+        killed.append(shutil.copy(self, tmp_path / "kept"))
+        raise KeyboardInterrupt
+
+    write_content(path, b"whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", kill)
+        patch.setattr(Path, "unlink", lambda self, missing_ok: None)
+        with pytest.raises(KeyboardInterrupt):
+            write_content(path, b"torn")
+    assert killed and len(list(tmp_path.glob(".*.tmp"))) == 1
+    sweep_beside([path])
+    assert not list(tmp_path.glob(".*.tmp")) and path.read_bytes() == b"whole"
+
+
+def test_what_a_clock_that_was_set_back_leaves_in_the_future_is_swept(tmp_path):
+    now = time.time()
+    for number, ahead in enumerate((-7200, -60, 60, 7200)):
+        path = tmp_path / f".{number}.{LEFT}"
+        path.touch()
+        os.utime(path, (now, now + ahead))
+    assert sweep_temporary(tmp_path, older_than_s=STALE_S) == 2
+    assert sorted(path.name[:2] for path in tmp_path.iterdir()) == [".1", ".2"]
 
 
 def test_leaderboard_sweeps_the_folder_that_it_writes(stored, tmp_path):
@@ -114,7 +145,7 @@ def test_a_teacher_s_file_has_its_room_before_it_is_written(own_folders, monkeyp
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(SrbenchError, match=r"teacher's answers in .* cannot be written: No space left on device"):
+    with pytest.raises(SrbenchError, match=r"the cache in .* cannot be written: No space left on device; free some"):
         CachedRows("net", "images", shape=(10, 3), dtype=np.dtype(np.float32))
     monkeypatch.undo()
 
@@ -127,7 +158,7 @@ def test_downloads_that_were_killed_are_removed_in_time(tmp_path, own_folders, m
         path.touch()
     os.utime(old, (1, 1))
     file = save_gain(tmp_path / "net.safetensors").path
-    monkeypatch.setattr(lookup.time, "time", lambda: new.stat().st_mtime + 60)
+    monkeypatch.setattr(time, "time", lambda: new.stat().st_mtime + 60)
     monkeypatch.setattr("torch.hub.download_url_to_file", lambda uri, target, **options: shutil.copyfile(file, target))
     named = weights.NamedWeights(uri="https://x.org/net.safetensors", sha256=weights.file_sha256(file), licence="MIT")
     weights.find("mine", "net", {"net": named})

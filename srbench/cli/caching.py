@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from srbench.cli.terminal import show, table
+from srbench.files.atomic import age_s
 from srbench.files.caches import KINDS, CacheEntry, cache_entries, parse_size, prune, written_size
 from srbench.files.paths import cache_dir
 
@@ -38,7 +38,7 @@ def cache(
     for name in names:
         ours = [entry for entry in entries if entry.kind == name]
         if ours:
-            days = (time.time() - max(entry.used for entry in ours)) / _DAY_S
+            days = age_s(max(entry.used for entry in ours)) / _DAY_S
             size = written_size(sum(entry.size for entry in ours))
             rows.append((name, size, str(len(ours)), f"{days:.1f}", KINDS.get(name, "left by an older srbench")))
     if rows:

@@ -25,9 +25,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from srbench.errors import RecordError, SrbenchError
+from srbench.errors import SrbenchError
 from srbench.files.atomic import write_bytes
-from srbench.files.paths import cache_dir
 from srbench.files.regular import open_regular
 
 _FOOTER = struct.Struct("<8sQQI")  # magic, bytes of pixels, bytes of index, CRC-32 of the index
@@ -151,14 +150,7 @@ def write_chunk(
         file.write(encoded)
         file.write(_FOOTER.pack(_MAGIC, pixels_end, len(encoded), zlib.crc32(encoded)))
 
-    try:
-        write_bytes(path, write)
-    except RecordError as error:
-        reason = getattr(error.__cause__, "strerror", None) or error
-        raise SrbenchError(
-            f"the HR cache in {cache_dir()} cannot be written: {reason};"
-            " free some space there, or point SRBENCH_CACHE at another folder"
-        ) from error
+    write_bytes(path, write)
     return Chunk(_table(rows), unreadable, pixels_end, seconds)
 
 

@@ -18,6 +18,8 @@ from srbench.files.strict import json_text
 
 STALE_S = 3600.0  # a temporary file of a cache that is older belongs to no run that is at work
 _LEFTOVER = re.compile(r"\..+\.[0-9a-f]{12}\.tmp")
+_MOST_OF_NAME = 200  # bytes of a file's name in that of its temporary file: file systems end names at 255
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def write_bytes(path: Path, write: Callable[[BinaryIO], None]) -> None:
@@ -26,7 +28,7 @@ def write_bytes(path: Path, write: Callable[[BinaryIO], None]) -> None:
     Raises:
         RecordError: If the disk is full, read-only, or fails otherwise; nothing half-written stays under `path`.
     """
-    temporary = path.parent / f".{path.name}.{secrets.token_hex(6)}.tmp"
+    temporary = path.parent / f".{_beginning(path.name)}.{secrets.token_hex(6)}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -92,17 +94,25 @@ def sweep_temporary(root: Path | str, *, older_than_s: float = 0.0) -> int:
     for path in Path(root).rglob(".*.tmp"):
         if _LEFTOVER.fullmatch(path.name) and path.is_file():
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime >= older_than_s:
+                if age_s(path.stat().st_mtime) >= older_than_s:
                     path.unlink(missing_ok=True)
                     removed += 1
     return removed
+
+
+def age_s(moment: float) -> float:
+    """Return how many seconds ago a moment was, as `time.time` counts.
+
+    Files that come from the future, because a clock was set back, are as old as they are far away.
+    """
+    return abs(time.time() - moment)
 
 
 def sweep_beside(paths: Iterable[Path]) -> None:
     """Remove the temporary files that killed runs left of these files, and nothing else in their folders."""
     names: dict[Path, set[str]] = {}
     for path in paths:
-        names.setdefault(path.parent, set()).add(path.name)
+        names.setdefault(path.parent, set()).add(_beginning(path.name))
     for folder, ours in names.items():
         with contextlib.suppress(OSError):
             for entry in list(folder.iterdir()):
@@ -139,10 +149,13 @@ def _sync_folder(folder: Path) -> None:
 
 def write_error(path: Path, error: OSError) -> RecordError:
     """Return the sentence for a file that could not be written; what is made for a cache is in no --out."""
+    reason = error.strerror or error
+    again = "then run the same command again to go on"
     if path.is_relative_to(cache_dir()):
+        room = "free some space there, or " if error.errno in _NO_ROOM else ""
         return RecordError(
-            f"the cache in {cache_dir()} cannot be written: {error.strerror or error}; free some space there, or point"
-            " SRBENCH_CACHE at another folder, then run the same command again to go on"
+            f"the cache in {cache_dir()} cannot be written: {reason};"
+            f" {room}point SRBENCH_CACHE at another folder, {again}"
         )
     remedy = {
         errno.ENOSPC: "free some space",
@@ -150,9 +163,14 @@ def write_error(path: Path, error: OSError) -> RecordError:
         errno.EROFS: "choose another place with --out DIR",
         errno.EACCES: "choose another place with --out DIR",
     }.get(error.errno or 0, "check the place that --out names")
-    return RecordError(
-        f"cannot write {path}: {error.strerror or error}; {remedy}, then run the same command again to go on"
-    )
+    return RecordError(f"cannot write {path}: {reason}; {remedy}, {again}")
+
+
+def _beginning(name: str) -> str:
+    """Return what a temporary file's name has of its file's name."""
+    while len(os.fsencode(name)) > _MOST_OF_NAME:
+        name = name[:-1]
+    return name
 
 
 def _discard(_: object) -> None:

@@ -6,12 +6,12 @@ import contextlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from srbench.errors import SrbenchError, UsageError
+from srbench.files.atomic import age_s
 from srbench.files.paths import cache_dir
 
 # Folders of the cache, and what they hold.
@@ -66,14 +66,14 @@ def prune(*, keep: int, unused_for_s: float = 0.0) -> tuple[list[CacheEntry], li
         What was removed, and what had to stay although it is more than `keep`.
     """
     entries = cache_entries()
-    left, now = sum(entry.size for entry in entries), time.time()
+    left = sum(entry.size for entry in entries)
     removed, in_use = [], []
     for entry in entries:
         if left <= keep:
             break
         if entry.kind in _KEPT:
             continue
-        if now - entry.used < max(unused_for_s, _IN_USE_S):
+        if age_s(entry.used) < max(unused_for_s, _IN_USE_S):
             in_use.append(entry)
             continue
         _remove(entry.path)

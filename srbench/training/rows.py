@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from srbench.errors import SrbenchError
+from srbench.files.atomic import write_error
 from srbench.files.caches import make_room, mark_used
 from srbench.files.paths import cache_dir
 from srbench.training.images import Positions
@@ -84,7 +84,4 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.memm
                 os.posix_fallocate(stream.fileno(), 0, size)
         return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
     except OSError as error:
-        raise SrbenchError(
-            f"the cache of the teacher's answers in {path.parent} cannot be written: {error.strerror or error};"
-            " free some space there, or point SRBENCH_CACHE at another folder"
-        ) from error
+        raise write_error(path, error) from error

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPException
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from srbench.errors import UnknownNameError, WeightsError
+from srbench.files.atomic import age_s
 from srbench.files.paths import cache_dir, user_path, weights_dir
 from srbench.files.strict import read_toml
 from srbench.weights.files import SUFFIX, WeightsFile, WeightsRef, file_sha256, reference
@@ -187,5 +187,5 @@ def _sweep_partial(folder: Path) -> None:
     """Remove what torch.hub left of downloads that were killed; one that is at work writes all the time."""
     for path in folder.glob("*.partial"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime >= _STALE_S:
+            if age_s(path.stat().st_mtime) >= _STALE_S:
                 path.unlink()
