@@ -411,14 +411,20 @@ class TestFolder:
 
     def test_a_folder_that_cannot_be_read_is_named(self, tmp_path, monkeypatch):
         root = class_folders(tmp_path / "photos")
-        scandir = os.scandir
+        scandir, stat = os.scandir, os.stat
 
         def refuse(path):
             if Path(path).name == "cat":
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
             return scandir(path)
 
+        def refuse_inside(path, *given, **options):
+            if not isinstance(path, int) and os.path.basename(os.path.dirname(path)) == "cat":  # noqa: PTH119, PTH120
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return stat(path, *given, **options)
+
         monkeypatch.setattr(os, "scandir", refuse)
+        monkeypatch.setattr(os, "stat", refuse_inside)
         for kind in ("folder", "images"):
             with pytest.raises(DataError, match=r"photos/cat cannot be read: Permission denied; check its permissions"):
                 open_source(f"{kind}:{root}")

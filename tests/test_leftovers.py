@@ -21,7 +21,6 @@ from srbench.errors import SrbenchError, TrainingError
 from srbench.files.atomic import STALE_S, sweep_beside, sweep_temporary, write_content
 from srbench.training import result
 from srbench.training.rows import CachedRows
-from srbench.weights import lookup
 
 LEFT = "0123456789ab.tmp"
 

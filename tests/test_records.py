@@ -505,6 +505,35 @@ def test_damaged_records_are_named_and_do_not_hide_the_others(tmp_path: Path) ->
     assert "record.json is damaged" in problems[1]
 
 
+def test_a_folder_of_records_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leaderboard without the rows of another user's folder has to say that they are missing."""
+    scandir = os.scandir
+    ours, other = (cell_folder(tmp_path, "t", "c", name, None) for name in ("ours", "other"))
+    for folder in (ours, other):
+        commit_cell(folder, make_record(), make_rows([0, 1, 2, 3]))
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == other:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    cells, problems = find_records([tmp_path])
+    assert [cell.folder for cell in cells] == [ours]
+    assert problems == [
+        f"the folder {other} cannot be read: Permission denied; its records are left out, check its permissions"
+    ]
+
+
+def test_samples_of_another_user_are_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(parquet, "read_regular", refuse)
+    with pytest.raises(RecordError, match=r"samples\.parquet cannot be read: Permission denied; check its permissions"):
+        read_samples(tmp_path / "samples.parquet")
+
+
 def test_finding_nothing_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no folder"):
         find_records([tmp_path / "missing"])

@@ -100,7 +100,10 @@ def _is_data(entry: os.DirEntry[str]) -> bool:
 
 def _is_foreign(entry: os.DirEntry[str]) -> bool:
     """Whether a folder holds what srbench or a system has written there."""
-    return entry.name.lower() in _SYSTEM or any(Path(entry.path, name).exists() for name in _OWN_FILES)
+    if entry.name.lower() in _SYSTEM:
+        return True
+    # Path.exists raises where the folder may not be read, which is said when it is walked.
+    return any(os.path.exists(os.path.join(entry.path, name)) for name in _OWN_FILES)  # noqa: PTH110, PTH118
 
 
 def _walk(folder: Path, prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:

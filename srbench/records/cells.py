@@ -14,6 +14,7 @@ ever meets a record with missing or foreign samples.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
@@ -202,11 +203,12 @@ def find_records(folders: Iterable[Path | str]) -> tuple[list[StoredCell], list[
         UsageError: If a folder does not exist, or none of them holds a record, damaged or not.
     """
     given = [user_path(folder) for folder in folders]
-    cells, problems = [], []
+    cells: list[StoredCell] = []
+    problems: list[str] = []
     for folder in given:
         if not folder.is_dir():
             raise UsageError(f"there is no folder {folder}; give a directory that 'srbench eval --out' wrote")
-        for path in _record_files(folder):
+        for path in _record_files(folder, problems):
             try:
                 cells.append(load_cell(path.parent))
             except RecordError as error:
@@ -229,8 +231,20 @@ def _sha256(path: Path) -> str:
         raise RecordError(f"cannot read {path}: {error.strerror or error}; run the evaluation again") from error
 
 
-def _record_files(folder: Path) -> list[Path]:
+def _record_files(folder: Path, problems: list[str]) -> list[Path]:
+    """List the records below a folder; add a sentence to the problems for each folder that cannot be read."""
+
+    def unreadable(error: OSError) -> None:
+        problems.append(
+            f"the folder {error.filename} cannot be read: {error.strerror}; its records are left out,"
+            " check its permissions"
+        )
+
     # Other folders beside records/ (caches, pages) are not searched, nor are hidden ones.
     top = folder / "records" if (folder / "records").is_dir() else folder
-    files = [(path, path.relative_to(top).parts) for path in top.rglob(RECORD_FILE)]
-    return sorted(path for path, parts in files if not any(part.startswith(".") for part in parts))
+    found = []
+    for here, folders, files in os.walk(top, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if RECORD_FILE in files:
+            found.append(Path(here, RECORD_FILE))
+    return sorted(found)

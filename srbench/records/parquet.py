@@ -80,4 +80,6 @@ def _schema(path: Path) -> pa.Schema:
 
 
 def _damaged(path: Path, error: Exception) -> RecordError:
+    if isinstance(error, PermissionError):
+        return RecordError(f"{path} cannot be read: {error.strerror}; check its permissions")
     return RecordError(f"{path} is missing or damaged ({one_line(error)}); run the evaluation again with --force")
