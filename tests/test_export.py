@@ -225,7 +225,7 @@ def test_the_service_of_the_documentation_answers(bilinear, tmp_path):
     from PIL import Image
 
     page = (Path(__file__).resolve().parent.parent / "docs" / "production.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python service\n(.*?)```", page, flags=re.S)
+    (code,) = re.findall(r"```python\n(import io\n.*?)```", page, flags=re.S)
     assert len([line for line in code.splitlines() if line.strip()]) <= 25
     (tmp_path / "model.onnx").write_bytes(bilinear[0].read_bytes())
     (tmp_path / "service.py").write_text(code)
