@@ -16,7 +16,7 @@ from dummies import WNIDS, make_classifier, make_images, pixels, plugin, trainab
 from PIL import Image
 from typer.testing import CliRunner
 
-from srbench.cli import app, listing
+from srbench.cli import app, listing, terminal
 
 PER_CLASS, SIDE = 8, 24
 ADAPTED = ("adabn", "fixres", "lr_student", "retrained")  # controls that are skipped until there are weights for them
@@ -501,6 +501,18 @@ def test_a_long_name_takes_no_other_column_away(capsys, monkeypatch):
 def test_listed_names_in_brackets_survive(capsys):
     listing.show(listing.Listing(("name", "what", "why"), (("[x]", "[red]a", "b"),)))
     assert {"[x]", "[red]a"} <= set(capsys.readouterr().out.split())
+
+
+def test_names_steer_no_terminal(capsys, tmp_path):
+    """A folder, or the record of somebody else, may have a name that would clear the screen or colour it."""
+    terminal.show([terminal.table(("name", "what"), [("x\x1b[31mred", "1")]), "t\x07 \x9bq"])
+    said = capsys.readouterr().out
+    assert "x\\x1b[31mred" in said and "\\x9bq" in said
+    assert not set("\x07\x1b\x9b") & set(said)
+    empty = tmp_path / "a\x1b[2J"
+    empty.mkdir()
+    done = CliRunner().invoke(app, ["leaderboard", str(empty)])
+    assert done.exit_code == 2 and "\x1b" not in done.output and "there are no records in" in done.output
 
 
 def test_no_columns_mean_eighty():

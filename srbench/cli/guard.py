@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from srbench.cli.signals import STOPPED
+from srbench.cli.terminal import visible
 from srbench.errors import SrbenchError, is_out_of_memory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -48,7 +49,7 @@ def guarded(command: Command) -> Command:
         try:
             return command(*args, **kwargs)
         except SrbenchError as error:
-            typer.echo(f"srbench: {error}", err=True)
+            typer.echo(f"srbench: {visible(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt as stop:
             raise typer.Exit(stopped(stop)) from None
@@ -64,7 +65,7 @@ def guarded(command: Command) -> Command:
             sentence = _of_the_machine(error)
             if sentence is None:
                 raise
-            typer.echo(f"srbench: {sentence}", err=True)
+            typer.echo(f"srbench: {visible(sentence)}", err=True)
             raise typer.Exit(1) from None
 
     return run  # type: ignore[return-value]

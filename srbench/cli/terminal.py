@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,8 @@ from srbench.errors import UsageError
 
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Plugins = Annotated[list[Path] | None, typer.Option("--plugin", help="File of a further method; repeatable.")]
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but the tab and the end of a line
 
 
 def waiting(what: str) -> Any:
@@ -27,7 +30,23 @@ def show(things: Iterable[Any]) -> None:
 
     console = Console()
     for each in things:
-        console.print(each)
+        console.print(_Visible(each))
+
+
+def visible(text: str) -> str:
+    """Return a text in which characters that steer a terminal are written out, such as those of a folder's name."""
+    return _STEERING.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class _Visible:
+    """What Rich prints, with its texts made visible."""
+
+    def __init__(self, thing: Any) -> None:
+        self._thing = thing
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        for segment in console.render(self._thing, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
