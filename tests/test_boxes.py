@@ -256,7 +256,7 @@ def test_voc_is_read(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no split 'test'; its splits are val, train, all"):
         open_source(spec, "test")
     (tmp_path / "cells" / "ImageSets" / "Main" / "val.txt").write_text("a\nz\n")
-    with pytest.raises(DataError, match=r"val.txt lists 'z', for which Annotations/ has no .xml"):
+    with pytest.raises(DataError, match=r"val.txt lists 'z', for which Annotations/ has no .xml; add one,"):
         open_source(spec)
 
 
@@ -275,7 +275,7 @@ OUTSIDE = '<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]>'
         (voc_xml(an_object("", 1, 1, 9, 9)), "object 1 needs a <name> and a <bndbox>"),
         (voc_xml(an_object("x", 1, 1, 9, "nine")), "with four numbers xmin, ymin, xmax, ymax"),
         (voc_xml(an_object("x", 1, 1, 9, "inf")), "with four numbers"),
-        (voc_xml(), "none of the 1 files in Annotations/ holds an object"),
+        (voc_xml(), "none of the 1 files in Annotations/ holds an <object>"),
     ],
 )
 def test_what_is_wrong_with_voc_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:

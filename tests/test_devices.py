@@ -42,6 +42,21 @@ print(held() - before)
 give_back_freed_memory()
 print(held() - before)
 """
+GROWN = """
+import torch
+from srbench.compute.process import FreedMemory, keep_freed_memory
+def held():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon"))
+keep_freed_memory()
+before, memory, kept = held(), FreedMemory(), []
+def batch(blocks):
+    tensors = [torch.ones(2**18) for _ in range(blocks)]
+    kept.append(torch.ones(1000))
+    del tensors
+    memory.after_batch()
+    return held() - before
+print(batch(128), batch(128), batch(256), batch(256), batch(256))
+"""
 PAGES = 10 * 2**26 // 4096
 
 
@@ -63,6 +78,15 @@ def is_glibc() -> bool:
 def test_freed_memory_is_used_again_and_not_mapped_anew():
     assert faults("as it is") > PAGES / 2  # or there would be nothing to gain
     assert faults("prepared") < PAGES / 100
+
+
+@pytest.mark.skipif(not is_glibc(), reason="another malloc than glibc's")
+def test_memory_is_handed_back_where_it_has_grown_over_what_a_batch_needs():
+    found = subprocess.run([sys.executable, "-c", GROWN], check=True, capture_output=True, text=True, timeout=120)
+    small, again, grown, needed, still = map(int, found.stdout.split())  # kB; batches of 128 MB, then of 256 MB
+    assert 100_000 < small < 150_000 and small <= again < small + 2**15
+    assert grown < 50_000  # given back, as it may have been holes
+    assert 200_000 < needed <= still < needed + 2**15  # it is needed: not given back again
 
 
 @pytest.mark.skipif(not is_glibc(), reason="another malloc than glibc's")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from dummies import evaluator, make_classifier, make_images, save_gain, trainable
 
 from srbench.compute.numerics import Numerics
-from srbench.evaluation import rows, scoring, task, thumbnails
+from srbench.evaluation import batches, rows, scoring, task, thumbnails
 from srbench.evaluation.options import CHUNK, PassSettings
 from srbench.records.shards import write_shard
 from srbench.records.thumbnails import THUMBNAILS_FILE
@@ -39,6 +40,7 @@ def run(place, own_folders, tmp_path):
 @pytest.mark.parametrize("classes_with_scores", [50, 2], ids=["scores", "histograms"])
 def test_more_batches_wait_for_the_device_no_more_often(run, tmp_path, monkeypatch, classes_with_scores):
     monkeypatch.setattr(classification, "MAX_SCORE_CLASSES", classes_with_scores)
+    monkeypatch.setitem(thumbnails.PENDING_BYTES, "cpu", thumbnails.PENDING_BYTES["cuda"])  # as where waiting costs
     seen: Counter[str] = Counter()
     inside: list[bool] = []
 
@@ -96,6 +98,20 @@ def test_pixels_are_kept_as_the_pass_had_them_and_nothing_is_restored_twice(run,
     assert set(restored) == {"gain"} and sorted(again) == sorted(pixels)
     for position, images in again.items():
         assert np.abs(images["sr"].astype(int) - pixels[position]["sr"]).max() <= 1
+
+
+def test_a_batch_is_let_go_before_the_next_one_is_made(run, monkeypatch):
+    made, before, alive = batches.make_batch, [], []
+
+    def make_batch(*args, **kwargs):
+        alive.append(sum(each() is not None for each in before))
+        batch = made(*args, **kwargs)
+        before.append(weakref.ref(batch))
+        return batch
+
+    monkeypatch.setattr(batches, "make_batch", make_batch)
+    run("bicubic", "area", batch_size=5)
+    assert len(alive) >= N // 5 and not any(alive)
 
 
 @pytest.mark.parametrize("budget", [1, 4 * 3 * SIDE * SIDE * 20])

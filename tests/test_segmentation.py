@@ -211,13 +211,31 @@ def test_bad_masks_are_one_sentence_each(tmp_path):
     Image.fromarray(np.zeros((40, 56, 3), dtype=np.uint8)).save(root / "masks" / "001.png")
     with pytest.raises(TooManyUnreadableError, match=r"the mask 001.png is of Pillow's mode RGB; expected a PNG of"):
         build_hr_store(open_source(spec_of(root)), Geometry(modulo=8))
+    (root / "masks" / "001.png").write_bytes(b"no picture")
+    with pytest.raises(TooManyUnreadableError, match=r"the mask 001.png is no image that can be read;"):
+        build_hr_store(open_source(spec_of(root)), Geometry(modulo=8))
+    (root / "masks" / "001.png").unlink()
+    # What JPEG makes of indices are indices mostly, but others.
+    Image.fromarray(np.zeros((40, 56), dtype=np.uint8)).save(root / "masks" / "001.jpg")
+    with pytest.raises(TooManyUnreadableError, match=r"the mask 001.jpg is of the format JPEG, which may change indices"):
+        build_hr_store(open_source(spec_of(root)), Geometry(modulo=8))
+    (root / "masks" / "001.jpg").unlink()
+    Image.fromarray(np.ones((40, 56), dtype=np.uint8)).save(root / "masks" / "001.png", format="JPEG")
+    with pytest.raises(TooManyUnreadableError, match=r"the mask 001.png is of the format JPEG"):
+        build_hr_store(open_source(spec_of(root)), Geometry(modulo=8))
     Image.fromarray(np.zeros((40, 56, 3), dtype=np.uint8)).save(root / "images" / "001.jpg")
     with pytest.raises(DataError, match=r"the folder of the images holds both 001\..* and 001\..*; keep one of them"):
         open_source(spec_of(root))
     (root / "images" / "001.jpg").unlink()
     (root / "masks" / "001.png").unlink()
-    with pytest.raises(DataError, match=r"1 images have no mask of the same name: 001\.png"):
+    with pytest.raises(DataError, match=r"1 image has no mask of the same name: 001\.png"):
         open_source(spec_of(root))
+    (root / "images" / "001.png").unlink()
+    (root / "images" / "002.png").unlink()
+    with pytest.raises(DataError, match=r"1 mask has no image of the same name: 002\.png"):
+        open_source(spec_of(root))
+    with pytest.raises(DataError, match="class names in .*none.txt cannot be read .No such file.*one name a line"):
+        open_source(f"masks:{root}/images,{root}/masks?classes={root}/none.txt")
     with pytest.raises(UsageError, match="expected two folders, masks:IMAGES,MASKS"):
         open_source(f"masks:{root}/images")
 

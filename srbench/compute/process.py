@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 # Parameters of mallopt, from glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -41,6 +42,41 @@ def give_back_freed_memory() -> None:
 
     pa.default_memory_pool().release_unused()  # where Arrow has an allocator of its own
     _glibc("malloc_trim", 0)
+
+
+class FreedMemory:
+    """Hands freed memory back in the course of a loop over batches, whenever what lies free has become much more.
+
+    What is kept for the next allocation fits it less and less: small blocks that stay lie between large ones that come
+    and go, so that the heap grows from batch to batch although nothing more is in use. A batch after memory was handed
+    back takes it anew, a few per cent of its time, so that this is done only where the heap has grown by `most` bytes
+    over what a batch needs.
+    """
+
+    def __init__(self, most: int = 2**25) -> None:
+        """Begin before the first batch."""
+        self._most = most
+        self._needed = 0
+        self._is_fresh = True
+
+    def after_batch(self) -> None:
+        """Look at the memory of this process; nothing happens where no /proc tells it."""
+        now = _anonymous_bytes()
+        if self._is_fresh:
+            # What a batch takes that begins with nothing kept is needed, however much that is.
+            self._needed, self._is_fresh = max(self._needed, now), False
+        elif now > self._needed + self._most:
+            give_back_freed_memory()
+            self._is_fresh = True
+
+
+def _anonymous_bytes() -> int:
+    """Return how much memory of this process belongs to no file; 0 where the system does not tell."""
+    try:
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return 0
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _glibc(function: str, *arguments: int) -> None:

@@ -80,7 +80,10 @@ class BatchReader:
             rows = torch.tensor([row_of[int(position)] for position in positions])
             self._counters.hr_read += len(positions)
             self._counters.degraded += len(positions) if needs_lr else 0
-            yield make_batch(positions, pixels, rows, self._store, self._protocol, self._settings, needs_lr=needs_lr)
+            batch = make_batch(positions, pixels, rows, self._store, self._protocol, self._settings, needs_lr=needs_lr)
+            del pixels
+            yield batch
+            del batch  # it is done, and its memory is for the next one
 
     def _images_a_batch(self, height: int, width: int) -> int:
         """Return how many images of this stored size are computed at once: by the size at which networks see them."""

@@ -88,6 +88,10 @@ class HrPredictions:
             self._last = batch, self._task_type.join(parts)
         return self._last[1]
 
+    def release(self) -> None:
+        """Let go of the last batch."""
+        self._last = None
+
     def flush(self) -> None:
         """Store the predictions once all batches of the chunk have passed.
 

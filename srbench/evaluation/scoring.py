@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from srbench.compute.devices import on_device
+from srbench.compute.process import FreedMemory
 from srbench.data.hr_cache import HRStore
 from srbench.errors import ContractError, RecordError, sentence, traceback_text
 from srbench.evaluation import options
@@ -149,6 +150,12 @@ class _Targets:
             self._last = batch, on_device(targets, self._device)
         return self._last[1]
 
+    def release(self) -> None:
+        """Let go of the last batch."""
+        self._last = None
+        if self.hr is not None:
+            self.hr.release()
+
 
 @dataclass(frozen=True)
 class _Seen:
@@ -229,6 +236,7 @@ class _Pass:
         self._store, self._protocol, self._settings, self._counters = hr_store, protocol, settings, counters
         self._reader, self._thumbnails, self._result = reader, thumbnails, result
         self._files = files
+        self._memory = FreedMemory() if settings.device.type == "cpu" else None
 
     def chunk(self, cells: Sequence[PlannedCell], chunk: NDArray[np.int64]) -> None:
         """Compute rows that all of these cells lack, and write a shard for each."""
@@ -244,6 +252,12 @@ class _Pass:
                 self._restore(self._alive(group), batch, targets, rows)
             if self._thumbnails.is_full:
                 self._thumbnails.flush(self._alive(cells), rows)
+            # Pixels of a batch that is done would lie between those of the next one, and the heap would grow by holes.
+            for target in targets.values():
+                target.release()
+            del batch
+            if self._memory is not None:
+                self._memory.after_batch()
         self._finish_hr(cells, targets)
         self._thumbnails.flush(self._alive(cells), rows)
         for cell in self._alive(cells):

@@ -28,7 +28,9 @@ LOST_CLASSES, EXTREMES = 6, 2
 MAX_SIDE = 512  # larger images are passed over, so that a cell keeps a few MB at most
 COLUMNS = ("position", "label", "pred", "psnr")  # of the samples, all that the choice looks at
 LIKELY_CLASSES = 64  # at most this many classes have a candidate, so that candidates take some MB a cell
-PENDING_BYTES = {"cuda": 2**31, "cpu": 2**26}  # of images that wait until it is known which samples may be kept
+# Of images that wait until it is known which samples may be kept. A GPU must not be waited for after each batch; on a
+# CPU what waits only lies in the way of the next batch.
+PENDING_BYTES = {"cuda": 2**31, "cpu": 0}
 
 Images = dict[int, dict[str, NDArray[np.uint8]]]  # position -> "hr", "lr" or "sr" -> (H, W, C), RGB, uint8
 

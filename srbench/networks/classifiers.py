@@ -154,9 +154,14 @@ def label_map(info: ClassifierInfo, classes: Sequence[str]) -> np.ndarray:
             if info.classes == imagenet_wnids()
             else f"names such as {info.classes[0]!r}"
         )
+        remedy = (
+            "rename the folders or use another classifier"
+            if info.answers == "scores"
+            else "give the data's classes these names, or use another network"
+        )
         raise DataError(
             f"{len(missing)} of the data's {len(classes)} classes are unknown to classifier {info.id}, such as"
-            f" {missing[0]!r}; its classes are {kind}: rename the folders or use another classifier"
+            f" {missing[0]!r}; its classes are {kind}: {remedy}"
         )
     return np.array([index[_composed(name)] for name in classes], dtype=np.int64)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from srbench.data.content import content_hashes
 from srbench.data.dataset import DatasetInfo, check_split
@@ -29,10 +29,13 @@ from srbench.data.readers.files import (
 from srbench.data.readers.folders import SPLIT_FOLDERS
 from srbench.data.scan import scan
 from srbench.data.subset import split_spec
-from srbench.errors import DataError, UnreadableImageError, UsageError
+from srbench.errors import DataError, UnreadableImageError, UsageError, one_line
 from srbench.files.paths import user_path
 from srbench.files.regular import open_regular, read_lines
 from srbench.imaging.decode import PILLOW_ERRORS, StoredImage
+
+# Pillow's names of what keeps every value. JPEG turns indices into others, most of which are classes too.
+_LOSSLESS = ("PNG", "BMP", "GIF", "PPM", "TIFF")
 
 MASKS = DatasetInfo(
     name="masks",
@@ -252,14 +255,21 @@ def read_mask(path: Path, name: str) -> NDArray[np.uint8]:
     """
     try:
         with open_regular(path) as file, Image.open(file) as image:
+            if image.format not in _LOSSLESS:
+                raise UnreadableImageError(
+                    f"the mask {name} is of the format {image.format}, which may change indices; expected a PNG of class"
+                    " indices, made from the source anew"
+                )
             if image.mode not in ("P", "L", "1"):
                 raise UnreadableImageError(
                     f"the mask {name} is of Pillow's mode {image.mode}; expected a PNG of class indices, of 8 bits and"
                     " one channel or with a palette"
                 )
             return np.array(image, dtype=np.uint8)
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(f"the mask {name} is no image that can be read") from error
     except PILLOW_ERRORS as error:
-        raise UnreadableImageError(f"the mask {name} cannot be decoded: {error}") from error
+        raise UnreadableImageError(f"the mask {name} cannot be decoded: {one_line(error)}") from error
 
 
 def read_classes(path: Path, spec: str) -> tuple[str, ...]:
@@ -271,7 +281,10 @@ def read_classes(path: Path, spec: str) -> tuple[str, ...]:
     try:
         lines = read_lines(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--data {spec}: the class names in {path} cannot be read ({error})") from None
+        why = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        raise DataError(
+            f"--data {spec}: the class names in {path} cannot be read ({why}); expected a text file, one name a line"
+        ) from None
     names = [line.strip() for line in lines if line.strip()]
     twice = [name for name, times in Counter(names).items() if times > 1]
     if not names or twice or len(names) > IGNORED:
@@ -298,14 +311,14 @@ def _match(images: Sequence[str], masks: Sequence[str], spec: str) -> dict[str, 
     images_by_stem = by_stem(images, "the folder of the images", spec)
     partners = {file: masks_by_stem[stem] for stem, file in images_by_stem.items() if stem in masks_by_stem}
     for what, missing in (
-        ("images have no mask", [file for file in images if file not in partners]),
-        ("masks have no image", sorted(set(masks) - set(partners.values()))),
+        (("image has no mask", "images have no mask"), [file for file in images if file not in partners]),
+        (("mask has no image", "masks have no image"), sorted(set(masks) - set(partners.values()))),
     ):
         if missing:
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             named = ", ".join(stable_id(file) for file in missing[:_NAMED])
             raise DataError(
-                f"--data {spec}: {len(missing)} {what} of the same name: {named}{more}; both are named alike, up to the"
+                f"--data {spec}: {len(missing)} {what[len(missing) > 1]} of the same name: {named}{more}; both are named alike, up to the"
                 " suffix"
             )
     return partners

@@ -53,7 +53,9 @@ def open_voc(argument: str, split: str | None = None) -> BoxedSource:
     read = {file.stem: _objects(file, f"--data {spec}: {file.name}") for file in files}
     classes = tuple(sorted({name for _, names in read.values() for name in names}))
     if not classes:
-        raise DataError(f"--data {spec}: none of the {len(files)} files in Annotations/ holds an object")
+        raise DataError(
+            f"--data {spec}: none of the {len(files)} files in Annotations/ holds an <object>, so there is no class to find"
+        )
     label = {name: index for index, name in enumerate(classes)}
     for annotated, names in read.values():
         annotated.labels = [label[name] for name in names]
@@ -88,6 +90,7 @@ def _listed(path: Path, read: dict[str, tuple[Annotated, list[str]]], spec: str)
         raise DataError(
             f"--data {spec}: {path.name} lists {unknown[0]!r}, for which Annotations/ has no .xml"
             + (f" ({len(unknown)} of {len(stems)} are like it)" if len(unknown) > 1 else "")
+            + "; add one, without an <object> where nothing is to be found, or take the line out"
         )
     if not stems:
         raise DataError(f"--data {spec}: {path.name} lists no image; use another --split")

@@ -145,7 +145,7 @@ class _Curves:
         self._bits = table.bits[chosen]
         self._weights = counts[:, table.image[chosen]]  # (draws, detections)
         self._objects = counts @ table.objects[:, label].astype(np.float64)  # (draws, S)
-        self._judged: dict[bytes, Floats] = {}
+        self._judged: tuple[bytes, Floats] | None = None
 
     def precision(self, size: int, threshold: int) -> Floats:
         """Return AP at a size and threshold, `(draws,)`, nan where there is no object."""
@@ -168,8 +168,9 @@ class _Curves:
         return np.where(objects > 0, values, np.nan)
 
     def _cumulated(self, judged: NDArray[np.bool_]) -> Floats:
-        # Most thresholds ignore the same detections.
+        # Neighbouring thresholds of a size mostly ignore the same detections. Sums of all of them would take hundreds
+        # of MB where there are many detections.
         key = judged.tobytes()
-        if key not in self._judged:
-            self._judged[key] = np.cumsum(self._weights * judged, axis=1)
-        return self._judged[key]
+        if self._judged is None or self._judged[0] != key:
+            self._judged = key, np.cumsum(self._weights * judged, axis=1)
+        return self._judged[1]
