@@ -203,7 +203,8 @@ def test_ap_of_a_file_of_predictions_on_blood_cells_equals_pycocotools(real: Pat
                 {"id": len(truth["annotations"]) + 1, "image_id": number, "category_id": int(box[LABEL]), "iscrowd": 0}
                 | {"bbox": [*box[:2].tolist(), *(box[2:4] - box[:2]).tolist()], "area": float(area)}
             )
-        for box, score, output in zip(*(found[0][name].tolist() for name in ("boxes", "scores", "labels")), strict=True):
+        listed = [found[0][name].tolist() for name in ("boxes", "scores", "labels")]
+        for box, score, output in zip(*listed, strict=True):
             if output in label_of:
                 bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
                 category = label_of[output]

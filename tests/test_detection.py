@@ -237,7 +237,7 @@ def test_other_data_and_networks_are_refused_in_one_sentence(meadow: Path, card:
     assert info.answers == "boxes" and KIND.map_outputs(info, source).outputs.tolist() == [1, 2, 0]
     assert KIND.classes_of([source, source]) == CLASSES
     source.classes = ("ant", "dog")
-    with pytest.raises(DataError, match="2 classes are unknown to classifier blobs, such as 'dog'.*give the data's"):
+    with pytest.raises(DataError, match=r"2 classes are unknown to classifier blobs, such as 'dog'.*give the data's"):
         KIND.map_outputs(info, source)
     with pytest.raises(UsageError, match="demo has no boxes"):
         KIND.classes_of([open_source("demo")])

@@ -184,7 +184,8 @@ def boxed_source(
             f"--data {spec}: {len(outside)} of {total} boxes stick out of their image, such as one of {outside[0]};"
             " COCO's bbox is [left, top, width, height] and VOC's bndbox xmin, ymin, xmax, ymax, both in pixels"
         )
-    left_out = f"left out: {len(dropped)} box{'es' * (len(dropped) > 1)} without a pixel, such as one of {dropped[0]}" if dropped else ""
+    boxes = "box" if len(dropped) == 1 else "boxes"
+    left_out = f"left out: {len(dropped)} {boxes} without a pixel, such as one of {dropped[0]}" if dropped else ""
     unannotated = len(there) - len(there & set(found)) if split == "all" else 0
     without = f"{unannotated} images without an entry in the annotations were left out" if unannotated else ""
     return BoxedSource(

@@ -257,8 +257,8 @@ def read_mask(path: Path, name: str) -> NDArray[np.uint8]:
         with open_regular(path) as file, Image.open(file) as image:
             if image.format not in _LOSSLESS:
                 raise UnreadableImageError(
-                    f"the mask {name} is of the format {image.format}, which may change indices; expected a PNG of class"
-                    " indices, made from the source anew"
+                    f"the mask {name} is of the format {image.format}, which may change indices; expected a PNG of"
+                    " class indices, made from the source anew"
                 )
             if image.mode not in ("P", "L", "1"):
                 raise UnreadableImageError(
@@ -318,8 +318,8 @@ def _match(images: Sequence[str], masks: Sequence[str], spec: str) -> dict[str, 
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             named = ", ".join(stable_id(file) for file in missing[:_NAMED])
             raise DataError(
-                f"--data {spec}: {len(missing)} {what[len(missing) > 1]} of the same name: {named}{more}; both are named alike, up to the"
-                " suffix"
+                f"--data {spec}: {len(missing)} {what[len(missing) > 1]} of the same name: {named}{more};"
+                " both are named alike, up to the suffix"
             )
     return partners
 

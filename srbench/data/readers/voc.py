@@ -54,7 +54,8 @@ def open_voc(argument: str, split: str | None = None) -> BoxedSource:
     classes = tuple(sorted({name for _, names in read.values() for name in names}))
     if not classes:
         raise DataError(
-            f"--data {spec}: none of the {len(files)} files in Annotations/ holds an <object>, so there is no class to find"
+            f"--data {spec}: none of the {len(files)} files in Annotations/ holds an <object>, so there is no"
+            " class to find"
         )
     label = {name: index for index, name in enumerate(classes)}
     for annotated, names in read.values():
