@@ -15,6 +15,7 @@ import torch
 
 from srbench import evaluate, weights
 from srbench.data.catalogue import open_source
+from srbench.data.source import sample_list_sha256
 from srbench.data.synthetic import demo
 from srbench.errors import SrbenchError, UsageError
 from srbench.imaging.decode import decode
@@ -202,3 +203,13 @@ def test_the_weights_that_fill_the_demos_rows_are_small():
     folder = Path(weights.__file__).parent / "shipped"
     files = [path for name in ("muller", "rdn", "sr4ir", "srgan", "retrained") for path in (folder / name).iterdir()]
     assert 0 < sum(path.stat().st_size for path in files) < 8 * 2**20
+
+
+@pytest.mark.parametrize("name", ["demo-resnet", "demo-vit", "demo-seg", "demo-det"])
+def test_cards_of_the_demos_networks_name_the_samples_of_today(name):
+    """Evaluation tells by them on how many samples a network was trained."""
+    data = weights.read_card(Path(weights.__file__).parent / "shipped" / "classifiers" / f"{name}.safetensors").data
+    for split in ("train", "val"):
+        (stored,) = data[split]
+        samples = open_source(stored["spec"], split).samples
+        assert (stored["n"], stored["samples_sha256"]) == (len(samples), sample_list_sha256(samples))

@@ -234,6 +234,7 @@ def test_bad_masks_are_one_sentence_each(tmp_path):
     (root / "images" / "002.png").unlink()
     with pytest.raises(DataError, match=r"1 mask has no image of the same name: 002\.png"):
         open_source(spec_of(root))
+    (root / "masks" / "002.png").unlink()
     with pytest.raises(DataError, match=r"class names in .*none.txt cannot be read .No such file.*one name a line"):
         open_source(f"masks:{root}/images,{root}/masks?classes={root}/none.txt")
     with pytest.raises(UsageError, match="expected two folders, masks:IMAGES,MASKS"):

@@ -145,7 +145,8 @@ class _Curves:
         self._bits = table.bits[chosen]
         self._weights = counts[:, table.image[chosen]]  # (draws, detections)
         self._objects = counts @ table.objects[:, label].astype(np.float64)  # (draws, S)
-        self._judged: tuple[bytes, Floats] | None = None
+        self._seen = np.cumsum(self._weights, axis=1)  # detections up to each one
+        self._summed: tuple[bytes, Floats] | None = None
 
     def precision(self, size: int, threshold: int) -> Floats:
         """Return AP at a size and threshold, `(draws,)`, nan where there is no object."""
@@ -155,7 +156,7 @@ class _Curves:
         values = np.zeros(len(objects))
         if hits.size:
             found = np.cumsum(self._weights[:, hits], axis=1)
-            judged = self._cumulated(~ignored(bits, threshold))[:, hits]
+            judged = self._judged_up_to(hits, ignored(bits, threshold))
             precision = np.divide(found, judged, out=np.zeros_like(found), where=judged > 0)
             # The precision at a recall is the best at that recall or beyond.
             best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
@@ -167,10 +168,22 @@ class _Curves:
             values = (best * covered).sum(axis=1) / len(RECALLS)
         return np.where(objects > 0, values, np.nan)
 
-    def _cumulated(self, judged: NDArray[np.bool_]) -> Floats:
-        # Neighbouring thresholds of a size mostly ignore the same detections. Sums of all of them would take hundreds
-        # of MB where there are many detections.
-        key = judged.tobytes()
-        if self._judged is None or self._judged[0] != key:
-            self._judged = key, np.cumsum(self._weights * judged, axis=1)
-        return self._judged[1]
+    def _judged_up_to(self, hits: NDArray[np.int64], skipped: NDArray[np.bool_]) -> Floats:
+        """Return how many detections that are not ignored stand before each of `hits` or are it, `(draws, hits)`.
+
+        Only the fewer are summed up, those that are ignored or the others. Neighbouring thresholds of a size mostly
+        ignore the same detections; sums of all thresholds would take hundreds of MB where there are many detections.
+        """
+        if not skipped.any():
+            return self._seen[:, hits]
+        few = np.flatnonzero(skipped)
+        is_rest = 2 * len(few) > len(skipped)
+        if is_rest:
+            few = np.flatnonzero(~skipped)
+        key = skipped.tobytes()
+        if self._summed is None or self._summed[0] != key:
+            sums = np.zeros((len(self._weights), len(few) + 1))
+            np.cumsum(self._weights[:, few], axis=1, out=sums[:, 1:])
+            self._summed = key, sums
+        counted = self._summed[1][:, np.searchsorted(few, hits, side="right")]
+        return counted if is_rest else self._seen[:, hits] - counted
