@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from srbench.leaderboard.compare import BoardComparison, Change
-from srbench.leaderboard.fitting import fitted, label_limit
+from srbench.leaderboard.fitting import counted_columns, fitted, label_limit
 from srbench.leaderboard.texts import MISSING, row_name
 from srbench.metrics.catalogue import metric
 from srbench.metrics.info import MetricInfo
@@ -44,7 +44,7 @@ def render_comparison(comparison: BoardComparison, *, width: int) -> list[Render
         dropped = max(dropped, len(wanted) - len(left))
         shown.append(table)
     if dropped:
-        shown.append(Text(f"  a wider terminal shows {dropped} more columns", style="dim"))
+        shown.append(Text(f"  a wider terminal shows {counted_columns(dropped)}", style="dim"))
     if lacking:
         shown.append(Text(f"  without weights for the task, and not shown: {', '.join(lacking)}", style="dim"))
     shown += [Text(f"fails: {line}", style="red") for line in comparison.fired]

@@ -22,6 +22,11 @@ class Prioritised(Protocol):
 ColumnT = TypeVar("ColumnT", bound=Prioritised)
 
 
+def counted_columns(dropped: int) -> str:
+    """Say how many columns a table leaves out: "3 more columns"."""
+    return f"{dropped} more column{'s' * (dropped != 1)}"
+
+
 def shortened(text: str, most: int) -> str:
     """Return a text of at most so many characters; a longer one loses its middle, because its ends tell names apart."""
     if len(text) <= most:

@@ -14,7 +14,7 @@ from rich.text import Text
 from tabulate import tabulate
 
 from srbench.leaderboard.escapes import markdown_cell
-from srbench.leaderboard.fitting import fitted, label_limit, shortened
+from srbench.leaderboard.fitting import counted_columns, fitted, label_limit, shortened
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Grid:
             table, shown = fitted(functools.partial(self._table, most=label_limit(width)), wanted, width=width)
         lines = list(self.notes)
         if len(shown) < len(wanted):
-            lines.append(f"{len(wanted) - len(shown)} more columns are in {where}; a wider terminal shows them")
+            lines.append(f"a wider terminal, or {where}, shows {counted_columns(len(wanted) - len(shown))}")
         below = [Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))] if lines else []
         return [table, *below]
 

@@ -22,7 +22,7 @@ from tabulate import tabulate
 from srbench.files.atomic import write_json, write_text
 from srbench.leaderboard import Leaderboard, Row
 from srbench.leaderboard.escapes import csv_text, markdown_cell, markdown_line
-from srbench.leaderboard.fitting import fitted, label_limit
+from srbench.leaderboard.fitting import counted_columns, fitted, label_limit
 from srbench.leaderboard.grids import Grid
 from srbench.leaderboard.notes import cautions, notes
 from srbench.leaderboard.shift_grid import shift_grid
@@ -278,7 +278,7 @@ def _narrowed(heading: str, rows: Sequence[Row], wanted: Sequence[Column], *, wi
         if len(shown) == len(wanted) or (most is not None and core <= {column.name for column in shown}):
             break
     dropped = len(wanted) - len(shown)
-    parts = [f"{dropped} more columns"] * (dropped > 0) + ["the intervals of differences and gaps"] * compact
+    parts = [counted_columns(dropped)] * (dropped > 0) + ["the intervals of differences and gaps"] * compact
     return table, " and ".join(parts)
 
 
