@@ -22,7 +22,7 @@ from srbench.evaluation.batches import single
 from srbench.evaluation.costs import Costs, Stopwatches
 from srbench.evaluation.counters import Counters
 from srbench.evaluation.loaded_methods import LoadedMethod
-from srbench.evaluation.options import PassSettings
+from srbench.evaluation.options import PassSettings, in_parts
 from srbench.evaluation.plan import PlannedCell, originals_and_baselines, plan_cells
 from srbench.evaluation.precomputed import fitted
 from srbench.evaluation.resolve import Evaluation
@@ -348,23 +348,49 @@ class _Task:
                     or images_of(cell.loaded, position, self._hr, self._protocol, settings)
                     for position in positions
                 }
-                drawn = {position: named | self._overlays(cell, position, named) for position, named in images.items()}
+                overlays = self._overlays(cell, images)
+                drawn = {position: named | overlays.get(position, {}) for position, named in images.items()}
                 write_thumbnails(cell.folder / THUMBNAILS_FILE, drawn, key=key)
                 advance(1)
 
-    def _overlays(self, cell: PlannedCell, position: int, images: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the task type draws into one sample's image: "overlay", and the original's "truth"."""
+    def _overlays(self, cell: PlannedCell, images: Images) -> dict[int, dict[str, Any]]:
+        """Return what the task type draws into images, by position: "overlay", and the original's "truth"."""
         scored, settings = cell.scored, self._evaluation.settings
         is_stale = cell.key.track == "adapted" and cell.adapted is None  # the network of a finished cell is not at hand
         if cell.network is None or scored.outputs is None or is_stale or not scored.task_type.draws:
             return {}
-        pixels = images["sr"] if "sr" in images else images["hr"]
-        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(settings.device).float() / 255
-        size = (image.shape[-2], image.shape[-1])
-        with settings.numerics.active():
-            output = cell.network(image)
-        part = scored.task_type.split(scored.task_type.prediction(output, seen=size, size=size))[0]
-        drawn = {"overlay": scored.task_type.overlay(pixels, {name: each.cpu().numpy() for name, each in part.items()})}
+        seen = {position: named["sr"] if "sr" in named else named["hr"] for position, named in images.items()}
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for position, pixels in seen.items():
+            by_size.setdefault((pixels.shape[0], pixels.shape[1]), []).append(position)
+        drawn: dict[int, dict[str, Any]] = {}
+        for size, positions in by_size.items():
+            step = settings.images_a_batch(*size)
+            for start in range(0, len(positions), step):
+                chosen = positions[start : start + step]
+                batch = torch.from_numpy(np.stack([seen[position] for position in chosen])).permute(0, 3, 1, 2)
+                image = batch.to(settings.device).float() / 255
+                with settings.numerics.active():
+                    outputs = in_parts(settings, scored.id or "", cell.network, image)
+                for position, part in zip(chosen, self._parts(cell, outputs, size), strict=True):
+                    found = {name: each.cpu().numpy() for name, each in part.items()}
+                    drawn[position] = self._drawn(cell, position, seen[position], found)
+        return drawn
+
+    @staticmethod
+    def _parts(cell: PlannedCell, outputs: Sequence[Any], size: tuple[int, int]) -> list[Mapping[str, torch.Tensor]]:
+        """Return what a network found in each image of its outputs."""
+        task_type = cell.scored.task_type
+        predictions = (task_type.prediction(output, seen=size, size=size) for output in outputs)
+        return [part for prediction in predictions for part in task_type.split(prediction)]
+
+    def _drawn(
+        self, cell: PlannedCell, position: int, pixels: np.ndarray, found: Mapping[str, np.ndarray]
+    ) -> dict[str, Any]:
+        """Return one image `(H, W, 3)`, RGB, uint8 with what was found drawn in, and the original's with the truth."""
+        scored = cell.scored
+        assert scored.outputs is not None
+        drawn = {"overlay": scored.task_type.overlay(pixels, found)}
         placed = self._hr.targets([position]) if cell.loaded is None else None
         if placed is not None:
             drawn["truth"] = scored.task_type.truth_overlay(pixels, placed[0], scored.outputs)
