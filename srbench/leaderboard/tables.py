@@ -154,7 +154,7 @@ def render(
         first = cautions(board, task, rows)
         lines = notes(board, task, rows)[len(first) :] + lacking
         if left_out:
-            lines.append(f"{left_out} are in {where}; a wider terminal shows them")
+            lines.append(f"a wider terminal, or {where}, shows {left_out}")
         shown += [Text(f"caution: {line}", style="bold yellow") for line in first]
         shown += [table, Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 2))]
         for grid in beside.get((task, classifier), []):
