@@ -1,10 +1,10 @@
-# Read by bccd/train.sh and camvid/train.sh: the folder of the runs, how one of them is made and what is kept. They set
+# Read by train.sh and eval.sh of bccd and of camvid: the folder of the runs, how one is made, kept and scored. They set
 #   name      of the folder in out/
 #   data      SPEC that all train on
 #   protocol  of LR
 #   network   that the methods stand before
-#   steps     of each method, 8 images each
-#   shared    words of `srbench train` that all methods share
+#   steps     of each method, 8 images each; eval.sh needs none
+#   shared    words of `srbench train` that all methods share; eval.sh needs none
 real=$(cd "$1" && pwd)
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 mkdir -p "out/$name"
@@ -34,6 +34,17 @@ keep() { # all that has a name but the pixel stage, which is no method of its ow
   rm -f "../../results/$name/weights/sr4ir/sr4ir-warm-up".*
 }
 
+score() { # what is kept, and the published DISP beside it, so that each set of darionet's weights has to be named
+  export SRBENCH_WEIGHTS=$PWD/../../results/$name/weights
+  local weights=(--weights darionet=real/weights/disp_x4.safetensors) file
+  for file in "$SRBENCH_WEIGHTS"/darionet/*.safetensors; do
+    weights+=(--weights "darionet=$(basename "$file" .safetensors)")
+  done
+  srbench eval --data "$data" --split val --network "$network" --protocol "$protocol" --device cpu --out eval \
+    nearest bicubic lanczos area sr4ir retrained darionet "${weights[@]}"
+}
+
+steps=${steps:-0}
 quarter=(--epochs 1 --set steps_per_epoch=$((steps / 4)))
 rest=(--epochs 1 --set steps_per_epoch=$((steps - steps / 4)))
 whole=(--epochs 1 --set steps_per_epoch="$steps")

@@ -6,15 +6,7 @@
 #   python results/refresh.py bccd out/bccd/eval --command results/bccd/eval.sh
 # makes this folder's tables.
 set -euo pipefail
-real=$(cd "$1" && pwd)
-cd "$(dirname "$0")/../.."
-export SRBENCH_WEIGHTS=$PWD/results/bccd/weights
-mkdir -p out/bccd
-cd out/bccd
-ln -sfn "$real" real
-weights=(--weights darionet=real/weights/disp_x4.safetensors)
-for file in "$SRBENCH_WEIGHTS"/darionet/*.safetensors; do
-  weights+=(--weights "darionet=$(basename "$file" .safetensors)")
-done
-srbench eval --data voc:real/bccd --split val --network cells --protocol dense-x8 --device cpu --out eval \
-  nearest bicubic lanczos area sr4ir retrained darionet "${weights[@]}"
+name=bccd data=voc:real/bccd protocol=dense-x8 network=cells
+# shellcheck source=results/dense.sh
+source "$(dirname "$0")/../dense.sh"
+score

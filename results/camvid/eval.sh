@@ -6,15 +6,7 @@
 #   python results/refresh.py camvid out/camvid/eval --command results/camvid/eval.sh
 # makes this folder's tables.
 set -euo pipefail
-real=$(cd "$1" && pwd)
-cd "$(dirname "$0")/../.."
-export SRBENCH_WEIGHTS=$PWD/results/camvid/weights
-mkdir -p out/camvid
-cd out/camvid
-ln -sfn "$real" real
-weights=(--weights darionet=real/weights/disp_x4.safetensors)
-for file in "$SRBENCH_WEIGHTS"/darionet/*.safetensors; do
-  weights+=(--weights "darionet=$(basename "$file" .safetensors)")
-done
-srbench eval --data camvid:real/camvid --split val --network roads --device cpu --out eval \
-  nearest bicubic lanczos area sr4ir retrained darionet "${weights[@]}"
+name=camvid data=camvid:real/camvid protocol=dense-x4 network=roads
+# shellcheck source=results/dense.sh
+source "$(dirname "$0")/../dense.sh"
+score
