@@ -25,7 +25,7 @@ from srbench.records.schema import BASELINE
 
 KEPT = 12
 LOST_CLASSES, EXTREMES = 6, 2
-MAX_SIDE = 512  # larger images are passed over, so that a cell keeps a few MB at most
+MAX_SIDE = 640  # of COCO; larger images are passed over, so that a cell keeps some MB at most
 COLUMNS = ("position", "label", "pred", "psnr")  # of the samples, all that the choice looks at
 LIKELY_CLASSES = 64  # at most this many classes have a candidate, so that candidates take some MB a cell
 # Of images that wait until it is known which samples may be kept. A GPU must not be waited for after each batch; on a
