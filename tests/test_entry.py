@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import random
 import re
 import shutil
 import stat
@@ -257,6 +258,24 @@ def test_an_altered_archive_is_refused(entry, tmp_path, alter):
 def test_a_zip_that_python_cannot_read_is_not_called_damaged(entry, tmp_path, alter):
     alter(entry, tmp_path / "bad.zip")
     assert "is a kind of zip that 'srbench pack' never writes" in verify(tmp_path / "bad.zip")[1]
+
+
+def test_mutated_archives_are_read_or_refused_in_a_sentence(tmp_path):
+    path, draw = tmp_path / "bad.zip", random.Random(0)
+    zips.write_zip(path, {"entry.json": b"{}" * 70, "records/a/b/c/samples.parquet": bytes(range(256))})
+    whole, refused = path.read_bytes(), 0
+    for _ in range(2000):
+        changed = bytearray(whole)
+        for _ in range(draw.choice((1, 2, 8))):
+            changed[draw.randrange(len(changed))] = draw.randrange(256)
+        path.write_bytes(changed)
+        try:
+            zips.read_zip(path)
+        except RecordError as error:
+            reason = str(error).removeprefix(str(path))
+            assert reason != str(error) and len(reason) < 400 and "\n" not in reason
+            refused += 1
+    assert 1000 < refused < 2000
 
 
 def only_parquet(n: int) -> bytes:

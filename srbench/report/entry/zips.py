@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from srbench.errors import RecordError
+from srbench.errors import RecordError, one_line
 from srbench.files.atomic import sweep_beside, write_bytes
 
 ENTRY_FILE = "entry.json"
@@ -63,15 +63,15 @@ def read_zip(path: Path) -> dict[str, bytes]:
             infos = archive.infolist()
             _check_members(path, infos)
             return {info.filename: archive.read(info) for info in infos}
-    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, struct.error) as error:
-        raise RecordError(f"{path} is damaged ({error}); ask for it again") from None
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError, struct.error) as error:
+        raise RecordError(f"{path} is damaged ({one_line(error)}); ask for it again") from None
 
 
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except NotImplementedError as error:  # zipfile's own word for a format that is later than those it reads
-        raise RecordError(f"{path} {_OTHER_KIND} ({error}); ask for it again") from None
+    except NotImplementedError as error:  # the version that a member says it needs, which zipfile looks at
+        raise RecordError(f"{path} {_OTHER_KIND} ({one_line(error)}); ask for it again") from None
 
 
 def sha256(content: bytes) -> str:
