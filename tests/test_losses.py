@@ -10,6 +10,7 @@ from srbench.errors import UsageError
 from srbench.method import Batch, Method, MethodInfo
 from srbench.protocol import Restoration
 from srbench.restore import restore
+from srbench.task_types import task_type
 from srbench.task_types.classification import ce
 from srbench.training import losses
 from srbench.training.networks import Discriminator, FeatureExtractor, frozen
@@ -85,7 +86,16 @@ def test_relativistic_losses_are_log_two_where_scores_tell_nothing_and_pull_apar
     assert (fake.grad < 0).all(), "descent raises the score of SR"
 
 
-@pytest.mark.parametrize("name", ["logits", "ce", "emd", "features", "perceptual", "l1", "l2", "psnr"])
+def test_kl_equals_a_hand_made_value_and_knows_no_offset():
+    student, teacher = torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([[math.log(3), 0.0], [5.0, 5.0]])
+    of_first = 0.75 * math.log(0.75 / 0.5) + 0.25 * math.log(0.25 / 0.5)
+    assert losses.kl(student, teacher).item() == pytest.approx(of_first / 2)
+    assert losses.kl(teacher + 7, teacher).item() == pytest.approx(0, abs=1e-6)
+    a_map = [each[:, :, None, None].expand(2, 2, 3, 5) for each in (student, teacher)]
+    assert losses.kl(*a_map).item() == pytest.approx(of_first / 2), "a mean over pixels too"
+
+
+@pytest.mark.parametrize("name", ["logits", "ce", "emd", "kl", "features", "perceptual", "l1", "l2", "psnr"])
 def test_every_term_has_a_finite_gradient_on_sr(name):
     network, batch = TwoStages(), make_batch()
     sr = batch.hr.mul(0.9).add(0.05).requires_grad_(True)
@@ -116,6 +126,7 @@ def test_logits_come_from_the_network_even_if_the_features_are_anothers():
     [
         ("ce", make_batch(labels=False), "labels; use labelled data"),
         ("logits", make_batch(teacher=False), "teacher's logits"),
+        ("kl", make_batch(teacher=False), "teacher's logits"),
     ],
 )
 def test_terms_say_what_they_lack(name, batch, words):
@@ -125,6 +136,12 @@ def test_terms_say_what_they_lack(name, batch, words):
         losses.terms({"logits"}, batch.hr, batch)
     with pytest.raises(UsageError, match="--classifier"):
         losses.terms({"features"}, batch.hr, batch, network=TwoStages())
+
+
+def test_a_detector_has_no_scores_of_classes_to_hold_against_each_other():
+    for name in ("kl", "emd"):
+        assert "use 'logits'" in losses.check_terms([name], task_type("detection"))
+    assert not any(losses.check_terms(["kl"], task_type(each)) for each in ("classification", "segmentation", "iqa"))
 
 
 def test_unit_scale_divides_by_the_first_size_and_leaves_zero_alone():

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from srbench.method import Batch
 
 # What a run checks before its first step: terms that need a classifier, labels, or the teacher's logits.
-NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd", "boxes"})
+NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd", "boxes", "kl"})
 NEED_LABELS = frozenset({"ce", "boxes", *CLASSIFIER_TERMS})
-NEED_TEACHER_LOGITS = frozenset({"logits", "emd"})  # the term of the task type itself compares with the data
+NEED_TEACHER_LOGITS = frozenset({"logits", "emd", "kl"})  # the term of the task type itself compares with the data
 
 _SMALLEST_MSE = 1e-10  # 100 dB
 
@@ -41,7 +41,7 @@ def terms(
     extractor: FeatureExtractor | None = None,
     smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Return those of l1, l2, psnr, imitation, logits, ce, emd, features and perceptual that are wanted, each a scalar.
+    """Return each wanted term, a scalar: l1, l2, psnr, imitation, logits, ce, emd, kl, boxes, features, perceptual.
 
     The classifier is run once, whatever is wanted of it.
 
@@ -65,7 +65,7 @@ def terms(
     if "imitation" in wanted:
         values["imitation"] = l1(sr, _given(batch.imitated, "imitation", "a method to imitate; set imitates"))
     seen, seen_hr = (sr, batch.hr) if shown is None else (shown, batch.hr if batch.shown_hr is None else batch.shown_hr)
-    of_logits = [name for name in ("logits", "ce", "emd", "boxes") if name in wanted]
+    of_logits = [name for name in ("logits", "ce", "emd", "kl", "boxes") if name in wanted]
     of_features = [name for name in _FEATURE if name in wanted]
     sr_logits: Tensor | None = None
     if of_features:
@@ -89,11 +89,10 @@ def terms(
             raise UsageError(check_terms([name], asked))
         else:
             target = _given(batch.teacher_logits, name, "a teacher's logits; give --classifier")
-            values[name] = (
-                logits(sr_logits, target) / batch.logits_unit
-                if name == "logits"
-                else emd(sr_logits, target.softmax(dim=1))
-            )
+            if name == "logits":
+                values[name] = logits(sr_logits, target) / batch.logits_unit
+            else:
+                values[name] = kl(sr_logits, target) if name == "kl" else emd(sr_logits, target.softmax(dim=1))
     return values
 
 
@@ -151,6 +150,16 @@ def logits(student: Tensor, teacher: Tensor) -> Tensor:
     return F.mse_loss(flat(student).float(), flat(teacher).float())
 
 
+def kl(student: Tensor, teacher: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of probabilities from the teacher's, nats, of logits `(N, K)` or maps `(N, K, H, W)`.
+
+    The mean over images, or over images and pixels (Hinton et al., 2015, at a temperature of 1). Where `logits` weighs
+    all classes alike, this weighs those that the teacher holds to be likely.
+    """
+    told = teacher.float().log_softmax(dim=1)
+    return (told.exp() * (told - student.float().log_softmax(dim=1))).sum(dim=1).mean()
+
+
 def features(sr: Tensor, hr: Tensor) -> Tensor:
     """Mean squared difference of a classifier's features of SR and HR, any equal shape."""
     return F.mse_loss(sr.float(), hr.float())
@@ -182,6 +191,8 @@ def check_terms(wanted: Iterable[str], asked: TaskType) -> str:
     for name in sorted(wanted):
         if name == "boxes" and asked.loss_term != name:
             return f"the loss term 'boxes' needs boxes, which {asked.name!r} data do not have; use {asked.loss_term!r}"
+        if name in ("emd", "kl") and asked.answers == "boxes":
+            return f"the loss term {name!r} needs scores of classes, which a detector does not give; use 'logits'"
         taught = ("ce", "boxes") if name in CLASSIFIER_TERMS else ("ce",)  # these are the loss of the task type
         if name in NEED_LABELS and asked.loss_term not in (name, *taught):
             return (

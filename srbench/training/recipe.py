@@ -16,7 +16,7 @@ from srbench.files.strict import read_toml
 from srbench.files.validate import Above0, Count, NotNegative, PlainJson, Positive, Share, check, validated
 from srbench.task_types import task_type, task_type_names
 
-TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd", "boxes", "imitation")
+TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd", "boxes", "imitation", "kl")
 CLASSIFIER_TERMS = ("ce_sr", "ce_hr", "ce_mix")
 _CRITERIA = ("ce_difference", "logits", "psnr", "none")  # whatever the task type
 
