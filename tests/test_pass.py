@@ -155,11 +155,20 @@ def test_pixels_are_kept_also_where_the_pass_did_not_see_all_rows(run, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("device", "side", "images"),
-    [("cpu", 256, 8), ("cpu", 128, 32), ("cpu", 32, CHUNK), ("cpu", 2048, 1), ("cuda", 256, 128)],
+    ("device", "side", "images", "answers"),
+    [
+        ("cpu", 256, 8, "scores"),
+        ("cpu", 128, 32, "scores"),
+        ("cpu", 32, CHUNK, "scores"),
+        ("cpu", 2048, 1, "scores"),
+        ("cuda", 256, 128, "scores"),
+        ("cpu", 96, 14, "map"),
+        ("cpu", 480, 1, "boxes"),
+        ("cuda", 256, 128, "map"),
+    ],
 )
-def test_a_batch_holds_as_many_pixels_whatever_the_size_of_the_images(device, side, images):
-    settings = PassSettings(torch.device(device), Numerics(device), None, seed=0)
+def test_a_batch_holds_as_many_pixels_whatever_the_size_of_the_images(device, side, images, answers):
+    settings = PassSettings(torch.device(device), Numerics(device), None, seed=0, answers=answers)
     assert settings.images_a_batch(side, side) == images
     assert PassSettings(torch.device(device), Numerics(device), 5, seed=0).images_a_batch(side, side) == 5
 

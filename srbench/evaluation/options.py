@@ -14,12 +14,16 @@ from srbench.compute.memory import BatchLimits
 from srbench.compute.numerics import Numerics
 from srbench.errors import UsageError
 from srbench.evaluation.quantising import Int8Options
+from srbench.networks.outputs import Answers
 from srbench.protocol import Protocol
 from srbench.registry import listed
 
 Result = TypeVar("Result")
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
+# On a CPU, networks that answer with maps or boxes see a quarter as many: what a batch takes stays in the heap, between
+# whose blocks holes grow, and fewer images at once are no slower (docs/decisions/0079-batches-of-dense-networks.md).
+_DENSE_BATCH_IMAGES = {"cuda": 128, "cpu": 2}
 SWEEP = "sweep"  # the word for all input sizes that are worth a look
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell
 
@@ -114,6 +118,7 @@ class PassSettings:
         batch_size: Images a batch, or None for as many as hold a certain number of pixels.
         seed: Seed of the degradation's noise.
         channels: Channels of the data. Images always have three; where it is 1 they are equal, also those of SR.
+        answers: The form in which the networks answer.
         limits: How many images methods and networks take at once, where the memory did not hold a batch.
     """
 
@@ -122,6 +127,7 @@ class PassSettings:
     batch_size: int | None
     seed: int
     channels: int = 3
+    answers: Answers = "scores"
     limits: BatchLimits = field(default_factory=BatchLimits, compare=False, repr=False)
 
     def images_a_batch(self, height: int, width: int) -> int:
@@ -129,7 +135,8 @@ class PassSettings:
         if self.batch_size is not None:
             return self.batch_size
         # As many pixels whatever the size: what is done once a batch would take longer than networks on small images.
-        return min(max(BATCH_IMAGES[self.device.type] * 256**2 // (height * width), 1), CHUNK)
+        images = (BATCH_IMAGES if self.answers == "scores" else _DENSE_BATCH_IMAGES)[self.device.type]
+        return min(max(images * 256**2 // (height * width), 1), CHUNK)
 
 
 def in_parts(settings: PassSettings, name: str, call: Callable[[Tensor], Result], images: Tensor) -> list[Result]:

@@ -161,6 +161,7 @@ def resolve(options: EvalOptions, device: torch.device, ranks: Ranks) -> Evaluat
             batch_size=options.batch_size,
             seed=options.seed,
             channels=source.channels,
+            answers=task_type(source.task_type).answers,
         ),
         ranks=ranks,
         warnings=(*said, *unmatched, *(f"left out: {problem}" for problem in registry.problems.values())),

@@ -31,7 +31,7 @@ def bare(data: str, limit: int) -> Callable[[], None]:
     methods = [Registry().get(name)() for name in SIX]
     batches = []
     with torch.inference_mode():
-        settings = PassSettings(torch.device("cpu"), Numerics("cpu"), None, seed=0)
+        settings = PassSettings(torch.device("cpu"), Numerics("cpu"), None, seed=0, answers=kind.answers)
         for positions in store.groups(range(len(store)), settings.images_a_batch):
             hr = store.batch(positions).float() / 255
             truth = kind.targets(store.samples.take(positions), answers, store.targets(positions))
