@@ -73,3 +73,51 @@ def test_what_is_started_to_outlive_its_terminal_does():
     assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     assert end(process) == (130, "stopping\nin order\n", "")
+
+
+def test_a_signal_that_python_swallows_stops_the_work_at_its_next_step():
+    swallowed = """
+        import signal
+        from srbench.cli.signals import stop_on_signals
+        from srbench.compute.progress import track
+
+        class Collected:
+            def __del__(self):
+                signal.raise_signal(signal.SIGTERM)
+
+        stop_on_signals()
+        with track("work", None, show=False) as advance:
+            advance(1)
+            Collected()  # Python ignores what is raised there, and goes on
+            print("goes on", flush=True)
+            advance(1)
+            print("goes on for ever", flush=True)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(swallowed)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "goes on\n" and done.returncode != 0
+    assert "ignored" not in done.stderr and done.stderr.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_the_end_of_a_stopped_process_cannot_fail():
+    stopped = """
+        import atexit, os
+        from srbench import cli
+
+        class Library:
+            def __del__(self):
+                os.abort()  # as some do when they are taken down while they are at work
+
+        library = Library()
+        atexit.register(print, "tidied up")
+
+        def app():
+            print("stopping")
+            raise SystemExit(130)
+
+        cli.app = app
+        cli.main()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(stopped)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "stopping\ntidied up\n", "")

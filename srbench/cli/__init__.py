@@ -13,7 +13,7 @@ import typer
 
 from srbench.cli import caching, publishing, shipping
 from srbench.cli.guard import Commands, guarded, stopped
-from srbench.cli.signals import stop_on_signals
+from srbench.cli.signals import STOPPED, leave_stopped, stop_on_signals
 from srbench.cli.terminal import Device, Plugins, show, waiting, weights_by_method
 from srbench.compute.process import prepare_process
 from srbench.errors import UsageError
@@ -40,7 +40,12 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt as stop:  # before any command has begun
-        sys.exit(stopped(stop))
+        stopped(stop)
+        leave_stopped()
+    except SystemExit as end:
+        if end.code == STOPPED:
+            leave_stopped()
+        raise
 
 
 def _say_what_can_be_said() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import signal
+import sys
 import time
 from types import FrameType
+from typing import NoReturn
+
+from srbench.compute.stopping import ask_to_stop
 
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows lacks the last
 _TOGETHER_S = 1.0  # who stops a command may send a signal twice, to the process and to its group
@@ -20,12 +25,32 @@ def stop_on_signals() -> None:
     What ignores a signal goes on ignoring it, such as what `nohup` or a shell's background has started. A rank of
     torchrun may wait inside a collective, where Python sees no signal, so there SIGTERM and SIGHUP end the process.
     """
+    sys.unraisablehook = _say_unraisable
     alone = os.environ.get("WORLD_SIZE", "1") == "1"
     stop = _Stop()
     for name in _NAMES if alone else _NAMES[:1]:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, stop)
+
+
+def _say_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """Print what Python cannot raise where it happened, but for the stop, which the next step raises again."""
+    if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(unraisable)
+
+
+def leave_stopped() -> NoReturn:
+    """End the process of a stopped command as it stands: what it had to say is said, and what was open is closed.
+
+    The end of a Python process takes down modules and libraries one by one. Where work was interrupted, that was seen
+    to abort the process, "terminate called without an active exception", with a code other than 130.
+    """
+    atexit._run_exitfuncs()  # temporary folders, and what other libraries have to tidy up
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # the terminal may be closed
+            stream.flush()
+    os._exit(STOPPED)
 
 
 class _Stop:
@@ -38,6 +63,7 @@ class _Stop:
         now = time.monotonic()
         if self._first is None:
             self._first = now
+            ask_to_stop()
             raise KeyboardInterrupt
         if now - self._first > _TOGETHER_S:
             with contextlib.suppress(OSError):

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from srbench.compute.stopping import check_stop
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -40,7 +42,11 @@ class Progress:
         Args:
             count: Units newly done.
             figures: What else is known ("loss 0.31"), the most important first; what does not fit is left out.
+
+        Raises:
+            KeyboardInterrupt: If the process was asked to stop and goes on (`srbench.compute.stopping`).
         """
+        check_stop()
         self._done += count
         self._figures = figures or self._figures
         self._tell()
