@@ -52,7 +52,8 @@ def main() -> None:
 def draw(board: Leaderboard, cells: Sequence[StoredCell], target: Path) -> list[str]:
     """Save the report's figures of DRAWN and of training; return the names of those that pages show."""
     for old in target.glob("*.svg"):
-        old.unlink()
+        if old.name.startswith((*(f"{each}-" for each in DRAWN), "training-")):  # others are not from here
+            old.unlink()
     shown = []
     for figure in draw_all(board, cells):
         kind = next((each for each in DRAWN if figure.name.startswith(f"{each}-")), None)

@@ -1,0 +1,132 @@
+"""Prepares the runs of limits.sh and draws what they found: `prepare`, or `draw CURVES FOLDER`, in the runs' folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from srbench.data.source import Source
+from srbench.training.splits import open_splits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from methods.darionet.disp import Disp, arguments_of, own_names
+
+DATA = ("real/train_more", "real/train1000")
+SUBSETS = (260, 1040)
+BLOCKS = (2, 8)
+IMAGES = 4173  # what trains of all
+BATCH = 8
+TEACHERS, JUDGE = "val_logits", "val_logits:squeezenet1_1"
+CLASSIFIERS = ("mobilenetv2_tfquant", "tf_efficientnet_lite0", "squeezenet1_1")
+HELD_OUT = Path("held-out") / "leaderboard.json"
+RUNS = ("steps-130", "steps-520", *(f"images-{count}" for count in SUBSETS), *(f"blocks-{blocks}" for blocks in BLOCKS))
+
+
+def prepare() -> None:
+    """Link the photographs of each subset and of the validation, and write a start for each number of blocks."""
+    training, validation = open_splits([f"images:{each}" for each in DATA], "test")
+    chosen = _photographs(training)
+    assert len(chosen) == IMAGES, len(chosen)
+    for folder, photographs in {
+        "validation": _photographs(validation),
+        **{f"images-{count}": chosen[:count] for count in SUBSETS},
+    }.items():
+        Path(folder).mkdir(exist_ok=True)
+        for number, photograph in enumerate(photographs):
+            link = Path(folder) / f"{number:04}{photograph.suffix}"
+            if not link.exists():
+                link.symlink_to(photograph.resolve())
+    published = own_names(load_file("real/weights/disp_x4.safetensors"))
+    for blocks in BLOCKS:
+        save_file(resized(published, blocks), f"start-{blocks}.safetensors")
+
+
+def resized(published: dict[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:
+    """Return DISP with its first blocks only, or with further ones that add nothing, as their last layer is zero."""
+    arguments = arguments_of(published)
+    assert arguments is not None
+    torch.manual_seed(0)
+    network = Disp(**{**arguments, "blocks": blocks})
+    return {
+        name: published[name] if name in published else torch.zeros_like(value) if ".convolutions.3." in name else value
+        for name, value in network.state_dict().items()
+    }
+
+
+def draw(curves: Path, target: Path) -> None:
+    """Collect the last validation and the recovered gaps of each run and of `photos-x4`, and draw them."""
+    table = pd.DataFrame(_rows(curves))
+    table.to_csv(target / "limits.csv", index=False, float_format="%.5g")
+    figure, panes = plt.subplots(2, 3, figsize=(9, 5), sharey="row", sharex="col")
+    words = {"steps": "images seen", "images": "photographs, 4,160 images seen", "blocks": "blocks, 4,160 images seen"}
+    start = pd.read_csv("steps-520/curves.csv").iloc[0]
+    styles = ("o-", "s-", "^--")
+    for (above, below), (varied, label) in zip(panes.T, words.items(), strict=True):
+        rows = table[table["varied"] == varied].sort_values("value")
+        for column, name, style in ((TEACHERS, "both teachers", "o-"), (JUDGE, "SqueezeNet, no teacher", "^--")):
+            above.plot(rows["value"], rows[column] / start[column], style, label=name)
+        for classifier, style in zip(CLASSIFIERS, styles, strict=True):
+            below.plot(rows["value"], rows[f"gap:{classifier}"], style, label=classifier)
+        below.set_xscale("log")
+        below.set_xticks(rows["value"], [f"{value:,}" for value in rows["value"]])
+        below.set_xlabel(label)
+        for pane in (above, below):
+            pane.minorticks_off()
+            pane.grid(alpha=0.3)
+    panes[0, 0].set_ylabel("distance of logits\n(DISP as published = 1)")
+    panes[1, 0].set_ylabel("recovered gap")
+    for pane in panes[:, 0]:
+        pane.legend(fontsize=7)
+    figure.tight_layout()
+    plt.rcParams["svg.hashsalt"] = "limits"
+    figure.savefig(target / "limits.svg", metadata={"Date": None})
+
+
+def _rows(curves: Path) -> list[dict[str, object]]:
+    """Return a row for each run and panel; the run with all photographs and four blocks is in all three."""
+    at = {name: pd.read_csv(Path(name) / "curves.csv").iloc[-1] for name in RUNS}
+    at["photos-x4"] = pd.read_csv(curves).iloc[-1]
+    gaps = {
+        (row["weights"], row["classifier"]): row["recovered_gap"]
+        for row in json.loads(HELD_OUT.read_text(encoding="utf-8"))["rows"]
+    }
+    found = [("steps", int(at[name]["step"]) * BATCH, 4, name) for name in ("steps-130", "steps-520", "photos-x4")]
+    found += [("images", count, 4, f"images-{count}") for count in SUBSETS] + [("images", IMAGES, 4, "steps-520")]
+    found += [("blocks", blocks, blocks, f"blocks-{blocks}") for blocks in BLOCKS] + [("blocks", 4, 4, "steps-520")]
+    return [
+        {
+            "varied": varied,
+            "value": value,
+            "images_seen": int(at[name]["step"]) * BATCH,
+            "multiply_adds": multiply_adds(blocks),
+            **{column: at[name][column] for column in at[name].index if column.startswith("val_")},
+            **{f"gap:{classifier}": gaps[name, classifier] for classifier in CLASSIFIERS},
+        }
+        for varied, value, blocks, name in found
+    ]
+
+
+def multiply_adds(blocks: int, features: int = 32, side: int = 81) -> int:
+    """Return the multiply-adds of DISP for an LR image of `side` x `side`."""
+    convolutions = 3 * features * 9 + blocks * 4 * features**2 * 9 + features**2 + features * 48 * 9
+    return convolutions * side**2
+
+
+def _photographs(sources: Sequence[Source]) -> list[Path]:
+    """Return the files of sources in an order that only their names decide."""
+    files = [
+        Path(folder) / sample.id for folder, source in zip(DATA, sources, strict=True) for sample in source.samples
+    ]
+    return sorted(files, key=lambda file: hashlib.sha256(str(file).encode()).hexdigest())
+
+
+if __name__ == "__main__":
+    prepare() if sys.argv[1] == "prepare" else draw(Path(sys.argv[2]), Path(sys.argv[3]))

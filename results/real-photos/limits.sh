@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# What limits darionet's photos-x4: the same recipe with fewer steps, with fewer photographs, with fewer and more blocks.
+# Each run starts from DISP as published and is validated on the same 151 photographs as photos-x4. Give the folder with
+# train_more/, train1000/, tenclass/ and weights/, and curves.csv of the run that train.sh makes:
+#   results/real-photos/limits.sh REAL out/train-real/photos-x4/curves.csv
+# An hour on one CPU core; a run that is there is not made again. It writes limits.csv and limits.svg here.
+set -euo pipefail
+real=$(cd "$1" && pwd)
+whole=$(realpath "$2")
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+mkdir -p out/limits
+cd out/limits
+ln -sfn "$real" real
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+python "$here/limits.py" prepare
+
+all=(--data images:real/train_more --data images:real/train1000 --val test)
+run() { # name, steps, the words that are this run's own
+  local name=$1 steps=$2
+  shift 2
+  [ -e "$name/weights/$name.safetensors" ] && return
+  srbench train darionet --recipe photos --set "steps_per_epoch=$steps" --set epochs=1 --set validate_every=1 --set ema=0.99 \
+    --classifier real/weights/mobilenetv2_tfquant.toml --classifier real/weights/tf_efficientnet_lite0.toml \
+    --judge real/weights/squeezenet1_1.toml --protocol clean --scale 0.32 --device "${DEVICE:-cpu}" \
+    --out "$name" --name "$name" --force "$@"
+}
+
+published=real/weights/disp_x4.safetensors
+run steps-130 130 "${all[@]}" --init-from "$published"
+run steps-520 520 "${all[@]}" --init-from "$published"
+run images-260 520 --data images:images-260 --val images:validation --init-from "$published"
+run images-1040 520 --data images:images-1040 --val images:validation --init-from "$published"
+run blocks-2 520 "${all[@]}" --set parameters.blocks=2 --init-from start-2.safetensors
+run blocks-8 520 "${all[@]}" --set parameters.blocks=8 --init-from start-8.safetensors
+
+# Ten classes of which none of these networks saw an image, and no figure was chosen on.
+srbench eval bilinear darionet --data folder:real/tenclass/val --protocol clean --scale 0.32 --device "${DEVICE:-cpu}" --out held-out \
+  --classifier real/weights/mobilenetv2_tfquant.toml --classifier real/weights/tf_efficientnet_lite0.toml \
+  --classifier real/weights/squeezenet1_1.toml --weights "darionet=$published" --weights darionet=photos-x4 \
+  $(for name in steps-130 steps-520 images-260 images-1040 blocks-2 blocks-8; do echo "--weights darionet=$name/weights/$name.safetensors"; done)
+
+python "$here/limits.py" draw "$whole" "$here"
