@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
+from srbench.compute.timing import count_macs
 from srbench.data.source import Source
+from srbench.registry import Registry
 from srbench.training.splits import open_splits
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from methods.darionet.disp import Disp, arguments_of, own_names
+from srbench.weights.files import load, reference
 
 DATA = ("real/train_more", "real/train1000")
 SUBSETS = (260, 1040)
 BLOCKS = (2, 8)
 IMAGES = 4173  # what trains of all
-BATCH = 8
+BATCH, STEPS = 8, 520
 TEACHERS, JUDGE = "val_logits", "val_logits:squeezenet1_1"
 CLASSIFIERS = ("mobilenetv2_tfquant", "tf_efficientnet_lite0", "squeezenet1_1")
 HELD_OUT = Path("held-out") / "leaderboard.json"
@@ -44,20 +44,24 @@ def prepare() -> None:
             link = Path(folder) / f"{number:04}{photograph.suffix}"
             if not link.exists():
                 link.symlink_to(photograph.resolve())
-    published = own_names(load_file("real/weights/disp_x4.safetensors"))
+    file = Path("real/weights/disp_x4.safetensors")
+    loaded = load(reference(file, label=file.stem, uri=str(file)))
+    published = Registry().get("darionet").from_weights(loaded).state_dict()
     for blocks in BLOCKS:
         save_file(resized(published, blocks), f"start-{blocks}.safetensors")
 
 
-def resized(published: dict[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:
-    """Return DISP with its first blocks only, or with further ones that add nothing, as their last layer is zero."""
-    arguments = arguments_of(published)
-    assert arguments is not None
+def network(blocks: int) -> torch.nn.Module:
+    """Return DISP with so many blocks, the same random values each time."""
     torch.manual_seed(0)
-    network = Disp(**{**arguments, "blocks": blocks})
+    return Registry().get("darionet")(blocks, 32, arch="disp")
+
+
+def resized(published: Mapping[str, torch.Tensor], blocks: int) -> dict[str, torch.Tensor]:
+    """Return DISP with its first blocks only, or with further ones that add nothing, as their last layer is zero."""
     return {
         name: published[name] if name in published else torch.zeros_like(value) if ".convolutions.3." in name else value
-        for name, value in network.state_dict().items()
+        for name, value in network(blocks).state_dict().items()
     }
 
 
@@ -66,7 +70,8 @@ def draw(curves: Path, target: Path) -> None:
     table = pd.DataFrame(_rows(curves))
     table.to_csv(target / "limits.csv", index=False, float_format="%.5g")
     figure, panes = plt.subplots(2, 3, figsize=(9, 5), sharey="row", sharex="col")
-    words = {"steps": "images seen", "images": "photographs, 4,160 images seen", "blocks": "blocks, 4,160 images seen"}
+    seen = f"{STEPS * BATCH:,} images seen"
+    words = {"steps": "images seen", "images": f"photographs, {seen}", "blocks": f"blocks, {seen}"}
     start = pd.read_csv("steps-520/curves.csv").iloc[0]
     styles = ("o-", "s-", "^--")
     for (above, below), (varied, label) in zip(panes.T, words.items(), strict=True):
@@ -106,18 +111,12 @@ def _rows(curves: Path) -> list[dict[str, object]]:
             "varied": varied,
             "value": value,
             "images_seen": int(at[name]["step"]) * BATCH,
-            "multiply_adds": multiply_adds(blocks),
+            "multiply_adds": count_macs(network(blocks), torch.empty(1, 3, 81, 81), (324, 324)),
             **{column: at[name][column] for column in at[name].index if column.startswith("val_")},
             **{f"gap:{classifier}": gaps[name, classifier] for classifier in CLASSIFIERS},
         }
         for varied, value, blocks, name in found
     ]
-
-
-def multiply_adds(blocks: int, features: int = 32, side: int = 81) -> int:
-    """Return the multiply-adds of DISP for an LR image of `side` x `side`."""
-    convolutions = 3 * features * 9 + blocks * 4 * features**2 * 9 + features**2 + features * 48 * 9
-    return convolutions * side**2
 
 
 def _photographs(sources: Sequence[Source]) -> list[Path]:

@@ -17,13 +17,16 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 python "$here/limits.py" prepare
 
 all=(--data images:real/train_more --data images:real/train1000 --val test)
+scale=(--protocol clean --scale 0.32 --device "${DEVICE:-cpu}")
+teachers=(--classifier real/weights/mobilenetv2_tfquant.toml --classifier real/weights/tf_efficientnet_lite0.toml)
+runs=()
 run() { # name, steps, the words that are this run's own
   local name=$1 steps=$2
   shift 2
+  runs+=(--weights "darionet=$name/weights/$name.safetensors")
   [ -e "$name/weights/$name.safetensors" ] && return
   srbench train darionet --recipe photos --set "steps_per_epoch=$steps" --set epochs=1 --set validate_every=1 --set ema=0.99 \
-    --classifier real/weights/mobilenetv2_tfquant.toml --classifier real/weights/tf_efficientnet_lite0.toml \
-    --judge real/weights/squeezenet1_1.toml --protocol clean --scale 0.32 --device "${DEVICE:-cpu}" \
+    "${teachers[@]}" --judge real/weights/squeezenet1_1.toml "${scale[@]}" \
     --out "$name" --name "$name" --force "$@"
 }
 
@@ -36,9 +39,8 @@ run blocks-2 520 "${all[@]}" --set parameters.blocks=2 --init-from start-2.safet
 run blocks-8 520 "${all[@]}" --set parameters.blocks=8 --init-from start-8.safetensors
 
 # Ten classes of which none of these networks saw an image, and no figure was chosen on.
-srbench eval bilinear darionet --data folder:real/tenclass/val --protocol clean --scale 0.32 --device "${DEVICE:-cpu}" --out held-out \
-  --classifier real/weights/mobilenetv2_tfquant.toml --classifier real/weights/tf_efficientnet_lite0.toml \
-  --classifier real/weights/squeezenet1_1.toml --weights "darionet=$published" --weights darionet=photos-x4 \
-  $(for name in steps-130 steps-520 images-260 images-1040 blocks-2 blocks-8; do echo "--weights darionet=$name/weights/$name.safetensors"; done)
+srbench eval bilinear darionet --data folder:real/tenclass/val "${scale[@]}" --out held-out \
+  "${teachers[@]}" --classifier real/weights/squeezenet1_1.toml \
+  --weights "darionet=$published" --weights darionet=photos-x4 "${runs[@]}"
 
 python "$here/limits.py" draw "$whole" "$here"

@@ -41,7 +41,7 @@ def _say_unraisable(unraisable: sys.UnraisableHookArgs) -> None:
 
 
 def leave_stopped() -> NoReturn:
-    """End the process of a stopped command as it stands: what it had to say is said, and what was open is closed.
+    """End the process of a stopped command as it stands; all that it writes appears by renaming, so nothing is torn.
 
     The end of a Python process takes down modules and libraries one by one. Where work was interrupted, that was seen
     to abort the process, "terminate called without an active exception", with a code other than 130.

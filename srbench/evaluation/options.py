@@ -21,8 +21,8 @@ from srbench.registry import listed
 Result = TypeVar("Result")
 
 BATCH_IMAGES = {"cuda": 128, "cpu": 8}  # a batch by the type of device, images of 256 x 256
-# On a CPU, networks that answer with maps or boxes see a quarter as many: what a batch takes stays in the heap, between
-# whose blocks holes grow, and fewer images at once are no slower (docs/decisions/0079-batches-of-dense-networks.md).
+# On a CPU, networks that answer with maps or boxes see a quarter as many, which is hardly slower: what a batch takes
+# stays in the heap, and holes grow between its blocks (docs/decisions/0079-batches-of-dense-networks.md).
 _DENSE_BATCH_IMAGES = {"cuda": 128, "cpu": 2}
 SWEEP = "sweep"  # the word for all input sizes that are worth a look
 CHUNK = 256  # samples a shard: what a killed run can lose of each cell

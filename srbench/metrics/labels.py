@@ -68,7 +68,7 @@ def logit_mse(logits: Tensor, logits_hr: Tensor) -> Tensor:
 
 
 def kl_to_hr(logits: Tensor, logits_hr: Tensor) -> Tensor:
-    """KL divergence in nats of each row of logits (N, C), float, from the original's, KL(p_hr || p): (N,), float32.
+    """KL divergence in nats of logits (N, C), float, from the original's, KL(p_hr || p): (N,), float32; maps alike.
 
     Raises:
         ContractError: If the shapes differ.

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srbench.errors import UsageError
+from srbench.metrics import kl_to_hr
 from srbench.networks.outputs import flat
 from srbench.task_types import TaskType, task_type
 from srbench.task_types.image_quality import emd
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd", "boxes", "kl"})
 NEED_LABELS = frozenset({"ce", "boxes", *CLASSIFIER_TERMS})
 NEED_TEACHER_LOGITS = frozenset({"logits", "emd", "kl"})  # the term of the task type itself compares with the data
+_NEED_CLASS_SCORES = frozenset({"emd", "kl"})
 
 _SMALLEST_MSE = 1e-10  # 100 dB
 
@@ -91,8 +93,10 @@ def terms(
             target = _given(batch.teacher_logits, name, "a teacher's logits; give --classifier")
             if name == "logits":
                 values[name] = logits(sr_logits, target) / batch.logits_unit
+            elif name == "kl":
+                values[name] = kl(sr_logits, target)
             else:
-                values[name] = kl(sr_logits, target) if name == "kl" else emd(sr_logits, target.softmax(dim=1))
+                values[name] = emd(sr_logits, target.softmax(dim=1))
     return values
 
 
@@ -156,8 +160,7 @@ def kl(student: Tensor, teacher: Tensor) -> Tensor:
     The mean over images, or over images and pixels (Hinton et al., 2015, at a temperature of 1). Where `logits` weighs
     all classes alike, this weighs those that the teacher holds to be likely.
     """
-    told = teacher.float().log_softmax(dim=1)
-    return (told.exp() * (told - student.float().log_softmax(dim=1))).sum(dim=1).mean()
+    return kl_to_hr(student, teacher).mean()
 
 
 def features(sr: Tensor, hr: Tensor) -> Tensor:
@@ -191,7 +194,7 @@ def check_terms(wanted: Iterable[str], asked: TaskType) -> str:
     for name in sorted(wanted):
         if name == "boxes" and asked.loss_term != name:
             return f"the loss term 'boxes' needs boxes, which {asked.name!r} data do not have; use {asked.loss_term!r}"
-        if name in ("emd", "kl") and asked.answers == "boxes":
+        if name in _NEED_CLASS_SCORES and asked.answers == "boxes":
             return f"the loss term {name!r} needs scores of classes, which a detector does not give; use 'logits'"
         taught = ("ce", "boxes") if name in CLASSIFIER_TERMS else ("ce",)  # these are the loss of the task type
         if name in NEED_LABELS and asked.loss_term not in (name, *taught):
