@@ -312,7 +312,7 @@ def test_summaries_of_hand_made_images() -> None:
     assert mean_precision(table, PARTS["ap_medium"]) == pytest.approx(0.6 * 51 / 101)  # the false alarm is small
     assert mean_precision(table, PARTS["ap_small"]) is None and np.isnan(class_precision(table, PARTS["map"])[1])
     assert table.hits(0.5).tolist() == [[[1, 0]], [[2, 0]], [[2, 0]]]
-    assert table.hits(0.6, classes=3).tolist() == [[[0, 0, 0]], [[2, 0, 0]], [[1, 0, 0]]]
+    assert table.hits(0.6).tolist() == [[[0, 0]], [[2, 0]], [[1, 0]]]
 
 
 def test_nothing_found_and_nothing_there() -> None:

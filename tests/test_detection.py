@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from dummies import evaluator, write_card
 from PIL import Image
+from record_factory import make_record
 from safetensors.torch import save_file
 from scipy import ndimage
 from torch import Tensor, nn
@@ -27,6 +30,7 @@ from srbench.networks.loading import create_network, load_classifier
 from srbench.networks.outputs import flat
 from srbench.report.figures import draw_all
 from srbench.task_types import OutputMap, task_type
+from srbench.task_types.detection import _stacked
 from srbench.task_types.overlays import class_colour
 from srbench.training.api import train_method, train_network
 from srbench.training.losses import logits
@@ -146,6 +150,28 @@ def test_columns_hold_the_matches_of_each_image() -> None:
     assert [each.tolist() for each in columns["box_hr_objects"]] == [[3, 1], [2, 1]], "only sure boxes are expected"
     assert (columns["box_matches"][0].view(-1, 4)[0] & 1023).tolist() == [1023, 1023, 0, 0]
     assert set(KIND.columns(found, None, None, ANSWERS).columns) == set()
+
+
+def test_what_stays_of_a_row_does_not_grow_with_its_detections() -> None:
+    def kept(detections: int) -> int:
+        found = [prediction(*[(0, 0, 10, 10, 0.9 - 0.001 * number, 3) for number in range(detections)])] * 4
+        given = targets(*[([(0, 0, 10, 10)], [2])] * 4)
+        lists = KIND.columns(found, found, given, ANSWERS).columns
+        record = make_record("gain", role="network", n=4)
+        cell = KIND.samples_of(record, pd.DataFrame({name: [x.numpy() for x in each] for name, each in lists.items()}))
+        assert len(cell.lists) == 6
+        rest = cell.only({*KIND.averaged().values(), *KIND.compared})
+        summary = KIND.summary(cell, draws=3, seed=0)
+        return len(pickle.dumps((rest.columns, summary)))
+
+    assert kept(2) == kept(90) < 2000
+
+
+def test_rows_of_unequal_numbers_of_classes_are_counted_together() -> None:
+    counts = [np.ones((3, 2, 1)), np.full((3, 2, 3), 2.0)]
+    stacked = _stacked(counts)
+    assert stacked.shape == (2, 3, 2, 3)
+    assert stacked[0, 1].tolist() == [[1, 0, 0], [1, 0, 0]] and (stacked[1] == 2).all()
 
 
 def test_figures_count_boxes_that_are_right() -> None:

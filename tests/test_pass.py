@@ -14,9 +14,9 @@ from dummies import evaluator, make_classifier, make_images, save_gain, trainabl
 from srbench.compute.numerics import Numerics
 from srbench.evaluation import batches, rows, scoring, task, thumbnails
 from srbench.evaluation.options import CHUNK, PassSettings
-from srbench.records.shards import write_shard
+from srbench.records.shards import merge_shards, write_shard
 from srbench.records.thumbnails import THUMBNAILS_FILE
-from srbench.task_types import classification
+from srbench.task_types import BatchResult, classification
 
 N, SIDE = 48, 24
 WAITS = ("__bool__", "__float__", "__int__", "__index__", "item", "cpu", "numpy", "tolist", "nonzero")
@@ -112,6 +112,22 @@ def test_a_batch_is_let_go_before_the_next_one_is_made(run, monkeypatch):
     monkeypatch.setattr(batches, "make_batch", make_batch)
     run("bicubic", "area", batch_size=5)
     assert len(alive) >= N // 5 and not any(alive)
+
+
+def test_lists_of_a_batch_are_kept_in_one_tensor_a_column(tmp_path):
+    lists = [torch.arange(length, dtype=torch.int32) for length in (2, 0, 3)]
+    given = [weakref.ref(each) for each in lists]
+    positions = np.array([2, 0, 1])
+    batch = batches.Batch(positions, torch.from_numpy(positions), ["c", "a", "b"], None, None, (8, 8), None)
+    result = BatchResult({"box_labels": lists, "confusion": torch.eye(3, dtype=torch.int32)})
+    kept = rows.CellRows()
+    kept.add(batch, {}, result, watches=(), finite=())
+    del lists, result
+    assert not any(each() is not None for each in given), "small tensors would lie between those of the next batches"
+    kept.write(tmp_path, "0" * 16)
+    frame = merge_shards(tmp_path, "0" * 16, range(3))
+    assert [each.tolist() for each in frame["box_labels"]] == [[], [0, 1, 2], [0, 1]]
+    assert [each.tolist() for each in frame["confusion"]] == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
 
 
 @pytest.mark.parametrize("budget", [1, 4 * 3 * SIDE * SIDE * 20])

@@ -26,7 +26,7 @@ class CellRows:
         self._ids: list[str] = []
         self._positions: list[np.ndarray] = []
         self._columns: dict[str, list[Tensor]] = {}
-        self._lists: dict[str, list[Tensor | Sequence[Tensor]]] = {}
+        self._lists: dict[str, list[tuple[Tensor, list[int]]]] = {}
         self._scores: list[Tensor] = []
         self._sums: dict[str, Tensor] = {}
         self._watches: list[Stopwatch] = []
@@ -57,7 +57,7 @@ class CellRows:
             if isinstance(values, Tensor) and values.ndim == 1:
                 self._columns.setdefault(name, []).append(values.detach())
             else:
-                self._lists.setdefault(name, []).append(values)
+                self._lists.setdefault(name, []).append(_joined(values))
         if result.scores is not None:
             self._scores.append(result.scores.detach())
         for name, value in result.sums.items():
@@ -138,9 +138,17 @@ def _to_numpy(values: Sequence[Tensor]) -> np.ndarray:
     return torch.cat([value.reshape(-1) for value in values]).cpu().numpy()
 
 
-def _to_lists(values: Sequence[Tensor | Sequence[Tensor]]) -> list[np.ndarray]:
-    """Return one array a sample of batches that are `(N, L)`, or a tensor a sample each."""
+def _joined(lists: Tensor | Sequence[Tensor]) -> tuple[Tensor, list[int]]:
+    """Return the lists of a batch, `(N, L)` or a tensor a sample, one after another, and the length of each.
+
+    Small tensors that stay would lie between the large ones of the next batches, and keep the heap from shrinking.
+    """
+    return torch.cat([each.detach() for each in lists]), [len(each) for each in lists]
+
+
+def _to_lists(batches: Sequence[tuple[Tensor, list[int]]]) -> list[np.ndarray]:
+    """Return one array a sample."""
     rows: list[np.ndarray] = []
-    for batch in values:
-        rows += list(batch.cpu().numpy()) if isinstance(batch, Tensor) else [row.cpu().numpy() for row in batch]
+    for values, lengths in batches:
+        rows += np.split(values.cpu().numpy(), np.cumsum(lengths)[:-1])
     return rows

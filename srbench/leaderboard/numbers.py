@@ -144,11 +144,12 @@ def _power(classifier: str | None, rows: Sequence[Row]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Alone:
-    """A cell with its own numbers and draws, and those of its columns that the other cells are held against."""
+    """A cell with its own numbers and draws, and what the other cells are held against: columns and a summary."""
 
     cell: CellSamples
     row: Row
     draws: Mapping[str, Floats]
+    summary: Any
 
 
 def _alone(cell: CellSamples, task_type: TaskType, *, draws: int, seed: int) -> _Alone:
@@ -156,8 +157,9 @@ def _alone(cell: CellSamples, task_type: TaskType, *, draws: int, seed: int) -> 
     drawn: dict[str, Floats] = {}
     if _pools_batches(cell) and math.isfinite(row.values.get("psnr", math.inf)):
         row, drawn = _with_batch_interval(row, cell, draws=draws, seed=seed)
+    summary = task_type.summary(cell, draws=draws, seed=seed)
     # The columns of all cells stay in memory together from here on, so only those that are paired do.
-    return _Alone(cell.only({*task_type.averaged().values(), *task_type.compared}), row, drawn)
+    return _Alone(cell.only({*task_type.averaged().values(), *task_type.compared}), row, drawn, summary)
 
 
 def _at_sizes(alone: _Alone, known: BySize) -> _Alone:
@@ -235,6 +237,7 @@ def _group(
     comparison = task_type.compare(
         PairedCells(
             cells=paired,
+            summaries=[each.summary for each in alone],
             values=[row.values for row in rows],
             oracle_index=_frozen_index(rows, ORACLE),
             baseline_index=_frozen_index(rows, BASELINE),

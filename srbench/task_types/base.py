@@ -126,6 +126,7 @@ class PairedCells:
 
     Attributes:
         cells: The cells, samples aligned, with the columns of averaged metrics and of `TaskType.compared` alone.
+        summaries: What `TaskType.summary` returned of each cell.
         values: The metrics of each cell by itself, by name, as far as it has them.
         oracle_index: Index of the original, or None.
         baseline_index: Index of frozen bilinear, or None.
@@ -135,6 +136,7 @@ class PairedCells:
     """
 
     cells: Sequence[CellSamples]
+    summaries: Sequence[Any]
     values: Sequence[Mapping[str, float]]
     oracle_index: int | None
     baseline_index: int | None
@@ -204,7 +206,7 @@ class TaskType(ABC):
         metrics: Rows that the type adds to the catalogue of metrics.
         further_columns: Stored columns of its samples that no metric is computed from.
         reads_scores: Whether the leaderboard reads the stored probabilities too.
-        compared: Columns that `compare` and `truth` look at, beside those of averaged metrics.
+        compared: Columns that are kept of each cell for `compare` and `correct`, beside those of averaged metrics.
         tests: Name of a Holm-corrected p -> the difference to bilinear that it is about.
         ranks: Metrics that rank its rows; the first that a row has counts.
         shown: Columns that begin its tables, in order; those of further metrics follow.
@@ -462,6 +464,19 @@ class TaskType(ABC):
 
     def correct(self, cell: CellSamples) -> NDArray[np.bool_] | None:
         """Return whether each sample is right, `(n,)`, from the columns of `compared`; None where nothing tells."""
+        return None
+
+    def summary(self, cell: CellSamples, *, draws: int, seed: int) -> Any:
+        """Return what `compare` needs of a cell besides columns, made while all of its columns are in memory.
+
+        The columns of all paired cells are in memory together when they are compared. Columns of lists take much more
+        than what a comparison needs of them, so that they stand in `compared` only where it cannot be said beforehand.
+
+        Args:
+            cell: The cell, with all of its columns.
+            draws: Number of draws of what is resampled.
+            seed: Their seed.
+        """
         return None
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from srbench.data import boxes as rows_of
 from srbench.errors import UsageError
-from srbench.metrics.boxes import SIZES, Detected, Matches, Objects, match_boxes
+from srbench.metrics.boxes import SIZES, Detected, Objects, match_boxes
 from srbench.metrics.dense import dice
 from srbench.metrics.info import MetricInfo, SampleColumn
 from srbench.metrics.stats import (
@@ -57,12 +58,8 @@ def _table(columns: Columns, names: tuple[SampleColumn, ...]) -> DetectionTable 
     lists = [columns.get(each.name) for each in names]
     if any(each is None or not len(each) for each in lists):
         return None
-    sizes = 1 if names is _WITH_HR else len(SIZES)
-    images = [
-        Matches(scores, labels, bits.reshape(-1, sizes), counts.reshape(-1, 1 + sizes))
-        for scores, labels, bits, counts in zip(*lists, strict=True)  # type: ignore[arg-type]
-    ]
-    return DetectionTable.of(images)
+    scores, labels, bits, counts = lists
+    return DetectionTable.of_lists(scores, labels, bits, counts, sizes=1 if names is _WITH_HR else len(SIZES))  # type: ignore[arg-type]
 
 
 def _precision(columns: Columns, *, names: tuple[SampleColumn, ...], part: Part) -> float | None:
@@ -160,7 +157,6 @@ class Detection(TaskType):
             absence="elsewhere",
         ),
     )
-    compared = tuple(column.name for column in dict.fromkeys((*_WITH_OBJECTS, *_WITH_HR)))
     ranks = ("map", _AGREEMENT)
     shown: ClassVar[tuple[str, ...]] = (
         *("rank", "method", "map", "map_ci", "ap50", "map_delta", "recovered_gap", "latency_ms", "rank_ci"),
@@ -282,7 +278,7 @@ class Detection(TaskType):
         self, samples: pd.DataFrame, answers: OutputMap, classes: Sequence[str] | None
     ) -> tuple[ClassPart, ...] | None:
         """Return precision, recall and F1 of sure boxes at an IoU of 0.5, and AP, of every class with objects."""
-        columns = {name: samples[name].to_numpy() for name in self.compared if name in samples}
+        columns = {name: samples[name].to_numpy() for name in self.sample_columns() if name in samples}
         table = _table(columns, _WITH_OBJECTS)
         if table is None or classes is None or answers.outputs is None:
             return None
@@ -310,23 +306,53 @@ class Detection(TaskType):
         table = _table(cell.columns, _WITH_OBJECTS)
         return None if table is None else table.objects
 
+    def summary(self, cell: CellSamples, *, draws: int, seed: int) -> _Summary:
+        """Return the draws of every AP, and what the tables of classes are made of."""
+        drawn: dict[str, NDArray[np.float64]] = {}
+        by_class = None
+        if (table := _table(cell.columns, _WITH_OBJECTS)) is not None:
+            drawn |= bootstrap_precision(table, PARTS, draws=draws, seed=seed)
+            by_class = _ByClass(table.hits(SURE), class_precision(table, PARTS["map"]))
+        if (table := _table(cell.columns, _WITH_HR)) is not None:
+            drawn |= bootstrap_precision(table, {_AGREEMENT: Part(0)}, draws=draws, seed=seed)
+        return _Summary(drawn, by_class)
+
     def compare(self, paired: PairedCells) -> Comparison:
         """Return intervals of every AP, differences of mAP to bilinear, recovered gaps, and tables of classes."""
         comparison = Comparison.blank(len(paired.cells))
-        tables: dict[int, DetectionTable] = {}
-        for index, cell in enumerate(paired.cells):
-            if (table := _table(cell.columns, _WITH_OBJECTS)) is not None:
-                tables[index] = table
-                drawn = bootstrap_precision(table, PARTS, draws=paired.draws, seed=paired.seed)
-                for name, draws in drawn.items():
-                    comparison.put_draws(index, name, draws)
-            if (table := _table(cell.columns, _WITH_HR)) is not None:
-                drawn = bootstrap_precision(table, {_AGREEMENT: Part(0)}, draws=paired.draws, seed=paired.seed)
-                comparison.put_draws(index, _AGREEMENT, drawn[_AGREEMENT])
+        summaries: Sequence[_Summary] = paired.summaries
+        for index, summary in enumerate(summaries):
+            for name, draws in summary.draws.items():
+                comparison.put_draws(index, name, draws)
         _differences(paired, comparison)
-        if tables:
-            comparison.tables.extend(_class_tables(paired, tables))
+        comparison.tables.extend(_class_tables(paired, summaries))
         return comparison
+
+
+@dataclass(frozen=True)
+class _ByClass:
+    """What a row's table of classes is made of; n images, C classes.
+
+    Attributes:
+        counts: Sure boxes that are right, objects, sure boxes, `(3, n, C)`.
+        ap: AP, `(C,)`, nan where a class has no object.
+    """
+
+    counts: NDArray[np.float64]
+    ap: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """What is left of a row's matches for comparing it.
+
+    Attributes:
+        draws: Draws of every AP that the row has, by the name of the metric.
+        by_class: None where the data have no boxes.
+    """
+
+    draws: Mapping[str, NDArray[np.float64]]
+    by_class: _ByClass | None
 
 
 def _plain(output: Any) -> list[Mapping[str, Tensor]]:
@@ -395,12 +421,14 @@ def _differences(paired: PairedCells, comparison: Comparison) -> None:
         comparison.put_gap(index, "recovered_gap", gap, shown=index not in (oracle, baseline))
 
 
-def _class_tables(paired: PairedCells, tables: Mapping[int, DetectionTable]) -> list[pd.DataFrame]:
+def _class_tables(paired: PairedCells, summaries: Sequence[_Summary]) -> list[pd.DataFrame]:
     """Return each row's table of classes, with the differences of F1 to original and bilinear."""
-    classes = max(table.objects.shape[1] for table in tables.values())
-    counts = np.stack([table.hits(SURE, classes=classes) for table in tables.values()])  # (m, 3, n, C)
+    rows = {index: each.by_class for index, each in enumerate(summaries) if each.by_class is not None}
+    if not rows:
+        return []
+    counts = _stacked([each.counts for each in rows.values()])
     drawn = bootstrap_iou(counts, draws=paired.draws, seed=paired.seed).dice
-    place = {index: number for number, index in enumerate(tables)}
+    place = {index: number for number, index in enumerate(rows)}
     f1 = dice(counts.sum(axis=2).transpose(1, 0, 2))
     done = []
     for index, number in place.items():
@@ -421,7 +449,7 @@ def _class_tables(paired: PairedCells, tables: Mapping[int, DetectionTable]) -> 
                 "precision": np.divide(hits, found, out=np.zeros_like(hits), where=found > 0)[present],
                 "recall": hits[present] / objects[present],
                 "f1": f1[number, present],
-                "ap": class_precision(tables[index], PARTS["map"])[present],
+                "ap": rows[index].ap[present],
             }
         )
         for name, other in ((ORACLE, paired.oracle_index), (BASELINE, paired.baseline_index)):
@@ -433,3 +461,9 @@ def _class_tables(paired: PairedCells, tables: Mapping[int, DetectionTable]) -> 
                 table[f"f1_delta_to_{name}{end}"] = each if known else np.nan
         done.append(table)
     return done
+
+
+def _stacked(counts: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return counts `(3, n, C)` of m rows as `(m, 3, n, C)`; a class that a row does not know has none in it."""
+    classes = max(each.shape[2] for each in counts)
+    return np.stack([np.pad(each, ((0, 0), (0, 0), (0, classes - each.shape[2]))) for each in counts])

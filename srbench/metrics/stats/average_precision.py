@@ -37,28 +37,43 @@ class DetectionTable:
     @classmethod
     def of(cls, images: Sequence[Matches], classes: int | None = None) -> DetectionTable:
         """Join the matches of images, at least one; `classes` is one more than the largest label where None."""
+        scores, labels, bits, counts = zip(*((x.scores, x.labels, x.bits, x.counts) for x in images), strict=True)
+        return cls.of_lists(scores, labels, bits, counts, sizes=images[0].bits.shape[1], classes=classes)
+
+    @classmethod
+    def of_lists(
+        cls,
+        scores: Sequence[NDArray[np.floating]],
+        labels: Sequence[NDArray[np.integer]],
+        bits: Sequence[NDArray[np.integer]],
+        counts: Sequence[NDArray[np.integer]],
+        *,
+        sizes: int,
+        classes: int | None = None,
+    ) -> DetectionTable:
+        """Join what is stored of images, at least one: what their `Matches` hold, flat or not; sizes is S."""
+        n = len(scores)
+        given = np.concatenate(counts).reshape(-1, 1 + sizes)
+        known = np.concatenate(labels)
         if classes is None:
-            known = [max(each.labels.max(initial=-1), each.counts[:, 0].max(initial=-1)) for each in images]
-            classes = 1 + int(max(known))
-        objects = np.zeros((len(images), classes, images[0].counts.shape[1] - 1), dtype=np.int64)
-        for number, each in enumerate(images):
-            objects[number, each.counts[:, 0]] = each.counts[:, 1:]
+            classes = 1 + int(max(known.max(initial=-1), given[:, 0].max(initial=-1)))
+        objects = np.zeros((n, classes, sizes), dtype=np.int64)
+        objects[np.repeat(np.arange(n), [each.size // (1 + sizes) for each in counts]), given[:, 0]] = given[:, 1:]
         return cls(
-            np.repeat(np.arange(len(images)), [len(each.scores) for each in images]),
-            np.concatenate([each.scores for each in images]),
-            np.concatenate([each.labels for each in images]),
-            np.concatenate([each.bits for each in images]),
+            np.repeat(np.arange(n), [len(each) for each in scores]),
+            np.concatenate(scores),
+            known,
+            np.concatenate(bits).reshape(-1, sizes),
             objects,
         )
 
-    def hits(self, score: float, *, classes: int | None = None) -> Floats:
-        """Count for each image at an IoU of 0.5, all sizes: right detections, objects, detections, `(3, n, classes)`.
+    def hits(self, score: float) -> Floats:
+        """Count for each image at an IoU of 0.5, all sizes: right detections, objects, detections, `(3, n, C)`.
 
         Only detections with at least that score count, and none that is ignored.
         """
-        n, own, _ = self.objects.shape
-        counts = np.zeros((3, n, max(own, classes or 0)))
-        counts[1, :, :own] = self.objects[..., 0]
+        counts = np.zeros((3, *self.objects.shape[:2]))
+        counts[1] = self.objects[..., 0]
         judged = (self.scores >= score) & ~ignored(self.bits[:, 0], 0)
         for row, chosen in ((0, judged & right(self.bits[:, 0], 0)), (2, judged)):
             np.add.at(counts[row], (self.image[chosen], self.labels[chosen]), 1)
