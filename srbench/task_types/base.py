@@ -467,15 +467,10 @@ class TaskType(ABC):
         return None
 
     def summary(self, cell: CellSamples, *, draws: int, seed: int) -> Any:
-        """Return what `compare` needs of a cell besides columns, made while all of its columns are in memory.
+        """Return what `compare` needs of a cell besides the columns of `compared`; all of its columns are there.
 
-        The columns of all paired cells are in memory together when they are compared. Columns of lists take much more
-        than what a comparison needs of them, so that they stand in `compared` only where it cannot be said beforehand.
-
-        Args:
-            cell: The cell, with all of its columns.
-            draws: Number of draws of what is resampled.
-            seed: Their seed.
+        Cells are read one after another, and what is kept of them is in memory together: what a column of lists comes
+        to is mostly much less than the column.
         """
         return None
 
