@@ -337,7 +337,8 @@ def test_features_of_a_detector_are_those_of_its_pyramid(trained: Any) -> None:
     extractor = FeatureExtractor(trained.network)
     assert ".backbone." in f".{extractor.layer}."
     image = torch.rand(1, 3, 64, 64).requires_grad_()
-    features, output = extractor.with_logits(image)
+    seen = extractor.see(image, logits=True)
+    features, output = seen.features, seen.logits
     assert torch.equal(features, extractor(image)) and len(output[0]["boxes"]) == len(output[0]["scores"])
     features.square().mean().backward()
     assert image.grad is not None and image.grad.abs().sum() > 0

@@ -95,11 +95,12 @@ def test_kl_equals_a_hand_made_value_and_knows_no_offset():
     assert losses.kl(*a_map).item() == pytest.approx(of_first / 2), "a mean over pixels too"
 
 
-@pytest.mark.parametrize("name", ["logits", "ce", "emd", "kl", "features", "perceptual", "l1", "l2", "psnr"])
+@pytest.mark.parametrize("name", ["logits", "ce", "emd", "kl", "features", "perceptual", "stages", "l1", "l2", "psnr"])
 def test_every_term_has_a_finite_gradient_on_sr(name):
     network, batch = TwoStages(), make_batch()
     sr = batch.hr.mul(0.9).add(0.05).requires_grad_(True)
-    found = losses.terms({name}, sr, batch, network=network, extractor=FeatureExtractor(network))
+    extractor = FeatureExtractor(network, stages=name == "stages")
+    found = losses.terms({name}, sr, batch, network=network, extractor=extractor)
     assert list(found) == [name] and found[name].ndim == 0
     found[name].backward()
     assert torch.isfinite(sr.grad).all() and sr.grad.abs().sum() > 0
@@ -107,10 +108,11 @@ def test_every_term_has_a_finite_gradient_on_sr(name):
 
 def test_terms_of_one_classifier_take_one_pass_over_sr_and_one_over_hr():
     network, batch = TwoStages(), make_batch()
-    extractor = FeatureExtractor(network)
+    extractor = FeatureExtractor(network, stages=True)
     network.passes = 0
-    found = losses.terms({"logits", "ce", "features"}, batch.hr, batch, network=network, extractor=extractor)
-    assert set(found) == {"logits", "ce", "features"} and network.passes == 2
+    wanted = {"logits", "ce", "features", "stages"}
+    found = losses.terms(wanted, batch.hr, batch, network=network, extractor=extractor)
+    assert set(found) == wanted and network.passes == 2
     expected = losses.logits(network(batch.hr), batch.teacher_logits)
     assert found["logits"].item() == pytest.approx(expected.item())
 
@@ -161,11 +163,45 @@ def test_auto_takes_the_last_large_feature_map_and_a_wrong_layer_is_named():
     assert extractor.layer == "deep"
     image = torch.rand(2, 3, 32, 32)
     assert torch.equal(extractor(image), network.deep(network.stem(image).relu()))
-    found, scores = extractor.with_logits(image)
-    assert torch.equal(scores, network(image)) and torch.equal(found, extractor(image))
+    seen = extractor.see(image, logits=True)
+    assert torch.equal(seen.logits, network(image)) and torch.equal(seen.features, extractor(image))
+    assert seen.stages == () and extractor.see(image, logits=False).logits is None
     assert FeatureExtractor(network, "stem")(image).shape == (2, 6, 16, 16)
     with pytest.raises(UsageError, match="no layer 'steam'"):
         FeatureExtractor(network, "steam")
+
+
+def test_stages_weigh_each_depth_by_the_variance_of_hr():
+    hr = [torch.tensor([1.0, 3.0]), torch.tensor([[10.0, 30.0, 10.0, 30.0]])]
+    sr = [torch.tensor([1.0, 4.0]), torch.tensor([[10.0, 30.0, 10.0, 10.0]])]
+    assert losses.stages(sr, hr).item() == pytest.approx((0.5 / 2 + 100 / (400 / 3)) / 2)
+    assert losses.stages(hr, hr).item() == 0 and math.isfinite(losses.stages(sr[:1], [torch.ones(2)]).item())
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "stages"),
+    [
+        ("timm", "mobilenetv2_100", ("blocks.1", "blocks.2", "blocks.4", "bn2")),
+        ("timm", "tf_efficientnet_lite0", ("blocks.1", "blocks.2", "blocks.4", "bn2")),
+        ("timm", "resnet18", ("layer1", "layer2", "layer3", "layer4")),
+        ("torchvision", "resnet18", ("layer1", "layer2", "layer3", "layer4")),
+        ("torchvision", "squeezenet1_1", ("features.4", "features.7", "features")),
+        ("timm", "vit_tiny_patch16_224", ("norm",)),
+    ],
+)
+def test_stages_end_with_the_outermost_module_of_each_size(library, name, stages):
+    import timm
+    import torchvision
+
+    torch.manual_seed(0)
+    args = {"img_size": 64} if "vit" in name else {}
+    network = timm.create_model(name, **args) if library == "timm" else torchvision.models.get_model(name)
+    extractor = FeatureExtractor(network.eval(), stages=True)
+    assert extractor.stages == stages
+    image = torch.rand(1, 3, 64, 64, requires_grad=True)
+    early, whole = extractor.see(image, logits=False), extractor.see(image, logits=True)
+    assert all(torch.equal(one, other) for one, other in zip(early.stages, whole.stages, strict=True))
+    assert losses.stages(whole.stages, [each.detach() + 1 for each in whole.stages]).item() > 0
 
 
 @pytest.mark.parametrize(("name", "dimensions"), [("resnet18", 4), ("vit_tiny_patch16_224", 3)])

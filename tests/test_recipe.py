@@ -85,7 +85,7 @@ def test_overrides_are_typed_and_come_one_after_another():
         ("lr=fast", "lr must be a finite number above 0, got 'fast'"),
         ("lr=nan", "lr must be"),
         ("lr=-1", "lr must be"),
-        ("optimizer=lion", "one of adam, adamw, sgd"),
+        ("optimizer=lion", "one of adam, adamw, sgd, soap"),
         ("losses=l1", "losses.NAME"),
         ("losses.l1=-1", "losses.l1"),
         ("losses.l1=much", "losses.l1 must be a finite number above 0, got 'much'"),

@@ -251,16 +251,20 @@ def interrupted_after(monkeypatch, writes):
     monkeypatch.setattr(checkpoint, "write", write)
 
 
-@pytest.mark.parametrize("writes", [1, 2, 4, 7])
-def test_resume_equals_the_uninterrupted_run_to_the_bit(run, monkeypatch, writes):
-    whole = run(out="whole", overrides=OPTIONS)
+@pytest.mark.parametrize(
+    ("writes", "changed"),
+    [(1, []), (2, []), (4, []), (7, []), (7, ["optimizer=soap", "epochs=4"])],
+)
+def test_resume_equals_the_uninterrupted_run_to_the_bit(run, monkeypatch, writes, changed):
+    options = [*OPTIONS, *changed]
+    whole = run(out="whole", overrides=options)
     with monkeypatch.context() as patch:
         interrupted_after(patch, writes)
         with pytest.raises(KeyboardInterrupt):
-            run(overrides=OPTIONS)
+            run(overrides=options)
     # What the process drew meanwhile must not matter
     torch.rand(3), np.random.rand(3), random.random()
-    resumed = run(overrides=OPTIONS, resume=True)
+    resumed = run(overrides=options, resume=True)
     assert equal(tensors(whole), tensors(resumed))
     columns = [name for name in whole.history if name not in {"seconds", "images_per_s", "wait_share"}]
     pd.testing.assert_frame_equal(whole.history[columns], resumed.history[columns])

@@ -1,4 +1,4 @@
-"""Prepares the runs of limits.sh and draws what they found: `prepare`, or `draw CURVES FOLDER`, in the runs' folder."""
+"""Prepares the runs of limits.sh and draws what they found: `prepare`, or `draw FOLDER`, in the runs' folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ BATCH, STEPS = 8, 520
 TEACHERS, JUDGE = "val_logits", "val_logits:squeezenet1_1"
 CLASSIFIERS = ("mobilenetv2_tfquant", "tf_efficientnet_lite0", "squeezenet1_1")
 HELD_OUT = Path("held-out") / "leaderboard.json"
-RUNS = ("steps-130", "steps-520", *(f"images-{count}" for count in SUBSETS), *(f"blocks-{blocks}" for blocks in BLOCKS))
+RUNS = (
+    "steps-130",
+    "steps-520",
+    "steps-5200",
+    *(f"images-{count}" for count in SUBSETS),
+    *(f"blocks-{blocks}" for blocks in BLOCKS),
+)
 
 
 def prepare() -> None:
@@ -65,9 +71,9 @@ def resized(published: Mapping[str, torch.Tensor], blocks: int) -> dict[str, tor
     }
 
 
-def draw(curves: Path, target: Path) -> None:
-    """Collect the last validation and the recovered gaps of each run and of `photos-x4`, and draw them."""
-    table = pd.DataFrame(_rows(curves))
+def draw(target: Path) -> None:
+    """Collect the last validation and the recovered gaps of each run, and draw them."""
+    table = pd.DataFrame(_rows())
     table.to_csv(target / "limits.csv", index=False, float_format="%.5g")
     figure, panes = plt.subplots(2, 3, figsize=(9, 5), sharey="row", sharex="col")
     seen = f"{STEPS * BATCH:,} images seen"
@@ -95,15 +101,14 @@ def draw(curves: Path, target: Path) -> None:
     figure.savefig(target / "limits.svg", metadata={"Date": None})
 
 
-def _rows(curves: Path) -> list[dict[str, object]]:
+def _rows() -> list[dict[str, object]]:
     """Return a row for each run and panel; the run with all photographs and four blocks is in all three."""
     at = {name: pd.read_csv(Path(name) / "curves.csv").iloc[-1] for name in RUNS}
-    at["photos-x4"] = pd.read_csv(curves).iloc[-1]
     gaps = {
         (row["weights"], row["classifier"]): row["recovered_gap"]
         for row in json.loads(HELD_OUT.read_text(encoding="utf-8"))["rows"]
     }
-    found = [("steps", int(at[name]["step"]) * BATCH, 4, name) for name in ("steps-130", "steps-520", "photos-x4")]
+    found = [("steps", int(at[name]["step"]) * BATCH, 4, name) for name in RUNS[:3]]
     found += [("images", count, 4, f"images-{count}") for count in SUBSETS] + [("images", IMAGES, 4, "steps-520")]
     found += [("blocks", blocks, blocks, f"blocks-{blocks}") for blocks in BLOCKS] + [("blocks", 4, 4, "steps-520")]
     return [
@@ -128,4 +133,4 @@ def _photographs(sources: Sequence[Source]) -> list[Path]:
 
 
 if __name__ == "__main__":
-    prepare() if sys.argv[1] == "prepare" else draw(Path(sys.argv[2]), Path(sys.argv[3]))
+    prepare() if sys.argv[1] == "prepare" else draw(Path(sys.argv[2]))

@@ -6,7 +6,7 @@ with these functions for every method whose terms are named here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from srbench.method import Batch
 
 # What a run checks before its first step: terms that need a classifier, labels, or the teacher's logits.
-NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "ce", "emd", "boxes", "kl"})
+NEED_CLASSIFIER = frozenset({"logits", "features", "perceptual", "stages", "ce", "emd", "boxes", "kl"})
 NEED_LABELS = frozenset({"ce", "boxes", *CLASSIFIER_TERMS})
 NEED_TEACHER_LOGITS = frozenset({"logits", "emd", "kl"})  # the term of the task type itself compares with the data
 _NEED_CLASS_SCORES = frozenset({"emd", "kl"})
 
 _SMALLEST_MSE = 1e-10  # 100 dB
+_SMALLEST_VARIANCE = 1e-12
 
 
 def terms(
@@ -43,9 +44,10 @@ def terms(
     extractor: FeatureExtractor | None = None,
     smoothing: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Return each wanted term, a scalar: l1, l2, psnr, imitation, logits, ce, emd, kl, boxes, features, perceptual.
+    """Return each wanted term, a scalar.
 
-    The classifier is run once, whatever is wanted of it.
+    They are l1, l2, psnr, imitation, logits, ce, emd, kl, boxes, features, perceptual and stages. The classifier is run
+    once, whatever is wanted of it.
 
     Args:
         wanted: Names of terms (the recipe's `losses`); names that this function does not know are left to the caller.
@@ -54,7 +56,7 @@ def terms(
             "emd" for iqa) compares with what the data say. "emd" of other task types compares with the teacher.
         shown: SR as the classifier sees it, at `batch.shown_size`; None is `sr` itself.
         network: Classifier on [0, 1] images that sees SR: the frozen teacher, or the one trained along.
-        extractor: Features of a frozen classifier; needed for "features" and "perceptual" only.
+        extractor: Features of a frozen classifier; needed for "features", "perceptual" and "stages" only.
         smoothing: Label smoothing of "ce".
 
     Raises:
@@ -68,17 +70,21 @@ def terms(
         values["imitation"] = l1(sr, _given(batch.imitated, "imitation", "a method to imitate; set imitates"))
     seen, seen_hr = (sr, batch.hr) if shown is None else (shown, batch.hr if batch.shown_hr is None else batch.shown_hr)
     of_logits = [name for name in ("logits", "ce", "emd", "kl", "boxes") if name in wanted]
-    of_features = [name for name in _FEATURE if name in wanted]
-    sr_logits: Tensor | None = None
+    of_features = [name for name in (*_FEATURE, "stages") if name in wanted]
+    sr_logits: Any = None
     if of_features:
         extractor = _given(extractor, of_features[0], "the features of a classifier; give --classifier")
-        features, sr_logits = extractor.with_logits(seen) if of_logits else (extractor(seen), None)
+        given = extractor.see(seen, logits=bool(of_logits))
         with torch.no_grad():
-            target = extractor(seen_hr)
+            target = extractor.see(seen_hr, logits=False)
         for name in of_features:
-            values[name] = _FEATURE[name](features, target)
-        if network is not None and extractor.classifier is not network:
-            sr_logits = None  # these were the logits of another classifier
+            values[name] = (
+                stages(given.stages, target.stages)
+                if name == "stages"
+                else _FEATURE[name](given.features, target.features)
+            )
+        if network is None or extractor.classifier is network:  # else these are the logits of another classifier
+            sr_logits = given.logits
     if of_logits and sr_logits is None:
         sr_logits = _given(network, of_logits[0], "a classifier; give --classifier")(seen)
     asked = task_type(batch.task_type)
@@ -171,6 +177,23 @@ def features(sr: Tensor, hr: Tensor) -> Tensor:
 def perceptual(sr: Tensor, hr: Tensor) -> Tensor:
     """Mean absolute difference of a classifier's features of SR and HR, any equal shape (ESRGAN's)."""
     return F.l1_loss(sr.float(), hr.float())
+
+
+def stages(sr: Sequence[Tensor], hr: Sequence[Tensor]) -> Tensor:
+    """Mean over stages of the squared difference of a classifier's features of SR and HR, as a share of HR's variance.
+
+    Johnson et al. (ECCV 2016) compare several depths too, each in its own unit; here 1 is the error of features that
+    are constant.
+
+    Args:
+        sr: Features of SR at each depth, any shapes.
+        hr: Those of HR, of the same shapes.
+    """
+    shares = [
+        F.mse_loss(of_sr.float(), of_hr.float()) / of_hr.float().var().clamp_min(_SMALLEST_VARIANCE)
+        for of_sr, of_hr in zip(sr, hr, strict=True)
+    ]
+    return torch.stack(shares).mean()
 
 
 def l1(sr: Tensor, hr: Tensor) -> Tensor:

@@ -20,12 +20,16 @@ def make_optimizer(
     Args:
         groups: Parameters, and the learning rate that the schedule multiplies.
         recipe: Its momentum and weight decay.
-        name: "adam", "adamw" or "sgd".
+        name: "adam", "adamw", "sgd" or "soap".
     """
     # "lr" follows the schedule, "rate" is what it is multiplied with
     settings: list[dict[str, Any]] = [{"params": list(given), "lr": rate, "rate": rate} for given, rate in groups]
     if name == "sgd":
         return torch.optim.SGD(settings, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    if name == "soap":
+        from pytorch_optimizer import SOAP  # two seconds to import
+
+        return SOAP(settings, lr=recipe.lr, weight_decay=recipe.weight_decay)
     optimizer_class = torch.optim.Adam if name == "adam" else torch.optim.AdamW
     return optimizer_class(settings, lr=recipe.lr, weight_decay=recipe.weight_decay)
 

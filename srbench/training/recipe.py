@@ -16,11 +16,26 @@ from srbench.files.strict import read_toml
 from srbench.files.validate import Above0, Count, NotNegative, PlainJson, Positive, Share, check, validated
 from srbench.task_types import task_type, task_type_names
 
-TERMS = ("logits", "features", "l1", "l2", "psnr", "ce", "perceptual", "adversarial", "emd", "boxes", "imitation", "kl")
+TERMS = (
+    "logits",
+    "features",
+    "stages",
+    "l1",
+    "l2",
+    "psnr",
+    "ce",
+    "perceptual",
+    "adversarial",
+    "emd",
+    "boxes",
+    "imitation",
+    "kl",
+)
 CLASSIFIER_TERMS = ("ce_sr", "ce_hr", "ce_mix")
 _CRITERIA = ("ce_difference", "logits", "psnr", "none")  # whatever the task type
 
 BelowOne = Annotated[float, Interval(ge=0, lt=1)]
+OptimizerName = Literal["adam", "adamw", "sgd", "soap"]
 
 
 @dataclass(frozen=True)
@@ -58,10 +73,11 @@ class Recipe:
         steps_per_epoch: Optimiser steps an epoch, or None for one pass over the data.
         batch_size: Images a forward pass, on each rank.
         accumulate: Forward passes an optimiser step.
-        optimizer: "adam", "adamw" or "sgd".
+        optimizer: "adam", "adamw", "sgd" or "soap" (Vyas et al., ICLR 2025: Adam in the eigenbasis of the mean of the
+            gradient's outer products), which needs a lower `lr` than Adam here.
         lr: Learning rate of the method's network.
-        momentum: Momentum of SGD without Nesterov; the other two have betas 0.9 and 0.999.
-        weight_decay: L2 for sgd and adam, decoupled for adamw.
+        momentum: Momentum of SGD without Nesterov; Adam and AdamW have betas 0.9 and 0.999, SOAP 0.95 and 0.95.
+        weight_decay: L2 for sgd and adam, decoupled for adamw and soap.
         schedule: "constant", "cosine" to zero over the whole run, or "step": times `gamma` every `decay_every` epochs.
         gamma: Factor of the step schedule.
         decay_every: Epochs between two steps of it.
@@ -107,7 +123,7 @@ class Recipe:
     steps_per_epoch: Positive | None = None
     batch_size: Positive = 16
     accumulate: Positive = 1
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: OptimizerName = "adam"
     lr: Above0 = 1e-4
     momentum: BelowOne = 0.9
     weight_decay: NotNegative = 0.0
@@ -129,7 +145,7 @@ class Recipe:
     classifier_lr: Above0 | None = None
     classifier_train_mode: bool = True
     classifier_losses: Mapping[str, Above0] = field(default_factory=dict)
-    classifier_optimizer: Literal["adam", "adamw", "sgd"] | None = None
+    classifier_optimizer: OptimizerName | None = None
     track: Literal["frozen", "adapted"] = "frozen"
     parameters: Annotated[Mapping[str, Any], PlainJson()] = field(default_factory=dict)
     init: str | None = None

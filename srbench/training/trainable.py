@@ -15,7 +15,7 @@ from srbench.training import losses
 from srbench.training.networks import Discriminator, FeatureExtractor, frozen
 from srbench.training.recipe import Recipe
 
-_FEATURE_TERMS = {"features", "perceptual"}
+_FEATURE_TERMS = {"features", "perceptual", "stages"}
 
 
 class Trainable(Method):
@@ -115,5 +115,7 @@ class Trainable(Method):
             return None
         known = self._extractors.get("source")
         if known is None or known.classifier is not source:
-            known = self._extractors["source"] = FeatureExtractor(source, self.feature_layer)
+            known = self._extractors["source"] = FeatureExtractor(
+                source, self.feature_layer, stages="stages" in self.recipe.losses
+            )
         return known

@@ -24,7 +24,7 @@ class Phase:
         trains: Names of the parts that it trains.
         losses: Weight of every loss term.
         step: Returns the loss terms of a batch by name, each a scalar.
-        optimizer: "adam", "adamw" or "sgd".
+        optimizer: "adam", "adamw", "sgd" or "soap".
         scaled: Whether every term is divided by its size on the first batch.
     """
 
