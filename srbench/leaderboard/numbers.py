@@ -226,9 +226,9 @@ def _group(
     alone = []
     for samples in aligned(cells, task_type):
         alone.append(_alone(samples, task_type, draws=draws, seed=seed))
-        if many:
+        if many or samples.lists:  # lists are long where the cells are not
             give_back_freed_memory()
-    give_back_freed_memory()  # columns of lists are long where the cells are not, and left more free than stays of them
+        del samples  # not in memory beside the next one
     sized = by_size(cells, [each.cell for each in alone], others, task_type)
     alone = [each if known is None else _at_sizes(each, known) for each, known in zip(alone, sized, strict=True)]
     paired, rows = [each.cell for each in alone], [each.row for each in alone]

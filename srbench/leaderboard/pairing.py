@@ -131,6 +131,7 @@ def aligned(
                 f"the labels below {cells[0].folder.parent} differ between methods; run with --force"
             )
         yield samples
+        del samples  # nor are these
 
 
 def _incomparable(task: str, older: Record, newer: Record, where: str) -> IncomparableError:
