@@ -12,7 +12,7 @@ import torch
 from dummies import evaluator, make_classifier, make_images, save_gain, trainable
 
 from srbench.compute.numerics import Numerics
-from srbench.evaluation import batches, rows, scoring, task, thumbnails
+from srbench.evaluation import batches, hr_predictions, rows, scoring, task, thumbnails
 from srbench.evaluation.options import CHUNK, PassSettings
 from srbench.records.shards import merge_shards, write_shard
 from srbench.records.thumbnails import THUMBNAILS_FILE
@@ -128,6 +128,14 @@ def test_lists_of_a_batch_are_kept_in_one_tensor_a_column(tmp_path):
     frame = merge_shards(tmp_path, "0" * 16, range(3))
     assert [each.tolist() for each in frame["box_labels"]] == [[], [0, 1, 2], [0, 1]]
     assert [each.tolist() for each in frame["confusion"]] == [[0, 1, 0], [0, 0, 1], [1, 0, 0]]
+
+
+def test_what_is_found_on_hr_is_kept_in_one_tensor_a_name():
+    parts = [{"boxes": torch.rand(count, 4), "labels": torch.arange(count)} for count in (2, 0, 3)]
+    joined = hr_predictions._joined(parts)
+    assert len({part["boxes"].untyped_storage().data_ptr() for part in joined}) == 1
+    for given, kept in zip(parts, joined, strict=True):
+        assert given.keys() == kept.keys() and all(torch.equal(given[name], kept[name]) for name in given)
 
 
 @pytest.mark.parametrize("budget", [1, 4 * 3 * SIDE * SIDE * 20])

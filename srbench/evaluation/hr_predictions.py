@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class HrPredictions:
             for output in outputs
             for part in self._task_type.split(self._task_type.prediction(output, seen=size, size=size))
         ]
-        for position, part in zip(batch.positions, parts, strict=True):
+        for position, part in zip(batch.positions, _joined(parts), strict=True):
             self._parts[self._row_of[int(position)]] = part
         self._counters.add(self._counters.hr_classified, self._network.id, len(batch.ids))
 
@@ -127,6 +128,30 @@ def _path(
     return cache_dir() / FOLDER / key / f"{int(chunk[0]):08d}-{int(chunk[-1]) + 1:08d}-{rows}.npz"
 
 
+def _joined(parts: Parts) -> Parts:
+    """Return the predictions of a batch with the values of all samples in one tensor a name, of which theirs are views.
+
+    Small tensors that stay would lie between the large ones of the next batches, and keep the heap from shrinking.
+    """
+    columns = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts]
+        flat = torch.cat([value.reshape(-1) for value in values])
+        columns[name] = _views(flat, [list(value.shape) for value in values])
+    return _rows(columns)
+
+
+def _views(flat: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return tensors of these shapes that lie in a flat one, one after another."""
+    each = flat.split([math.prod(shape) for shape in shapes])
+    return [value.view(*shape) for value, shape in zip(each, shapes, strict=True)]
+
+
+def _rows(columns: Mapping[str, Sequence[Tensor]]) -> Parts:
+    """Return one entry a sample of tensors by name."""
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
 def _packed(parts: Parts) -> dict[str, NDArray[Any]]:
     """Return for each name the values of all samples one after another, and the shape of each sample's."""
     arrays: dict[str, NDArray[Any]] = {}
@@ -159,6 +184,5 @@ def _unpacked(arrays: Mapping[str, NDArray[Any]], n: int, device: torch.device) 
         floating = np.issubdtype(values.dtype, np.floating)
         if floating and (values.dtype != np.float32 or not bool(np.isfinite(values).all())):
             return None
-        each = torch.from_numpy(values).to(device).split(shapes.prod(axis=1).tolist())
-        columns[name] = [value.view(*shape) for value, shape in zip(each, shapes.tolist(), strict=True)]
-    return [{name: columns[name][row] for name in names} for row in range(n)] if names else None
+        columns[name] = _views(torch.from_numpy(values).to(device), shapes.tolist())
+    return _rows(columns) if names else None
