@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -26,6 +27,12 @@ IMAGES = 4173  # what trains of all
 BATCH, STEPS = 8, 520
 TEACHERS, JUDGE = "val_logits", "val_logits:squeezenet1_1"
 CLASSIFIERS = ("mobilenetv2_tfquant", "tf_efficientnet_lite0", "squeezenet1_1")
+OBJECTIVES = {  # runs of 260 steps
+    "logits-adam": "logits\nAdam",
+    "logits-soap": "logits\nSOAP",
+    "stages-adam": "logits, stages\nAdam",
+    "stages-soap": "logits, stages\nSOAP",
+}
 HELD_OUT = Path("held-out") / "leaderboard.json"
 RUNS = (
     "steps-130",
@@ -33,6 +40,7 @@ RUNS = (
     "steps-5200",
     *(f"images-{count}" for count in SUBSETS),
     *(f"blocks-{blocks}" for blocks in BLOCKS),
+    *OBJECTIVES,
 )
 
 
@@ -75,19 +83,28 @@ def draw(target: Path) -> None:
     """Collect the last validation and the recovered gaps of each run, and draw them."""
     table = pd.DataFrame(_rows())
     table.to_csv(target / "limits.csv", index=False, float_format="%.5g")
-    figure, panes = plt.subplots(2, 3, figsize=(9, 5), sharey="row", sharex="col")
+    figure, panes = plt.subplots(2, 4, figsize=(13, 5), sharey="row", sharex="col")
     seen = f"{STEPS * BATCH:,} images seen"
-    words = {"steps": "images seen", "images": f"photographs, {seen}", "blocks": f"blocks, {seen}"}
+    words = {
+        "steps": "images seen",
+        "images": f"photographs, {seen}",
+        "blocks": f"blocks, {seen}",
+        "objective": f"losses and optimiser, {260 * BATCH:,} images seen",
+    }
     start = pd.read_csv("steps-520/curves.csv").iloc[0]
     styles = ("o-", "s-", "^--")
     for (above, below), (varied, label) in zip(panes.T, words.items(), strict=True):
-        rows = table[table["varied"] == varied].sort_values("value")
+        rows = table[table["varied"] == varied]
+        named = varied == "objective"
+        places = list(range(len(rows))) if named else rows["value"]
         for column, name, style in ((TEACHERS, "both teachers", "o-"), (JUDGE, "SqueezeNet, no teacher", "^--")):
-            above.plot(rows["value"], rows[column] / start[column], style, label=name)
+            above.plot(places, rows[column] / start[column], style, label=name)
         for classifier, style in zip(CLASSIFIERS, styles, strict=True):
-            below.plot(rows["value"], rows[f"gap:{classifier}"], style, label=classifier)
-        below.set_xscale("log")
-        below.set_xticks(rows["value"], [f"{value:,}" for value in rows["value"]])
+            below.plot(places, rows[f"gap:{classifier}"], style, label=classifier)
+        if not named:
+            below.set_xscale("log")
+        labels = [OBJECTIVES[value] if named else f"{value:,}" for value in rows["value"]]
+        below.set_xticks(places, labels, fontsize=7 if named else None)
         below.set_xlabel(label)
         for pane in (above, below):
             pane.minorticks_off()
@@ -108,9 +125,11 @@ def _rows() -> list[dict[str, object]]:
         (row["weights"], row["classifier"]): row["recovered_gap"]
         for row in json.loads(HELD_OUT.read_text(encoding="utf-8"))["rows"]
     }
-    found = [("steps", int(at[name]["step"]) * BATCH, 4, name) for name in RUNS[:3]]
+    found: list[tuple[str, Any, int, str]] = [("steps", int(at[name]["step"]) * BATCH, 4, name) for name in RUNS[:3]]
     found += [("images", count, 4, f"images-{count}") for count in SUBSETS] + [("images", IMAGES, 4, "steps-520")]
     found += [("blocks", blocks, blocks, f"blocks-{blocks}") for blocks in BLOCKS] + [("blocks", 4, 4, "steps-520")]
+    found.sort(key=lambda row: (row[0] != "steps", row[0] != "images", row[1]))
+    found += [("objective", name, 4, name) for name in OBJECTIVES]
     return [
         {
             "varied": varied,
