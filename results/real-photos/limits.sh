@@ -4,7 +4,7 @@
 # starts from DISP as published and is validated on the same 151 photographs as photos-x4. Give the folder with
 # train_more/, train1000/, tenclass/ and weights/:
 #   results/real-photos/limits.sh REAL
-# Three and a half hours on one CPU core; a run that is there is not made again. It writes limits.csv and limits.svg here.
+# Three hours on one CPU core; a run that is there is not made again. It writes limits.csv and limits.svg here.
 set -euo pipefail
 real=$(cd "$1" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,10 +42,9 @@ run images-1040 520 --data images:images-1040 --val images:validation --init-fro
 run blocks-2 520 "${all[@]}" --set parameters.blocks=2 --init-from start-2.safetensors
 run blocks-8 520 "${all[@]}" --set parameters.blocks=8 --init-from start-8.safetensors
 
-run logits-adam 260 "${all[@]}" --init-from "$published"
-run logits-soap 260 "${all[@]}" --init-from "$published" "${soap[@]}"
-run stages-adam 260 "${all[@]}" --init-from "$published" --set losses.stages=3
-run stages-soap 260 "${all[@]}" --init-from "$published" --set losses.stages=3 "${soap[@]}"
+run logits-soap 130 "${all[@]}" --init-from "$published" "${soap[@]}"
+run stages-adam 130 "${all[@]}" --init-from "$published" --set losses.stages=3
+run stages-soap 130 "${all[@]}" --init-from "$published" --set losses.stages=3 "${soap[@]}"
 
 # Ten classes of which none of these networks saw an image, and no figure was chosen on.
 srbench eval bilinear darionet --data folder:real/tenclass/val "${scale[@]}" --out held-out \
