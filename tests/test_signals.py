@@ -18,6 +18,7 @@ COMMAND = """
         signal.signal(getattr(signal, word), signal.SIG_IGN)
     if len(sys.argv) == 2:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, if the tests run below it, had it ignored
     stop_on_signals()
     try:
         print("at work", flush=True)

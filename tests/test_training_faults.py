@@ -72,7 +72,8 @@ def words(place, out, *more):
 def test_a_stopped_command_names_resume_and_exits_130(place, tmp_path, number):
     out = tmp_path / "run"
     ready = (
-        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from srbench.cli import main; main()"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        " signal.signal(signal.SIGHUP, signal.SIG_DFL); from srbench.cli import main; main()"
     )
     command = [sys.executable, "-c", ready, *words(place, out, "--epochs", "100000")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

@@ -22,7 +22,17 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LONGEST_NAME = 120  # characters of a file's name in a sentence
 # what docs/requirements-reading.txt leaves out
 COMPUTING = frozenset(
-    ["lightning", "safetensors", "skimage", "spandrel", "timm", "torch", "torchmetrics", "torchvision"]
+    [
+        "lightning",
+        "pytorch_optimizer",
+        "safetensors",
+        "skimage",
+        "spandrel",
+        "timm",
+        "torch",
+        "torchmetrics",
+        "torchvision",
+    ]
 )
 _NOT_INSTALLED = (
     "this command computes, and {} is not installed: pip install srbench-resizing;"

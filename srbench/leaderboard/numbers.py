@@ -31,8 +31,8 @@ from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
 from srbench.records.schema import BASELINE, ORACLE, CellKey
 from srbench.task_types import CellSamples, Interval, PairedCells, TaskType, put_interval, task_type
-from srbench.task_types.base import Column
 from srbench.task_types.classification import PER_CLASS_COLUMNS
+from srbench.task_types.paired import Column
 
 MINIMUM_BATCHES = 5
 _MANY = 2**14  # samples of a cell from which on it is worth the time to give back what reading it has left free

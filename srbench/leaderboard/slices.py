@@ -23,7 +23,7 @@ from srbench.metrics.values import counted
 from srbench.records.cells import StoredCell
 from srbench.records.sample_columns import OWN_COLUMNS, read_columns
 from srbench.task_types import CellSamples, TaskType, put_interval
-from srbench.task_types.base import Column
+from srbench.task_types.paired import Column
 
 BINS = 4  # into which a column of many numbers is cut, at its quantiles
 MOST_VALUES = 12  # of a column of text; the rarest beyond them are one slice

@@ -11,16 +11,8 @@ import importlib
 import pkgutil
 
 from srbench.errors import UnknownNameError
-from srbench.task_types.base import (
-    BatchResult,
-    CellSamples,
-    Comparison,
-    Interval,
-    OutputMap,
-    PairedCells,
-    TaskType,
-    put_interval,
-)
+from srbench.task_types.base import BatchResult, OutputMap, TaskType
+from srbench.task_types.paired import CellSamples, Comparison, Interval, PairedCells, put_interval
 
 __all__ = [
     "BatchResult",

@@ -19,17 +19,8 @@ from srbench.metrics.info import MetricInfo
 from srbench.metrics.stats import LEVEL, bootstrap_f1, bootstrap_means, gap_interval, mcnemar_exact
 from srbench.records.samples import score_columns
 from srbench.records.schema import BASELINE, MAX_SCORE_CLASSES, ORACLE, ClassPart, Metric, Record
-from srbench.task_types.base import (
-    BatchResult,
-    CellSamples,
-    Column,
-    Comparison,
-    Floats,
-    OutputMap,
-    PairedCells,
-    TaskType,
-    put_interval,
-)
+from srbench.task_types.base import BatchResult, OutputMap, TaskType
+from srbench.task_types.paired import CellSamples, Column, Comparison, Floats, PairedCells, put_interval
 
 if TYPE_CHECKING:
     from torch import Tensor

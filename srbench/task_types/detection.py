@@ -29,8 +29,9 @@ from srbench.metrics.stats import (
 )
 from srbench.metrics.values import Columns
 from srbench.records.schema import BASELINE, ORACLE, ClassPart
-from srbench.task_types.base import BatchResult, CellSamples, Comparison, OutputMap, PairedCells, TaskType
+from srbench.task_types.base import BatchResult, OutputMap, TaskType
 from srbench.task_types.overlays import framed
+from srbench.task_types.paired import CellSamples, Comparison, PairedCells
 
 if TYPE_CHECKING:
     from torch import Tensor

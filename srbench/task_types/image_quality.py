@@ -18,15 +18,8 @@ from srbench.errors import DataError, UsageError
 from srbench.metrics.info import MetricInfo, SampleColumn
 from srbench.metrics.stats import bootstrap_correlations
 from srbench.records.schema import BASELINE
-from srbench.task_types.base import (
-    BatchResult,
-    CellSamples,
-    Column,
-    Comparison,
-    OutputMap,
-    PairedCells,
-    TaskType,
-)
+from srbench.task_types.base import BatchResult, OutputMap, TaskType
+from srbench.task_types.paired import CellSamples, Column, Comparison, PairedCells
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

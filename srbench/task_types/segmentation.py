@@ -15,8 +15,9 @@ from srbench.metrics.info import MetricInfo, SampleColumn
 from srbench.metrics.stats import LEVEL, IouBootstrap, bootstrap_iou, gap_interval, interval
 from srbench.metrics.values import Columns
 from srbench.records.schema import BASELINE, ORACLE, ClassPart
-from srbench.task_types.base import BatchResult, CellSamples, Comparison, OutputMap, PairedCells, TaskType
+from srbench.task_types.base import BatchResult, OutputMap, TaskType
 from srbench.task_types.overlays import tinted
+from srbench.task_types.paired import CellSamples, Comparison, PairedCells
 
 if TYPE_CHECKING:
     from torch import Tensor
