@@ -104,7 +104,7 @@ def draw(target: Path) -> None:
         if not named:
             below.set_xscale("log")
         labels = [OBJECTIVES[value] if named else f"{value:,}" for value in rows["value"]]
-        below.set_xticks(places, labels, fontsize=7 if named else None)
+        below.set_xticks(places, labels, fontsize=6 if named else None)
         below.set_xlabel(label)
         for pane in (above, below):
             pane.minorticks_off()
