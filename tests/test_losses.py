@@ -204,6 +204,21 @@ def test_stages_end_with_the_outermost_module_of_each_size(library, name, stages
     assert losses.stages(whole.stages, [each.detach() + 1 for each in whole.stages]).item() > 0
 
 
+@pytest.mark.parametrize("classes", [64, 512])
+def test_a_stage_with_as_many_channels_as_there_are_classes_is_a_stage(classes):
+    import timm
+
+    network = timm.create_model("resnet18", num_classes=classes).eval()
+    stages = FeatureExtractor(network, stages=True).stages
+    assert stages[:3] == ("layer1", "layer2", "layer3") and stages[3].startswith("layer4")
+
+
+def test_a_map_of_scores_is_no_stage_and_no_last_feature():
+    dense = nn.Sequential(nn.Conv2d(3, 64, 3, stride=4, padding=1), nn.ReLU(), nn.Conv2d(64, 5, 1))
+    extractor = FeatureExtractor(dense, "last", stages=True)
+    assert extractor.layer == "1" and extractor.stages == ("1",)
+
+
 @pytest.mark.parametrize(("name", "dimensions"), [("resnet18", 4), ("vit_tiny_patch16_224", 3)])
 def test_features_of_library_classifiers_and_a_probe_that_leaves_no_trace(name, dimensions):
     import timm

@@ -15,7 +15,7 @@ from srbench.method import Batch
 from srbench.networks.loading import load_classifier
 from srbench.protocol import Geometry, Restoration
 from srbench.restore import restore
-from srbench.training import losses
+from srbench.training import losses, networks
 from srbench.training.api import train
 from srbench.training.crops import read_cropped
 from srbench.training.images import ImageSet
@@ -56,6 +56,14 @@ def run(place, tmp_path):
         )
 
     return call
+
+
+def test_each_teachers_layers_are_chosen_once(run, monkeypatch):
+    probed = []
+    probe = networks._probe
+    monkeypatch.setattr(networks, "_probe", lambda classifier: (probed.append(classifier.id), probe(classifier))[1])
+    assert run("losses.stages=1", epochs=2).steps == 8
+    assert probed == ["one", "two"]
 
 
 def test_teachers_take_turns_and_each_counts_by_its_own_variance(run, monkeypatch):

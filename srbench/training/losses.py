@@ -18,7 +18,7 @@ from srbench.metrics import kl_to_hr
 from srbench.networks.outputs import flat
 from srbench.task_types import TaskType, task_type
 from srbench.task_types.image_quality import emd
-from srbench.training.networks import FeatureExtractor
+from srbench.training.networks import FeatureExtractor, Seen
 from srbench.training.recipe import CLASSIFIER_TERMS
 
 if TYPE_CHECKING:
@@ -70,21 +70,17 @@ def terms(
         values["imitation"] = l1(sr, _given(batch.imitated, "imitation", "a method to imitate; set imitates"))
     seen, seen_hr = (sr, batch.hr) if shown is None else (shown, batch.hr if batch.shown_hr is None else batch.shown_hr)
     of_logits = [name for name in ("logits", "ce", "emd", "kl", "boxes") if name in wanted]
-    of_features = [name for name in (*_FEATURE, "stages") if name in wanted]
+    of_features = [name for name in _FEATURE if name in wanted]
     sr_logits: Any = None
     if of_features:
         extractor = _given(extractor, of_features[0], "the features of a classifier; give --classifier")
-        given = extractor.see(seen, logits=bool(of_logits))
+        asks_the_same = network is None or extractor.classifier is network
+        given = extractor.see(seen, logits=bool(of_logits) and asks_the_same)
         with torch.no_grad():
             target = extractor.see(seen_hr, logits=False)
         for name in of_features:
-            values[name] = (
-                stages(given.stages, target.stages)
-                if name == "stages"
-                else _FEATURE[name](given.features, target.features)
-            )
-        if network is None or extractor.classifier is network:  # else these are the logits of another classifier
-            sr_logits = given.logits
+            values[name] = _FEATURE[name](given, target)
+        sr_logits = given.logits
     if of_logits and sr_logits is None:
         sr_logits = _given(network, of_logits[0], "a classifier; give --classifier")(seen)
     asked = task_type(batch.task_type)
@@ -269,7 +265,12 @@ class UnitScaler:
 
 
 _PIXEL: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"l1": l1, "l2": l2, "psnr": psnr}
-_FEATURE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"features": features, "perceptual": perceptual}
+_FEATURE: dict[str, Callable[[Seen, Seen], Tensor]] = {
+    "features": lambda sr, hr: features(sr.features, hr.features),
+    "perceptual": lambda sr, hr: perceptual(sr.features, hr.features),
+    "stages": lambda sr, hr: stages(sr.stages, hr.stages),
+}
+FEATURE_TERMS = frozenset(_FEATURE)  # those that need an extractor
 
 
 def _against(scores: Tensor, target: float) -> Tensor:

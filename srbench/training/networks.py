@@ -269,7 +269,7 @@ class _Probed:
         side: Side of the image, pixels.
         maps: Name, channels and shorter side of each feature map, in the order of the pass.
         tokens: Names of the modules that gave tokens.
-        outputs: Number of logits, or None for a detector.
+        outputs: Number of logits, of an image or a pixel, or None for a detector.
     """
 
     side: int
@@ -308,7 +308,7 @@ def _probe(classifier: nn.Module) -> _Probed:
         for module, training in modes.items():
             module.training = training
     if isinstance(logits, Tensor):
-        return _Probed(side, tuple(maps), tuple(tokens), logits.shape[-1])
+        return _Probed(side, tuple(maps), tuple(tokens), logits.shape[1])
     # A detector, whose heads are not run before boxes or losses are asked for.
     return _Probed(side, tuple(each for each in maps if ".backbone." in f".{each[0]}."), (), None)
 
@@ -327,10 +327,14 @@ def _choose_layer(probed: _Probed, *, last: bool) -> str:
 
 def _choose_stages(probed: _Probed, layer: str) -> tuple[str, ...]:
     """Return the last of the outermost modules for each size of map, or `layer` alone where there are no maps."""
-    ends: dict[int, str] = {}
+    by_side: dict[int, list[tuple[str, int]]] = {}
     for name, width, side in probed.maps if not probed.tokens else ():
-        if side > -(-probed.side // 4) or width == probed.outputs:
-            continue
-        if side not in ends or name.count(".") <= ends[side].count("."):
-            ends[side] = name
-    return tuple(ends[side] for side in sorted(ends, reverse=True)) or (layer,)
+        if side <= -(-probed.side // 4):
+            by_side.setdefault(side, []).append((name, width))
+    ends = []
+    for side in sorted(by_side, reverse=True):
+        # The smallest maps may be those of the logits themselves, which are no features.
+        deep = [each for each in by_side[side] if side != min(by_side) or each[1] != probed.outputs] or by_side[side]
+        outermost = min(name.count(".") for name, _ in deep)
+        ends.append([name for name, _ in deep if name.count(".") == outermost][-1])
+    return tuple(ends) or (layer,)

@@ -74,7 +74,7 @@ class Recipe:
         batch_size: Images a forward pass, on each rank.
         accumulate: Forward passes an optimiser step.
         optimizer: "adam", "adamw", "sgd" or "soap" (Vyas et al., ICLR 2025: Adam in the eigenbasis of the mean of the
-            gradient's outer products), which needs a lower `lr` than Adam here.
+            gradient's outer products).
         lr: Learning rate of the method's network.
         momentum: Momentum of SGD without Nesterov; Adam and AdamW have betas 0.9 and 0.999, SOAP 0.95 and 0.95.
         weight_decay: L2 for sgd and adam, decoupled for adamw and soap.

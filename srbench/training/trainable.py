@@ -15,8 +15,6 @@ from srbench.training import losses
 from srbench.training.networks import Discriminator, FeatureExtractor, frozen
 from srbench.training.recipe import Recipe
 
-_FEATURE_TERMS = {"features", "perceptual", "stages"}
-
 
 class Trainable(Method):
     """A method trained by any sum of the named losses on its SR, at HR size.
@@ -42,7 +40,7 @@ class Trainable(Method):
         self._protocol: Protocol | None = None
         # Plain containers, so that what only training needs is no part of the state dict
         self._helpers: dict[str, nn.Module] = {}
-        self._extractors: dict[str, FeatureExtractor] = {}
+        self._extractors: dict[nn.Module, FeatureExtractor] = {}
 
     def prepare(self, protocol: Protocol) -> None:
         """Take the kernel of the return to HR size, which training needs too, and how the classifier is shown SR."""
@@ -111,11 +109,10 @@ class Trainable(Method):
         return losses.discriminator(discriminator(hr), discriminator(sr))
 
     def _extractor(self, source: nn.Module | None) -> FeatureExtractor | None:
-        if source is None or not _FEATURE_TERMS & set(self.recipe.losses):
+        if source is None or not losses.FEATURE_TERMS & set(self.recipe.losses):
             return None
-        known = self._extractors.get("source")
-        if known is None or known.classifier is not source:
-            known = self._extractors["source"] = FeatureExtractor(
+        if source not in self._extractors:  # teachers come in turn, and choosing layers takes a pass
+            self._extractors[source] = FeatureExtractor(
                 source, self.feature_layer, stages="stages" in self.recipe.losses
             )
-        return known
+        return self._extractors[source]
