@@ -96,6 +96,8 @@ def draw(target: Path) -> None:
     for (above, below), (varied, label) in zip(panes.T, words.items(), strict=True):
         rows = table[table["varied"] == varied]
         named = varied == "objective"
+        if not named:
+            rows = rows.sort_values("value")
         places = list(range(len(rows))) if named else rows["value"]
         for column, name, style in ((TEACHERS, "both teachers", "o-"), (JUDGE, "SqueezeNet, no teacher", "^--")):
             above.plot(places, rows[column] / start[column], style, label=name)
@@ -128,7 +130,6 @@ def _rows() -> list[dict[str, object]]:
     found: list[tuple[str, Any, int, str]] = [("steps", int(at[name]["step"]) * BATCH, 4, name) for name in RUNS[:3]]
     found += [("images", count, 4, f"images-{count}") for count in SUBSETS] + [("images", IMAGES, 4, "steps-520")]
     found += [("blocks", blocks, blocks, f"blocks-{blocks}") for blocks in BLOCKS] + [("blocks", 4, 4, "steps-520")]
-    found.sort(key=lambda row: (row[0] != "steps", row[0] != "images", row[1]))
     found += [("objective", name, 4, name) for name in OBJECTIVES]
     return [
         {

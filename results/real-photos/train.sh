@@ -3,7 +3,7 @@
 # the weights that ship. Give the folder that holds train_more/, train1000/, and in weights/ the cards of the two teachers
 # and of SqueezeNet, which only watches, and disp_x4.safetensors (MIT), from which it starts:
 #   results/real-photos/train.sh REAL
-# An hour on two CPU cores; `RESUME=--resume results/real-photos/train.sh REAL` goes on where it was stopped. On a GPU, with
+# An hour with OMP_NUM_THREADS=2 on two CPU cores; `RESUME=--resume results/real-photos/train.sh REAL` goes on where it was stopped. On a GPU, with
 # many more steps: RECIPE=photos-gpu DEVICE=cuda. No image of the evaluation is among those that it trains on or validates on.
 # mobilenetv2-x4, which ships too, was made by this file as it was at the commit that its card names.
 set -euo pipefail
