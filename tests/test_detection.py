@@ -33,8 +33,8 @@ from srbench.task_types import OutputMap, task_type
 from srbench.task_types.detection import _stacked
 from srbench.task_types.overlays import class_colour
 from srbench.training.api import train_method, train_network
+from srbench.training.features import FeatureExtractor
 from srbench.training.losses import logits
-from srbench.training.networks import FeatureExtractor
 from srbench.training.options import TrainOptions
 
 CLASSES = ("ant", "bee", "cow")

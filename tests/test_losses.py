@@ -13,7 +13,8 @@ from srbench.restore import restore
 from srbench.task_types import task_type
 from srbench.task_types.classification import ce
 from srbench.training import losses
-from srbench.training.networks import Discriminator, FeatureExtractor, frozen
+from srbench.training.features import FeatureExtractor
+from srbench.training.networks import Discriminator, frozen
 
 torch.set_num_threads(1)
 

@@ -18,7 +18,7 @@ from srbench.imaging.resample import resize
 from srbench.method import Batch
 from srbench.protocol import load_protocol
 from srbench.training.api import train
-from srbench.training.networks import FeatureExtractor
+from srbench.training.features import FeatureExtractor
 from srbench.training.recipe import Augment, Recipe
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ from srbench.method import Batch
 from srbench.networks.loading import load_classifier
 from srbench.training import checkpoint, losses
 from srbench.training.api import train
-from srbench.training.networks import FeatureExtractor
+from srbench.training.features import FeatureExtractor
 from srbench.training.recipe import Recipe, apply_overrides
 
 torch.set_num_threads(1)

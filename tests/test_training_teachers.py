@@ -15,7 +15,7 @@ from srbench.method import Batch
 from srbench.networks.loading import load_classifier
 from srbench.protocol import Geometry, Restoration
 from srbench.restore import restore
-from srbench.training import losses, networks
+from srbench.training import features, losses
 from srbench.training.api import train
 from srbench.training.crops import read_cropped
 from srbench.training.images import ImageSet
@@ -60,8 +60,8 @@ def run(place, tmp_path):
 
 def test_each_teachers_layers_are_chosen_once(run, monkeypatch):
     probed = []
-    probe = networks._probe
-    monkeypatch.setattr(networks, "_probe", lambda classifier: (probed.append(classifier.id), probe(classifier))[1])
+    probe = features._probe
+    monkeypatch.setattr(features, "_probe", lambda classifier: (probed.append(classifier.id), probe(classifier))[1])
     assert run("losses.stages=1", epochs=2).steps == 8
     assert probed == ["one", "two"]
 

@@ -18,7 +18,7 @@ from srbench.metrics import kl_to_hr
 from srbench.networks.outputs import flat
 from srbench.task_types import TaskType, task_type
 from srbench.task_types.image_quality import emd
-from srbench.training.networks import FeatureExtractor, Seen
+from srbench.training.features import FeatureExtractor, Seen
 from srbench.training.recipe import CLASSIFIER_TERMS
 
 if TYPE_CHECKING:

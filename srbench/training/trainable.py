@@ -12,7 +12,8 @@ from srbench.method import Batch, Method
 from srbench.protocol import Protocol, Restoration
 from srbench.restore import call, restore
 from srbench.training import losses
-from srbench.training.networks import Discriminator, FeatureExtractor, frozen
+from srbench.training.features import FeatureExtractor
+from srbench.training.networks import Discriminator, frozen
 from srbench.training.recipe import Recipe
 
 

@@ -16,7 +16,7 @@ from srbench.registry import Registry
 from srbench.training import losses
 from srbench.training.api import train
 from srbench.training.ema import MovingAverage
-from srbench.training.networks import FeatureExtractor
+from srbench.training.features import FeatureExtractor
 from srbench.training.optim import make_optimizer
 from srbench.training.recipe import Recipe
 
